@@ -1,0 +1,12 @@
+//! Bounds on everything that comes from outside, in one place so that they can be reviewed together.
+
+/// Largest HTTP request body, bytes; larger ones get 413.
+pub const BODY_BYTES: usize = 1 << 20;
+/// Longest customer message that is read as a question, characters; the rest is cut for matching.
+pub const QUESTION_CHARS: usize = 500;
+/// Longest passive text reply, UTF-8 bytes. Source: WECHAT practice, 2048 minus room for the ellipsis.
+pub const PASSIVE_REPLY_BYTES: usize = 2_000;
+/// Longest line of an imported JSONL or CSV file, bytes.
+pub const IMPORT_LINE_BYTES: usize = 1 << 20;
+/// Most earlier utterances that are carried into a turn.
+pub const CONTEXT_TURNS: usize = 8;

@@ -1,0 +1,55 @@
+//! A proposed reply whose every span names where it comes from.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::knowledge::{EntryId, words};
+
+words!(
+    DraftMode {
+        /// The approved answer as it stands.
+        Verbatim = "verbatim",
+        /// Chosen clauses of the evidence, in an order the generator chose.
+        Composed = "composed",
+        /// A fixed text of the service itself: greeting, handoff notice, hint.
+        Notice = "notice",
+    }
+);
+
+/// A piece of the reply and the entry it was taken from; `None` for connectives and notices.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    pub text: String,
+    pub source: Option<EntryId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draft {
+    pub mode: DraftMode,
+    pub spans: Vec<Span>,
+}
+
+impl Draft {
+    pub fn verbatim(source: EntryId, text: String) -> Self {
+        let span = Span { text, source: Some(source) };
+        Self { mode: DraftMode::Verbatim, spans: vec![span] }
+    }
+
+    pub fn notice(text: String) -> Self {
+        Self { mode: DraftMode::Notice, spans: vec![Span { text, source: None }] }
+    }
+
+    pub fn text(&self) -> String {
+        self.spans.iter().map(|s| s.text.as_str()).collect()
+    }
+
+    /// The entries the reply stands on, each once, in order of appearance.
+    pub fn citations(&self) -> Vec<&EntryId> {
+        let mut seen = Vec::new();
+        for source in self.spans.iter().filter_map(|s| s.source.as_ref()) {
+            if !seen.contains(&source) {
+                seen.push(source);
+            }
+        }
+        seen
+    }
+}

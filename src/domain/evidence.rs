@@ -1,0 +1,32 @@
+//! What was found: entries with their scores, exactly as they were when the reply was made.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::knowledge::{Domain, EntryId, Scene};
+
+/// One candidate answer for a question, best first in a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    pub id: EntryId,
+    pub version: u32,
+    pub question: String,
+    pub answer: Option<String>,
+    pub scene: Scene,
+    pub domain: Domain,
+    /// The phrasing of the entry that matched best.
+    pub phrasing: String,
+    pub scores: Scores,
+}
+
+/// How the lists saw the candidate; `None` where a list did not return it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    /// The order of the result list; larger is better, not a probability.
+    pub fused: f32,
+    /// Cosine of the centred embeddings, −1 to 1.
+    pub dense: Option<f32>,
+    /// BM25 divided by the query's score against itself, 0 to about 1.
+    pub lexical: Option<f32>,
+    /// The trained head's probability, 0 to 1.
+    pub head: Option<f32>,
+}

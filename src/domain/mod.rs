@@ -1,0 +1,9 @@
+//! Floor 1: the words of the business as types. No IO, no models, no wire formats.
+
+pub mod decision;
+pub mod draft;
+pub mod evidence;
+pub mod knowledge;
+pub mod label;
+pub mod message;
+pub mod trace;

@@ -1,0 +1,181 @@
+//! Floor 2: the models. Weights, tokenizers, forward passes; blocking, no tokio, no SQL, no HTTP server.
+//!
+//! Two traits are what the rest of the service sees: [`Embedder`] turns texts into unit vectors,
+//! [`Generator`] continues a prompt or composes a reply out of given clauses.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::base::clock::Deadline;
+
+/// Which weights a model runs on, so that vectors and calibrations of other weights are refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelIdentity {
+    /// Name in `models/manifest.toml`.
+    pub name: String,
+    /// SHA-256 of the weights file, hex.
+    pub sha256: String,
+}
+
+/// Grouped by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// Pull or import the model, then try again.
+    #[error("model {name} is not installed: run `huida models pull {name}`")]
+    Missing { name: String },
+    /// The file is not what the manifest says; pull it again.
+    #[error("{path}: {reason}")]
+    Corrupt { path: String, reason: String },
+    /// The request cannot be served as it is (too long, bad template input).
+    #[error("{0}")]
+    BadRequest(String),
+    /// The caller's deadline passed.
+    #[error("the deadline passed before the model was done")]
+    DeadlinePassed,
+    /// The caller went away.
+    #[error("cancelled")]
+    Cancelled,
+    /// A fault of the engine itself.
+    #[error("inference failed: {0}")]
+    Inference(String),
+    #[error("{path}: {source}")]
+    Io { path: String, source: std::io::Error },
+}
+
+impl From<candle_core::Error> for ModelError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Inference(error.to_string())
+    }
+}
+
+/// When to stop early; checked between tokens and between layers of long prefills.
+#[derive(Clone, Debug, Default)]
+pub struct Control {
+    pub deadline: Option<Deadline>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Control {
+    pub fn with_deadline(deadline: Deadline) -> Self {
+        Self { deadline: Some(deadline), cancelled: Arc::default() }
+    }
+
+    /// Ends the work of every clone of this control.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    pub fn check(&self) -> Result<(), ModelError> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(ModelError::Cancelled);
+        }
+        if self.deadline.is_some_and(|d| d.passed()) {
+            return Err(ModelError::DeadlinePassed);
+        }
+        Ok(())
+    }
+}
+
+/// Texts to unit vectors.
+pub trait Embedder: Send + Sync {
+    fn identity(&self) -> &ModelIdentity;
+    /// Width of a vector.
+    fn dim(&self) -> usize;
+    /// Tokens of the text as the model reads it, prefix and specials included.
+    fn count_tokens(&self, text: &str) -> usize;
+    /// One L2-normalised vector of [`Embedder::dim`] floats per text, in order. The model's own
+    /// prefix (`query: `) is added here. Over-long texts are cut at the model's window.
+    fn embed(&self, texts: &[String], control: &Control) -> Result<Vec<Vec<f32>>, ModelError>;
+}
+
+/// How the next token is chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Sampling {
+    Greedy,
+    /// Nucleus sampling; `seed` makes it repeatable.
+    TopP {
+        temperature: f32,
+        top_p: f32,
+        seed: u64,
+    },
+}
+
+/// A message of a chat prompt; `role` is `system`, `user` or `assistant`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChatMessage {
+    pub role: &'static str,
+    pub content: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct GenerateRequest {
+    /// The whole prompt; special tokens (`<|im_start|>`) are honoured.
+    pub prompt: String,
+    pub max_tokens: usize,
+    pub sampling: Sampling,
+}
+
+/// What a generation cost and gave.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Generated {
+    pub text: String,
+    pub prompt_tokens: usize,
+    pub new_tokens: usize,
+    /// Seconds of the prompt's forward pass.
+    pub prefill_s: f64,
+    /// Seconds from the first new token to the last.
+    pub decode_s: f64,
+    /// Mean log-probability of the new tokens.
+    pub mean_logprob: f32,
+}
+
+/// Evidence cut into units that stand or fall together: a clause with its conditions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ComposeSource {
+    pub question: String,
+    pub units: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ComposeRequest {
+    /// The customer's question, standing alone.
+    pub question: String,
+    pub sources: Vec<ComposeSource>,
+    /// Longest reply, characters.
+    pub max_chars: usize,
+}
+
+/// Which unit of which source, in the order in which the reply says them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Chosen {
+    pub source: usize,
+    pub unit: usize,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Composed {
+    pub chosen: Vec<Chosen>,
+    pub prompt_tokens: usize,
+    /// Mean log-probability of the choices that were made, among those that were allowed.
+    pub mean_logprob: f32,
+}
+
+/// A language model that continues text.
+pub trait Generator: Send {
+    fn identity(&self) -> &ModelIdentity;
+    /// Renders the model's own chat template, ending where the assistant speaks.
+    fn chat_prompt(&self, messages: &[ChatMessage]) -> Result<String, ModelError>;
+    /// `on_text` sees each piece of finished text as it comes and never half a character.
+    fn generate(
+        &mut self,
+        request: &GenerateRequest,
+        control: &Control,
+        on_text: &mut dyn FnMut(&str),
+    ) -> Result<Generated, ModelError>;
+    /// Chooses and orders units under the copy mask: nothing else can come out.
+    fn compose(
+        &mut self,
+        request: &ComposeRequest,
+        control: &Control,
+    ) -> Result<Composed, ModelError>;
+}
