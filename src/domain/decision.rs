@@ -24,6 +24,8 @@ words!(
         LegalThreat = "legal_threat",
         AngryComplaint = "angry_complaint",
         HumanRequest = "human_request",
+        /// The message instructs or probes the machine instead of asking the company.
+        Injection = "injection",
         Attachment = "attachment",
         UnknownMessage = "unknown_message",
         // Answerable?
@@ -57,6 +59,7 @@ impl Reason {
             Self::SelfHarm | Self::SecurityIncident => Priority::Urgent,
             Self::LegalThreat | Self::AngryComplaint => Priority::High,
             Self::HumanRequest
+            | Self::Injection
             | Self::Attachment
             | Self::UnknownMessage
             | Self::NoEvidence
