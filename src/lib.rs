@@ -6,3 +6,5 @@
 pub mod base;
 pub mod domain;
 pub mod model;
+pub mod store;
+pub mod ingest;
