@@ -5,6 +5,6 @@
 
 pub mod base;
 pub mod domain;
+pub mod ingest;
 pub mod model;
 pub mod store;
-pub mod ingest;

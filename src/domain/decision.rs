@@ -24,6 +24,7 @@ words!(
         LegalThreat = "legal_threat",
         AngryComplaint = "angry_complaint",
         HumanRequest = "human_request",
+        PromptInjection = "prompt_injection",
         Attachment = "attachment",
         UnknownMessage = "unknown_message",
         // Answerable?
@@ -57,6 +58,7 @@ impl Reason {
             Self::SelfHarm | Self::SecurityIncident => Priority::Urgent,
             Self::LegalThreat | Self::AngryComplaint => Priority::High,
             Self::HumanRequest
+            | Self::PromptInjection
             | Self::Attachment
             | Self::UnknownMessage
             | Self::NoEvidence

@@ -65,7 +65,8 @@ fn check_answer(entry: &Entry, note: Note<'_>) {
     match &entry.answer {
         None => note(Severity::Warning, "answer.none", "only a person can answer this".into()),
         Some(answer) if answer.len() > PASSIVE_REPLY_BYTES => {
-            let detail = format!("{} bytes; a passive reply holds {PASSIVE_REPLY_BYTES}", answer.len());
+            let detail =
+                format!("{} bytes; a passive reply holds {PASSIVE_REPLY_BYTES}", answer.len());
             note(Severity::Warning, "answer.long", detail);
         }
         Some(_) => {}

@@ -10,9 +10,7 @@ use super::rows::{Row, entry_rows};
 use super::{IngestError, RowError, columns};
 use crate::base::clock::UnixMs;
 use crate::base::limits::QUESTION_CHARS;
-use crate::domain::knowledge::{
-    Domain, Entry, EntryId, EntryState, Level, Scene, Tone, Validity,
-};
+use crate::domain::knowledge::{Domain, Entry, EntryId, EntryState, Level, Scene, Tone, Validity};
 
 /// Longest answer, characters: beyond it the file is a document, not an entry.
 const ANSWER_CHARS: usize = 4_000;
@@ -61,7 +59,8 @@ impl Fields<'_> {
         let tone = self.word(columns::TONE, columns::tone, Tone::Neutral);
         let domain = self.word(columns::DOMAIN, columns::domain, Domain::General);
         let state = self.word(columns::STATE, columns::state, EntryState::Published);
-        let validity = Validity { from: self.time(columns::FROM), until: self.time(columns::UNTIL) };
+        let validity =
+            Validity { from: self.time(columns::FROM), until: self.time(columns::UNTIL) };
         if let (Some(from), Some(until)) = (validity.from, validity.until)
             && from >= until
         {
@@ -255,7 +254,8 @@ mod tests {
 
     #[test]
     fn a_plain_line_gets_the_defaults() {
-        let entries = read("kb.jsonl", r#"{"id":"a","question":"怎么退货","more":1}"#.as_bytes()).unwrap();
+        let entries =
+            read("kb.jsonl", r#"{"id":"a","question":"怎么退货","more":1}"#.as_bytes()).unwrap();
         assert_eq!(entries[0].scene, Scene::Inquiry);
         assert_eq!(entries[0].answer, None);
         assert_eq!(entries[0].state, EntryState::Published);

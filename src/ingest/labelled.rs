@@ -72,7 +72,8 @@ mod tests {
 {"text":"运费呢","kb_id":"b","context":[{"role":"customer","text":"退货"}]}"#;
         std::fs::write(&path, lines).unwrap();
         let labels = read_labelled(&path).unwrap();
-        let answers: Vec<_> = labels.iter().map(|l| l.answer.as_ref().map(EntryId::as_str)).collect();
+        let answers: Vec<_> =
+            labels.iter().map(|l| l.answer.as_ref().map(EntryId::as_str)).collect();
         assert_eq!(answers, [Some("a"), None, None, Some("b")]);
         assert_eq!(labels[3].context[0].role, Role::Customer);
         std::fs::write(&path, "{\"text\":\"a\"}\n{\"kb_id\":\"a\"}").unwrap();

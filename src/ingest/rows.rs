@@ -13,7 +13,10 @@ use crate::base::limits::IMPORT_LINE_BYTES;
 pub(super) fn read_text(path: &Path) -> Result<String, IngestError> {
     let bytes = fs::read(path).map_err(|e| IngestError::io(path, e))?;
     decode(&bytes).ok_or_else(|| {
-        IngestError::file(path, "neither UTF-8 nor GB18030 text; save it as CSV UTF-8 or JSON Lines")
+        IngestError::file(
+            path,
+            "neither UTF-8 nor GB18030 text; save it as CSV UTF-8 or JSON Lines",
+        )
     })
 }
 
@@ -81,9 +84,10 @@ pub(super) fn entry_rows(path: &Path) -> Result<Vec<Row>, IngestError> {
                     .collect(),
             })
             .collect()),
-        Some(_) | None => {
-            Err(IngestError::file(path, "unknown kind of file; knowledge is read from .jsonl and .csv"))
-        }
+        Some(_) | None => Err(IngestError::file(
+            path,
+            "unknown kind of file; knowledge is read from .jsonl and .csv",
+        )),
     }
 }
 
@@ -129,8 +133,10 @@ mod tests {
         let (gb, _, _) = encoding_rs::GB18030.encode(text);
         assert_eq!(decode(&gb).unwrap(), text);
         assert_eq!(decode(format!("\u{feff}{text}").as_bytes()).unwrap(), text);
-        let utf16: Vec<u8> =
-            [0xFF, 0xFE].into_iter().chain(text.encode_utf16().flat_map(u16::to_le_bytes)).collect();
+        let utf16: Vec<u8> = [0xFF, 0xFE]
+            .into_iter()
+            .chain(text.encode_utf16().flat_map(u16::to_le_bytes))
+            .collect();
         assert_eq!(decode(&utf16).unwrap(), text);
         assert_eq!(decode(&[0x81, 0x20, 0xFF]), None);
     }

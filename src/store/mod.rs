@@ -19,7 +19,9 @@ pub enum StoreError {
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
     /// Written by a newer build: upgrade, or restore a backup.
-    #[error("the store has schema version {found}, this build knows up to {known}: use a newer huida")]
+    #[error(
+        "the store has schema version {found}, this build knows up to {known}: use a newer huida"
+    )]
     TooNew { found: u32, known: u32 },
     /// A stored row cannot be read back.
     #[error("a stored {what} cannot be read: {reason}")]

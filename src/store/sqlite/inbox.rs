@@ -172,7 +172,13 @@ pub(super) fn decide(
     )?;
     for (rank, found) in trace.evidence.iter().enumerate() {
         let score = f64::from(found.scores.fused);
-        insert.execute(params![trace.id.as_str(), rank, found.id.as_str(), found.version, score])?;
+        insert.execute(params![
+            trace.id.as_str(),
+            rank,
+            found.id.as_str(),
+            found.version,
+            score
+        ])?;
     }
     if trace.decision.verdict != Verdict::AutoReply {
         transaction.execute(

@@ -36,9 +36,8 @@ pub(super) fn open_cases(
         "SELECT c.id, c.opened_at, d.trace FROM cases c JOIN decisions d USING (trace_id)
          WHERE c.closed_at IS NULL ORDER BY c.priority DESC, c.opened_at, c.id LIMIT ?1",
     )?;
-    let rows = query.query_map([limit], |r| {
-        Ok((r.get::<_, String>(0)?, r.get(1)?, r.get::<_, String>(2)?))
-    })?;
+    let rows = query
+        .query_map([limit], |r| Ok((r.get::<_, String>(0)?, r.get(1)?, r.get::<_, String>(2)?)))?;
     rows.map(|row| {
         let (id, opened_at, trace) = row?;
         let trace: Trace = from_json("trace", &trace)?;
@@ -68,7 +67,8 @@ pub(super) fn audit(
     let before: Option<String> = transaction
         .query_row("SELECT hash FROM audit_log ORDER BY seq DESC LIMIT 1", [], |r| r.get(0))
         .optional()?;
-    let hash = chain(before.as_deref(), now, &event.actor, event.action, &event.subject, &event.detail)?;
+    let hash =
+        chain(before.as_deref(), now, &event.actor, event.action, &event.subject, &event.detail)?;
     transaction.execute(
         "INSERT INTO audit_log (at, actor, action, subject, detail, hash)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",

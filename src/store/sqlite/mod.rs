@@ -38,9 +38,8 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens or creates the file and brings it to this build's schema.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let tell = |e: &dyn std::fmt::Display| {
-            StoreError::Unavailable(format!("{}: {e}", path.display()))
-        };
+        let tell =
+            |e: &dyn std::fmt::Display| StoreError::Unavailable(format!("{}: {e}", path.display()));
         if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
             std::fs::create_dir_all(parent).map_err(|e| tell(&e))?;
         }
@@ -53,8 +52,10 @@ impl SqliteStore {
             )
             .map_err(|e| tell(&e))?;
         schema::migrate(&mut connection)?;
-        let readers =
-            (0..READERS).map(|_| open_reader(path)).collect::<Result<_, _>>().map_err(|e| tell(&e))?;
+        let readers = (0..READERS)
+            .map(|_| open_reader(path))
+            .collect::<Result<_, _>>()
+            .map_err(|e| tell(&e))?;
         let writer = Writer::start(connection).map_err(|e| tell(&e))?;
         Ok(Self { writer, readers })
     }
@@ -87,8 +88,7 @@ impl From<rusqlite::Error> for StoreError {
 }
 
 fn to_json<T: Serialize>(what: &'static str, value: &T) -> Result<String, StoreError> {
-    serde_json::to_string(value)
-        .map_err(|e| StoreError::Corrupt { what, reason: e.to_string() })
+    serde_json::to_string(value).map_err(|e| StoreError::Corrupt { what, reason: e.to_string() })
 }
 
 fn from_json<T: DeserializeOwned>(what: &'static str, text: &str) -> Result<T, StoreError> {
