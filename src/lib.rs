@@ -8,3 +8,5 @@ pub mod domain;
 pub mod ingest;
 pub mod model;
 pub mod store;
+pub mod config;
+pub mod engine;

@@ -91,8 +91,8 @@ pub struct AuditEvent {
 /// Where the audit chain is broken, if it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuditState {
-    Intact { rows: u64 },
-    BrokenAt { seq: u64 },
+    Intact { rows: i64 },
+    BrokenAt { seq: i64 },
 }
 
 /// The contract; every implementation passes `store::contract`.
@@ -125,7 +125,7 @@ pub trait Store: Send + Sync {
     fn accept(&self, inbound: &Inbound, now: UnixMs) -> Result<Accepted, StoreError>;
 
     /// What was said before `message` in its conversation, oldest first, at most `limit` utterances.
-    fn context(&self, message: MessageRow, limit: usize) -> Result<Vec<Utterance>, StoreError>;
+    fn context(&self, message: MessageRow, limit: u32) -> Result<Vec<Utterance>, StoreError>;
 
     /// Records the turn in one transaction: decision, evidence and, unless it is an automatic
     /// reply, a case for a person. Fails with [`StoreError::AlreadyDecided`] the second time.
@@ -137,10 +137,10 @@ pub trait Store: Send + Sync {
     fn trace(&self, id: &TraceId) -> Result<Option<Trace>, StoreError>;
 
     /// Newest first.
-    fn recent_traces(&self, limit: usize) -> Result<Vec<Trace>, StoreError>;
+    fn recent_traces(&self, limit: u32) -> Result<Vec<Trace>, StoreError>;
 
     /// Most pressing first, then oldest.
-    fn open_cases(&self, limit: usize) -> Result<Vec<OpenCase>, StoreError>;
+    fn open_cases(&self, limit: u32) -> Result<Vec<OpenCase>, StoreError>;
 
     /// True when the case was open.
     fn close_case(&self, id: &CaseId, now: UnixMs) -> Result<bool, StoreError>;

@@ -110,7 +110,7 @@ fn conversation(
 pub(super) fn context(
     connection: &Connection,
     message: MessageRow,
-    limit: usize,
+    limit: u32,
 ) -> Result<Vec<Utterance>, StoreError> {
     let mut query = connection.prepare_cached(
         "SELECT m.inbound, d.reply FROM messages m LEFT JOIN decisions d ON d.message_id = m.id
@@ -132,7 +132,7 @@ pub(super) fn context(
             newest_first.push(Utterance { role: Role::Customer, text });
         }
     }
-    newest_first.truncate(limit);
+    newest_first.truncate(limit as usize);
     newest_first.reverse();
     Ok(newest_first)
 }
@@ -170,7 +170,7 @@ pub(super) fn decide(
     let mut insert = transaction.prepare_cached(
         "INSERT INTO evidence (trace_id, rank, entry_id, version, score) VALUES (?1, ?2, ?3, ?4, ?5)",
     )?;
-    for (rank, found) in trace.evidence.iter().enumerate() {
+    for (found, rank) in trace.evidence.iter().zip(0_u32..) {
         let score = f64::from(found.scores.fused);
         insert.execute(params![
             trace.id.as_str(),

@@ -19,7 +19,7 @@ pub(super) fn trace(connection: &Connection, id: &TraceId) -> Result<Option<Trac
 
 pub(super) fn recent_traces(
     connection: &Connection,
-    limit: usize,
+    limit: u32,
 ) -> Result<Vec<Trace>, StoreError> {
     let mut query = connection.prepare_cached(
         "SELECT trace FROM decisions ORDER BY decided_at DESC, trace_id DESC LIMIT ?1",
@@ -30,7 +30,7 @@ pub(super) fn recent_traces(
 
 pub(super) fn open_cases(
     connection: &Connection,
-    limit: usize,
+    limit: u32,
 ) -> Result<Vec<OpenCase>, StoreError> {
     let mut query = connection.prepare_cached(
         "SELECT c.id, c.opened_at, d.trace FROM cases c JOIN decisions d USING (trace_id)
@@ -99,7 +99,7 @@ pub(super) fn verify_audit(connection: &Connection) -> Result<AuditState, StoreE
     let mut before: Option<String> = None;
     let mut count = 0;
     while let Some(row) = rows.next()? {
-        let seq: u64 = row.get(0)?;
+        let seq: i64 = row.get(0)?;
         let field = |n| row.get::<_, String>(n);
         let expected =
             chain(before.as_deref(), row.get(1)?, &field(2)?, &field(3)?, &field(4)?, &field(5)?)?;

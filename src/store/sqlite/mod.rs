@@ -131,7 +131,7 @@ impl Store for SqliteStore {
         self.writer.write(move |t| inbox::accept(t, &inbound, now))
     }
 
-    fn context(&self, message: MessageRow, limit: usize) -> Result<Vec<Utterance>, StoreError> {
+    fn context(&self, message: MessageRow, limit: u32) -> Result<Vec<Utterance>, StoreError> {
         self.read(|c| inbox::context(c, message, limit))
     }
 
@@ -148,11 +148,11 @@ impl Store for SqliteStore {
         self.read(|c| ledger::trace(c, id))
     }
 
-    fn recent_traces(&self, limit: usize) -> Result<Vec<Trace>, StoreError> {
+    fn recent_traces(&self, limit: u32) -> Result<Vec<Trace>, StoreError> {
         self.read(|c| ledger::recent_traces(c, limit))
     }
 
-    fn open_cases(&self, limit: usize) -> Result<Vec<OpenCase>, StoreError> {
+    fn open_cases(&self, limit: u32) -> Result<Vec<OpenCase>, StoreError> {
         self.read(|c| ledger::open_cases(c, limit))
     }
 
