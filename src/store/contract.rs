@@ -110,7 +110,7 @@ fn a_retry_finds_the_same_message(store: &dyn Store) {
     let retry = store.accept(&text("anna", "7", "怎么退货"), 2).unwrap();
     assert_eq!((retry.message, retry.state), (first.message, AcceptedState::Undecided));
     let trace = turn(&first, Verdict::AutoReply, Reason::ConfidenceReached, "三天内。");
-    store.decide(first.message, &trace, 3).unwrap();
+    store.decide(first.message, &trace, false, 3).unwrap();
     let retry = store.accept(&text("anna", "7", "怎么退货"), 4).unwrap();
     let reply = "三天内。".to_owned();
     let verdict = Verdict::AutoReply;
@@ -129,7 +129,7 @@ fn a_message_is_decided_once(store: &dyn Store) {
     let accepted = store.accept(&text("anna", "7", "怎么退货"), 1).unwrap();
     let decide = |reply| {
         let trace = turn(&accepted, Verdict::AutoReply, Reason::ConfidenceReached, reply);
-        store.decide(accepted.message, &trace, 2)
+        store.decide(accepted.message, &trace, false, 2)
     };
     decide("一").unwrap();
     assert!(matches!(decide("二"), Err(StoreError::AlreadyDecided(_))));
@@ -139,7 +139,7 @@ fn a_message_is_decided_once(store: &dyn Store) {
 fn context_is_the_conversation_before(store: &dyn Store) {
     let first = store.accept(&text("anna", "1", "怎么退货"), 1).unwrap();
     let trace = turn(&first, Verdict::AutoReply, Reason::ConfidenceReached, "七天内可退。");
-    store.decide(first.message, &trace, 2).unwrap();
+    store.decide(first.message, &trace, false, 2).unwrap();
     store.accept(&text("ben", "1", "你好"), 3).unwrap();
     let second = store.accept(&text("anna", "2", "那运费呢"), 4).unwrap();
     let said = store.context(second.message, 8).unwrap();
@@ -151,7 +151,8 @@ fn context_is_the_conversation_before(store: &dyn Store) {
 fn handoffs_wait_by_priority(store: &dyn Store) {
     let mut open = |id: &str, verdict, reason| {
         let accepted = store.accept(&text("anna", id, "在吗"), 1).unwrap();
-        store.decide(accepted.message, &turn(&accepted, verdict, reason, "稍等"), 2).unwrap();
+        let trace = turn(&accepted, verdict, reason, "稍等");
+        store.decide(accepted.message, &trace, verdict != Verdict::AutoReply, 2).unwrap();
     };
     open("1", Verdict::Suggest, Reason::LowConfidence);
     open("2", Verdict::Handoff, Reason::SecurityIncident);
@@ -168,7 +169,7 @@ fn undecided_messages_are_found_again(store: &dyn Store) {
     let left = store.accept(&text("anna", "1", "怎么退货"), 5).unwrap();
     let done = store.accept(&text("anna", "2", "你好"), 6).unwrap();
     let trace = turn(&done, Verdict::AutoReply, Reason::Greeting, "您好");
-    store.decide(done.message, &trace, 7).unwrap();
+    store.decide(done.message, &trace, false, 7).unwrap();
     let found = store.unfinished().unwrap();
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].message, found[0].received_at), (left.message, 5));

@@ -127,9 +127,15 @@ pub trait Store: Send + Sync {
     /// What was said before `message` in its conversation, oldest first, at most `limit` utterances.
     fn context(&self, message: MessageRow, limit: u32) -> Result<Vec<Utterance>, StoreError>;
 
-    /// Records the turn in one transaction: decision, evidence and, unless it is an automatic
-    /// reply, a case for a person. Fails with [`StoreError::AlreadyDecided`] the second time.
-    fn decide(&self, message: MessageRow, trace: &Trace, now: UnixMs) -> Result<(), StoreError>;
+    /// Records the turn in one transaction: decision, evidence and, if asked, a case for a person.
+    /// Fails with [`StoreError::AlreadyDecided`] the second time.
+    fn decide(
+        &self,
+        message: MessageRow,
+        trace: &Trace,
+        for_person: bool,
+        now: UnixMs,
+    ) -> Result<(), StoreError>;
 
     /// Accepted, but never decided; oldest first.
     fn unfinished(&self) -> Result<Vec<Unfinished>, StoreError>;

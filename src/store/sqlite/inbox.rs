@@ -149,6 +149,7 @@ pub(super) fn decide(
     transaction: &Transaction<'_>,
     message: MessageRow,
     trace: &Trace,
+    for_person: bool,
     now: UnixMs,
 ) -> Result<(), StoreError> {
     let added = transaction.execute(
@@ -180,7 +181,7 @@ pub(super) fn decide(
             score
         ])?;
     }
-    if trace.decision.verdict != Verdict::AutoReply {
+    if for_person {
         transaction.execute(
             "INSERT INTO cases (id, trace_id, priority, opened_at) VALUES (?1, ?2, ?3, ?4)",
             params![

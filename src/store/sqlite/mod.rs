@@ -135,9 +135,15 @@ impl Store for SqliteStore {
         self.read(|c| inbox::context(c, message, limit))
     }
 
-    fn decide(&self, message: MessageRow, trace: &Trace, now: UnixMs) -> Result<(), StoreError> {
+    fn decide(
+        &self,
+        message: MessageRow,
+        trace: &Trace,
+        for_person: bool,
+        now: UnixMs,
+    ) -> Result<(), StoreError> {
         let trace = trace.clone();
-        self.writer.write(move |t| inbox::decide(t, message, &trace, now))
+        self.writer.write(move |t| inbox::decide(t, message, &trace, for_person, now))
     }
 
     fn unfinished(&self) -> Result<Vec<Unfinished>, StoreError> {
