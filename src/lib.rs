@@ -4,5 +4,6 @@
 //! `tests/it/architecture.rs`). Reading order: `domain`, `pipeline`, then what they stand on.
 
 pub mod base;
+pub mod channels;
 pub mod domain;
 pub mod model;
