@@ -4,6 +4,7 @@
 //! `tests/it/architecture.rs`). Reading order: `domain`, `pipeline`, then what they stand on.
 
 pub mod base;
+pub mod channels;
 pub mod domain;
 pub mod ingest;
 pub mod model;
