@@ -3,6 +3,18 @@
 //! Two traits are what the rest of the service sees: [`Embedder`] turns texts into unit vectors,
 //! [`Generator`] continues a prompt or composes a reply out of given clauses.
 
+pub mod arch;
+pub mod bpe;
+pub mod chat_template;
+pub mod generator;
+pub mod kv;
+mod requantise;
+pub mod sampler;
+#[cfg(test)]
+mod compose_cases;
+#[cfg(test)]
+mod test_weights;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
