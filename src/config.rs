@@ -9,6 +9,8 @@ use figment::providers::{Env, Format, Toml};
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use crate::channels::wechat_mp::WechatMpConfig;
+
 /// `config/default.toml`, every key with a comment.
 pub const DEFAULT_TOML: &str = include_str!("../config/default.toml");
 /// Read from the working folder when no `--config` is given and it exists.
@@ -97,35 +99,28 @@ pub struct Log {
 
 /// One bound channel account.
 #[derive(Debug, Deserialize)]
-#[serde(tag = "platform", deny_unknown_fields)]
+#[serde(tag = "platform")]
 pub enum Account {
     #[serde(rename = "wechat-mp")]
-    WechatMp {
-        token: SecretString,
-        app_id: String,
-        encoding_aes_key: Option<SecretString>,
-        previous_encoding_aes_key: Option<SecretString>,
-        #[serde(default)]
-        require_encryption: bool,
-    },
+    WechatMp(WechatMpConfig),
 }
 
 impl Config {
     /// `file`: given by the operator, must exist; else [`DEFAULT_FILE`] if it is there.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        let mut layers = Figment::from(Toml::string(DEFAULT_TOML));
-        match file {
-            Some(path) if !path.is_file() => {
-                return Err(ConfigError::Invalid(format!("{} does not exist", path.display())));
-            }
-            Some(path) => layers = layers.merge(Toml::file_exact(path)),
-            None => layers = layers.merge(Toml::file_exact(DEFAULT_FILE)),
-        }
-        layers = layers.merge(Env::prefixed("HUIDA__").split("__"));
         let config: Self =
-            layers.extract().map_err(|e| ConfigError::Invalid(e.to_string()))?;
+            layers(file)?.extract().map_err(|e| ConfigError::Invalid(e.to_string()))?;
         config.validate()?;
         Ok(config)
+    }
+
+    /// What [`Config::load`] would read, as TOML, with every secret replaced.
+    pub fn effective(file: Option<&Path>) -> Result<String, ConfigError> {
+        Self::load(file)?;
+        let invalid = |e: &dyn std::fmt::Display| ConfigError::Invalid(e.to_string());
+        let mut table: toml::Table = layers(file)?.extract().map_err(|e| invalid(&e))?;
+        redact(&mut table);
+        toml::to_string_pretty(&table).map_err(|e| invalid(&e))
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
@@ -162,6 +157,39 @@ impl Config {
     }
 }
 
+fn layers(file: Option<&Path>) -> Result<Figment, ConfigError> {
+    let base = Figment::from(Toml::string(DEFAULT_TOML));
+    let with_file = match file {
+        Some(path) if !path.is_file() => {
+            return Err(ConfigError::Invalid(format!("{} does not exist", path.display())));
+        }
+        Some(path) => base.merge(Toml::file_exact(path)),
+        None => base.merge(Toml::file_exact(DEFAULT_FILE)),
+    };
+    Ok(with_file.merge(Env::prefixed("HUIDA__").split("__")))
+}
+
+/// Key names whose values are secrets.
+const SECRET_KEYS: [&str; 4] =
+    ["operator_token", "token", "encoding_aes_key", "previous_encoding_aes_key"];
+
+fn redact(table: &mut toml::Table) {
+    for (key, value) in table.iter_mut() {
+        match value {
+            toml::Value::Table(inner) => redact(inner),
+            toml::Value::String(text) if SECRET_KEYS.contains(&key.as_str()) && !text.is_empty() => {
+                *text = "[redacted]".into();
+            }
+            toml::Value::String(_)
+            | toml::Value::Integer(_)
+            | toml::Value::Float(_)
+            | toml::Value::Boolean(_)
+            | toml::Value::Datetime(_)
+            | toml::Value::Array(_) => {}
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,8 +214,8 @@ mod tests {
     fn a_file_overrides_and_mistakes_are_named() {
         let text = "[accounts.mp]\nplatform = \"wechat-mp\"\ntoken = \"t0ken\"\napp_id = \"wx1\"\n";
         let config = load(text).unwrap();
-        let Account::WechatMp { token, .. } = &config.accounts["mp"];
-        assert_eq!(token.expose_secret(), "t0ken");
+        let Account::WechatMp(account) = &config.accounts["mp"];
+        assert_eq!(account.token.expose_secret(), "t0ken");
         assert!(!format!("{config:?}").contains("t0ken"));
         for (text, word) in [
             ("[gate]\nalpha = 2.0", "gate.alpha"),

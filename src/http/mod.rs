@@ -10,6 +10,7 @@ mod state;
 mod view;
 mod webhook;
 
+pub use pages::Pages;
 pub use state::{HttpState, OperatorAccess};
 
 use std::future::Future;
