@@ -67,12 +67,15 @@ impl Generation {
 
     /// Vectors of other weights mean nothing to this service's queries.
     pub fn check_model(&self, running: &ModelIdentity) -> Result<(), GenerationError> {
-        let built = self.index.embedder();
-        if built == running {
+        let space = &self.index.manifest().space;
+        if space.model == running.name && space.sha256 == running.sha256 {
             return Ok(());
         }
-        let show = |m: &ModelIdentity| format!("{} {}", m.name, m.sha256.get(..12).unwrap_or_default());
-        Err(GenerationError::OtherModel { built: show(built), running: show(running) })
+        let short = |sha256: &str| sha256.get(..12).unwrap_or_default().to_owned();
+        Err(GenerationError::OtherModel {
+            built: format!("{} {}", space.model, short(&space.sha256)),
+            running: format!("{} {}", running.name, short(&running.sha256)),
+        })
     }
 
     pub fn id(&self) -> &str {

@@ -4,12 +4,12 @@ use crate::base::clock::UnixMs;
 use crate::domain::evidence::Evidence;
 use crate::gate::features::{Facts, Features};
 use crate::pipeline::generation::Generation;
-use crate::search::head::HeadInput;
-use crate::search::index::{Candidate, Exclude, Query};
 use crate::search::SearchError;
+use crate::search::head::Head;
+use crate::search::index::{Exclude, KnowledgeIndex, Query};
 
 /// Candidates that become evidence: enough for recall@10 and for every margin of the gate.
-const CANDIDATES: usize = 10;
+pub const CANDIDATES: usize = 10;
 
 /// A question as it is searched for.
 #[derive(Clone, Copy, Debug)]
@@ -30,52 +30,37 @@ pub struct Retrieved {
     pub features: Option<Features>,
 }
 
-/// The generation's own lists and head.
+/// What the serving generation finds.
 pub fn retrieve(
     generation: &Generation,
     question: Question<'_>,
     now: UnixMs,
 ) -> Result<Retrieved, SearchError> {
-    let head = generation
-        .head
-        .as_ref()
-        .map(|head| head.probabilities(&HeadInput::new(question.vector, question.text)));
-    let votes = head.as_ref().map(|p| p.of_entries());
-    let query = Query {
+    look_up(&generation.index, generation.head.as_ref(), question, Exclude::None, now)
+}
+
+/// [`retrieve`] with index and head apart, and with something left out, as fitting needs it.
+pub fn look_up(
+    index: &KnowledgeIndex,
+    head: Option<&Head>,
+    question: Question<'_>,
+    exclude: Exclude,
+    now: UnixMs,
+) -> Result<Retrieved, SearchError> {
+    let votes = head.map(|head| {
+        index.votes(head.classes(), &head.probabilities(question.text, question.vector))
+    });
+    let candidates = index.search(&Query {
         text: question.text,
         vector: question.vector,
         k: CANDIDATES,
-        exclude: Exclude::None,
+        exclude,
         now,
-        head: votes,
-    };
-    let candidates = generation.index.search(&query)?;
-    Ok(judge(&generation.index, &candidates, question))
-}
-
-/// Candidates in the form that the trace keeps and the gate reads.
-pub fn judge(
-    index: &crate::search::index::KnowledgeIndex,
-    candidates: &[Candidate],
-    question: Question<'_>,
-) -> Retrieved {
-    let evidence: Vec<Evidence> = candidates
-        .iter()
-        .map(|candidate| {
-            let found = index.entry(candidate.entry);
-            Evidence {
-                id: found.entry.id.clone(),
-                version: found.version,
-                question: found.entry.question.clone(),
-                answer: found.entry.answer.clone(),
-                scene: found.entry.scene,
-                domain: found.entry.domain,
-                phrasing: index.phrasing(candidate.phrasing).to_owned(),
-                scores: candidate.scores,
-            }
-        })
-        .collect();
+        head: votes.as_deref(),
+    })?;
+    let evidence: Vec<Evidence> =
+        candidates.iter().filter_map(|candidate| index.evidence(candidate)).collect();
     let facts = Facts { chars: question.text.chars().count(), rewritten: question.rewritten };
     let features = Features::extract(&evidence, facts);
-    Retrieved { evidence, features }
+    Ok(Retrieved { evidence, features })
 }
