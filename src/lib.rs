@@ -6,3 +6,4 @@
 pub mod base;
 pub mod domain;
 pub mod model;
+pub mod search;
