@@ -24,7 +24,8 @@ words!(
         LegalThreat = "legal_threat",
         AngryComplaint = "angry_complaint",
         HumanRequest = "human_request",
-        PromptInjection = "prompt_injection",
+        /// The message instructs or probes the machine instead of asking the company.
+        Injection = "injection",
         Attachment = "attachment",
         UnknownMessage = "unknown_message",
         // Answerable?
@@ -58,7 +59,7 @@ impl Reason {
             Self::SelfHarm | Self::SecurityIncident => Priority::Urgent,
             Self::LegalThreat | Self::AngryComplaint => Priority::High,
             Self::HumanRequest
-            | Self::PromptInjection
+            | Self::Injection
             | Self::Attachment
             | Self::UnknownMessage
             | Self::NoEvidence

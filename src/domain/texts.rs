@@ -102,7 +102,7 @@ texts! {
     ReasonLegal "reason_legal_threat" { "提到法律或曝光", "Legal or press threat" }
     ReasonAngry "reason_angry_complaint" { "客户愤怒投诉", "Angry complaint" }
     ReasonHuman "reason_human_request" { "客户要求人工", "Asked for a person" }
-    ReasonInjection "reason_prompt_injection" { "疑似指令注入", "Looks like an instruction to the machine" }
+    ReasonInjection "reason_injection" { "疑似指令注入", "Looks like an instruction to the machine" }
     ReasonAttachment "reason_attachment" { "附件需人工查看", "An attachment to look at" }
     ReasonUnknown "reason_unknown_message" { "未知的消息类型", "Unknown kind of message" }
     ReasonNoEvidence "reason_no_evidence" { "知识库没有相关内容", "Nothing in the knowledge base" }
@@ -129,7 +129,7 @@ pub fn handoff_notice(reason: Reason) -> Text {
         Reason::LegalThreat | Reason::AngryComplaint => Text::HandoffComplaint,
         Reason::HumanRequest => Text::HandoffAsked,
         Reason::Attachment => Text::HandoffAttachment,
-        Reason::PromptInjection
+        Reason::Injection
         | Reason::UnknownMessage
         | Reason::NoEvidence
         | Reason::LowConfidence
@@ -165,7 +165,7 @@ pub fn reason_text(reason: Reason) -> Text {
         Reason::LegalThreat => Text::ReasonLegal,
         Reason::AngryComplaint => Text::ReasonAngry,
         Reason::HumanRequest => Text::ReasonHuman,
-        Reason::PromptInjection => Text::ReasonInjection,
+        Reason::Injection => Text::ReasonInjection,
         Reason::Attachment => Text::ReasonAttachment,
         Reason::UnknownMessage => Text::ReasonUnknown,
         Reason::NoEvidence => Text::ReasonNoEvidence,
