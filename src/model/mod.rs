@@ -3,6 +3,16 @@
 //! Two traits are what the rest of the service sees: [`Embedder`] turns texts into unit vectors,
 //! [`Generator`] continues a prompt or composes a reply out of given clauses.
 
+pub mod arch;
+pub mod bundle;
+pub mod convert;
+pub mod dir;
+pub mod encoder;
+pub mod gguf;
+pub mod manifest;
+pub mod pull;
+pub mod tokenizer;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,0 +1,3 @@
+//! Forward passes, one file per architecture.
+
+pub mod bert;
