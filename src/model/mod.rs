@@ -14,6 +14,14 @@ pub mod sampler;
 mod compose_cases;
 #[cfg(test)]
 mod test_weights;
+pub mod bundle;
+pub mod convert;
+pub mod dir;
+pub mod encoder;
+pub mod gguf;
+pub mod manifest;
+pub mod pull;
+pub mod tokenizer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

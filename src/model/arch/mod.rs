@@ -1,3 +1,4 @@
-//! Model architectures: forward passes over candle tensors, nothing else.
+//! Forward passes over candle tensors, one file per architecture.
 
+pub mod bert;
 pub mod qwen2;
