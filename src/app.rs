@@ -63,7 +63,9 @@ impl Models {
             Condition::Missing => Err(missing()),
             Condition::Damaged { expected, got } => Err(ModelError::Corrupt {
                 path: path.display().to_string(),
-                reason: format!("sha256 is {got}, expected {expected}: run `huida models pull {name}`"),
+                reason: format!(
+                    "sha256 is {got}, expected {expected}: run `huida models pull {name}`"
+                ),
             }),
         }
     }
@@ -216,7 +218,9 @@ async fn follow_generations(generations: Arc<Generations>) {
         tokio::time::sleep(REFRESH).await;
         let generations = generations.clone();
         let refreshed = tokio::task::spawn_blocking(move || {
-            generations.refresh().map(|switched| switched.then(|| generations.current().id().to_owned()))
+            generations
+                .refresh()
+                .map(|switched| switched.then(|| generations.current().id().to_owned()))
         })
         .await;
         match refreshed {

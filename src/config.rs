@@ -177,7 +177,9 @@ fn redact(table: &mut toml::Table) {
     for (key, value) in table.iter_mut() {
         match value {
             toml::Value::Table(inner) => redact(inner),
-            toml::Value::String(text) if SECRET_KEYS.contains(&key.as_str()) && !text.is_empty() => {
+            toml::Value::String(text)
+                if SECRET_KEYS.contains(&key.as_str()) && !text.is_empty() =>
+            {
                 *text = "[redacted]".into();
             }
             toml::Value::String(_)

@@ -105,12 +105,19 @@ fn explain(trace: &Trace) -> Result<()> {
     output::line("")?;
     let reasons: Vec<&str> = decision.reasons.iter().map(|r| r.as_str()).collect();
     let percent = decision.confidence * 100.0;
-    output::line(&format!("{} ({}), confidence {percent:.1} %", decision.verdict, reasons.join(", ")))?;
+    output::line(&format!(
+        "{} ({}), confidence {percent:.1} %",
+        decision.verdict,
+        reasons.join(", ")
+    ))?;
     if !decision.rules.is_empty() {
         output::line(&format!("rules     {}", decision.rules.join(" ")))?;
     }
     for found in trace.evidence.iter().take(3) {
-        output::line(&format!("evidence  {:.3}  {}  {}", found.scores.fused, found.id, found.question))?;
+        output::line(&format!(
+            "evidence  {:.3}  {}  {}",
+            found.scores.fused, found.id, found.question
+        ))?;
     }
     let steps: Vec<String> =
         trace.timings_ms.iter().map(|(step, ms)| format!("{step} {ms:.1}")).collect();

@@ -68,8 +68,9 @@ pub(super) fn run(app: &App, command: &BenchCommand) -> Result<()> {
                 bail!("no generator is configured: name one with --model");
             }
             let mut generator = app.models.open_generator(name)?;
-            let mut progress =
-                |done: usize, total: usize| bar.show("generating", done as u64, total as u64, false);
+            let mut progress = |done: usize, total: usize| {
+                bar.show("generating", done as u64, total as u64, false)
+            };
             let report = bench::generate(&prompts, generator.as_mut(), *tokens, &mut progress)?;
             bar.done();
             output::report(&report, *json)

@@ -63,7 +63,9 @@ fn pull_models(app: &App) -> Result<()> {
     let names = [app.config.models.embedder.clone(), app.config.models.generator.clone()];
     let wanted: Vec<String> = names.into_iter().filter(|n| !n.is_empty()).collect();
     let mut bar = Bar::new();
-    pull::pull(&app.models.manifest, &wanted, &app.models.dir, &mut |p| models::show(&mut bar, &p))?;
+    pull::pull(&app.models.manifest, &wanted, &app.models.dir, &mut |p| {
+        models::show(&mut bar, &p)
+    })?;
     bar.done();
     Ok(())
 }
@@ -102,7 +104,8 @@ fn up_to_date(app: &App, store: &dyn Store) -> bool {
         let dir = app.generation_dir();
         let Some(id) = dir.current_id()? else { return Ok(false) };
         let generation = Generation::open(&dir.path_of(&id))?;
-        generation.check_model(&app.models.manifest.get(&app.config.models.embedder)?.identity())?;
+        generation
+            .check_model(&app.models.manifest.get(&app.config.models.embedder)?.identity())?;
         let stored: Vec<VersionedEntry> = store.entries()?;
         let published: Vec<_> =
             stored.into_iter().filter(|e| e.entry.state == EntryState::Published).collect();
@@ -138,7 +141,8 @@ fn answer_conversations(app: &App, service: &Service, as_json: bool) -> Result<(
             // Nobody waits at a terminal for five seconds' sake, and the generator may be loading.
             let deadline = Deadline::after(std::time::Duration::from_secs(60));
             let outcome = service.desk.handle(&inbound, deadline, &mut |_| ())?;
-            let trace = service.store.trace(&outcome.trace)?.context("the turn was not recorded")?;
+            let trace =
+                service.store.trace(&outcome.trace)?.context("the turn was not recorded")?;
             let decision = &trace.decision;
             let reasons: Vec<&str> = decision.reasons.iter().map(|r| r.as_str()).collect();
             if as_json {

@@ -60,11 +60,8 @@ pub(super) fn run(app: &App, command: &EvalCommand) -> Result<()> {
     let mut bar = Bar::new();
     match command {
         EvalCommand::Retrieval { kb, queries, labels, json } => {
-            let input = RetrievalInput {
-                kb: kb.clone(),
-                queries: queries.clone(),
-                labels: labels.clone(),
-            };
+            let input =
+                RetrievalInput { kb: kb.clone(), queries: queries.clone(), labels: labels.clone() };
             let report = retrieval::run(&input, &embedder, &mut |p| bar.fit(p))?;
             bar.done();
             output::report(&report, *json)

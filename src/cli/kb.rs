@@ -85,7 +85,9 @@ fn import(app: &App, files: &[PathBuf], as_json: bool) -> Result<()> {
                 output::line(&format!("  changed {id}"))?;
             }
         }
-        reports.push(json!({"file": file, "added": added, "changed": changed, "unchanged": unchanged}));
+        reports.push(
+            json!({"file": file, "added": added, "changed": changed, "unchanged": unchanged}),
+        );
     }
     if as_json {
         return output::json(&json!({ "files": reports }));

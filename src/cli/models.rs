@@ -54,7 +54,8 @@ pub(super) fn run(app: &App, command: &ModelsCommand) -> Result<ExitCode> {
         ModelsCommand::Pull { names, json } => {
             let pulled = pull::pull(manifest, names, dir, &mut |p| show(&mut bar, &p))?;
             bar.done();
-            let paths: Vec<_> = pulled.iter().map(|p| json!({"name": p.name, "path": p.path})).collect();
+            let paths: Vec<_> =
+                pulled.iter().map(|p| json!({"name": p.name, "path": p.path})).collect();
             if *json {
                 output::json(&json!({ "models": paths }))?;
             } else {
@@ -76,7 +77,10 @@ pub(super) fn run(app: &App, command: &ModelsCommand) -> Result<ExitCode> {
                 for m in &listed {
                     let mark = if m.installed { "installed" } else { "-" };
                     let megabytes = m.size / 1_000_000;
-                    output::line(&format!("{:<24} {mark:<10} {megabytes:>5} MB  {}", m.name, m.licence))?;
+                    output::line(&format!(
+                        "{:<24} {mark:<10} {megabytes:>5} MB  {}",
+                        m.name, m.licence
+                    ))?;
                 }
             }
         }

@@ -34,7 +34,9 @@ pub(super) fn report(value: &impl Serialize, as_json: bool) -> Result<()> {
     let Some(object) = value.as_object() else { return line(&value.to_string()) };
     for (key, value) in object {
         let shown = match value {
-            serde_json::Value::Number(n) if n.is_f64() => format!("{:.4}", n.as_f64().unwrap_or(0.0)),
+            serde_json::Value::Number(n) if n.is_f64() => {
+                format!("{:.4}", n.as_f64().unwrap_or(0.0))
+            }
             serde_json::Value::Array(items) => format!("[{} items]", items.len()),
             serde_json::Value::Null
             | serde_json::Value::Bool(_)
@@ -75,7 +77,8 @@ impl Bar {
         if self.stage != stage {
             self.bar.finish_and_clear();
             stage.clone_into(&mut self.stage);
-            let length = if bytes { "{bytes}/{total_bytes} {bytes_per_sec}" } else { "{pos}/{len}" };
+            let length =
+                if bytes { "{bytes}/{total_bytes} {bytes_per_sec}" } else { "{pos}/{len}" };
             let template = format!("{{msg:<36}} {{bar:28}} {length} {{eta}}");
             let style = ProgressStyle::with_template(&template)
                 .unwrap_or_else(|_| ProgressStyle::default_bar());

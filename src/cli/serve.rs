@@ -39,13 +39,16 @@ pub(super) fn doctor(app: &App, as_json: bool) -> Result<ExitCode> {
     checks.push(doctor::writable("store folder", store_dir));
     checks.push(doctor::writable("index folder", &app.config.index.dir));
     let embedder = app.open_embedder().map_err(|e| format!("{e:#}"));
-    checks.push(Check::from_result("embedder", match &embedder {
-        Ok(embedder) => embedder
-            .embed_one("自检", &Control::default())
-            .map(|v| format!("{}, {} wide", embedder.identity().name, v.len()))
-            .map_err(|e| e.to_string()),
-        Err(reason) => Err(reason.clone()),
-    }));
+    checks.push(Check::from_result(
+        "embedder",
+        match &embedder {
+            Ok(embedder) => embedder
+                .embed_one("自检", &Control::default())
+                .map(|v| format!("{}, {} wide", embedder.identity().name, v.len()))
+                .map_err(|e| e.to_string()),
+            Err(reason) => Err(reason.clone()),
+        },
+    ));
     checks.push(generator(app));
     let store = app.open_store().map_err(|e| format!("{e:#}"));
     checks.push(match &store {
@@ -53,11 +56,14 @@ pub(super) fn doctor(app: &App, as_json: bool) -> Result<ExitCode> {
         Err(reason) => Check::from_result("store", Err(reason.clone())),
     });
     let index = embedder.and_then(|e| app.open_generations(&e).map_err(|e| format!("{e:#}")));
-    checks.push(Check::from_result("index", index.map(|generations| {
-        let current = generations.current();
-        let promise = if current.promise().promised { "promised" } else { "not yet promised" };
-        format!("{}, {} entries, {promise}", current.id(), current.index.entries().len())
-    })));
+    checks.push(Check::from_result(
+        "index",
+        index.map(|generations| {
+            let current = generations.current();
+            let promise = if current.promise().promised { "promised" } else { "not yet promised" };
+            format!("{}, {} entries, {promise}", current.id(), current.index.entries().len())
+        }),
+    ));
     report(&checks, as_json)
 }
 
@@ -82,8 +88,9 @@ fn report(checks: &[Check], as_json: bool) -> Result<ExitCode> {
         Outcome::Bad(text) => ("bad", &check.name, text),
     });
     if as_json {
-        let rows: Vec<_> =
-            rows.map(|(state, name, text)| json!({"state": state, "check": name, "detail": text})).collect();
+        let rows: Vec<_> = rows
+            .map(|(state, name, text)| json!({"state": state, "check": name, "detail": text}))
+            .collect();
         output::json(&json!({ "healthy": healthy, "checks": rows }))?;
     } else {
         for (state, name, text) in rows {

@@ -119,7 +119,8 @@ fn serve(model: &dyn Embedder, batch: Vec<Job>) {
         return;
     }
     // A batch of one keeps its own deadline; a shared one must not die of its neighbour's.
-    let control = if let [only] = live.as_slice() { only.control.clone() } else { Control::default() };
+    let control =
+        if let [only] = live.as_slice() { only.control.clone() } else { Control::default() };
     let texts: Vec<String> = live.iter().flat_map(|job| job.texts.iter().cloned()).collect();
     let done = catch_unwind(AssertUnwindSafe(|| model.embed(&texts, &control)))
         .unwrap_or_else(|_| Err(ModelError::Inference("the embedder panicked".into())));

@@ -28,12 +28,11 @@ impl ComposeWorker {
         open: impl FnOnce() -> Result<Box<dyn Generator>, ModelError> + Send + 'static,
     ) -> std::io::Result<Self> {
         let (jobs, inbox) = sync_channel(QUEUE);
-        let thread = std::thread::Builder::new().name("generator".into()).spawn(move || {
-            match open() {
+        let thread =
+            std::thread::Builder::new().name("generator".into()).spawn(move || match open() {
                 Ok(model) => run(model, &inbox),
                 Err(error) => refuse(&error, &inbox),
-            }
-        })?;
+            })?;
         Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
 

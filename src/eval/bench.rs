@@ -7,7 +7,7 @@ use crate::engine::embed::EmbedWorker;
 use crate::eval::{EvalError, percentile};
 use crate::model::{Control, GenerateRequest, Generator, Sampling};
 use crate::pipeline::fit::embed_all;
-use crate::search::flat::{FlatIndex, dot, normalise, top_k};
+use crate::search::flat::{FlatIndex, normalise, top_k};
 use crate::search::vectors::Matrix;
 
 /// Texts that are embedded one at a time; beyond that the percentiles no longer move.
@@ -179,8 +179,7 @@ fn recall(index: &FlatIndex, query: &[f32], found: &[(u32, f32)]) -> f64 {
 }
 
 fn clustered(count: usize, dim: usize, random: &mut SplitMix) -> Vec<Vec<f32>> {
-    let topics: Vec<Vec<f32>> =
-        (0..count.div_ceil(TOPIC)).map(|_| random.direction(dim)).collect();
+    let topics: Vec<Vec<f32>> = (0..count.div_ceil(TOPIC)).map(|_| random.direction(dim)).collect();
     (0..count).map(|at| random.around(&topics[at / TOPIC])).collect()
 }
 
@@ -218,6 +217,7 @@ impl SplitMix {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::search::flat::dot;
 
     #[test]
     fn an_exact_scan_finds_all_neighbours() {

@@ -114,7 +114,7 @@ fn rank(
     let question = Question {
         text: &understood.question,
         vector: &vector,
-        rewritten: understood.rewritten,
+        rewritten: understood.rewritten_by.is_some(),
     };
     let found = look_up(index, head, question, Exclude::None, Clock::System.now())?;
     debug_assert!(found.evidence.len() <= CANDIDATES);

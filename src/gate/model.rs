@@ -110,7 +110,7 @@ pub struct GateModel {
 const VERSION: u32 = 1;
 const MIN_OBSERVATIONS: usize = 20;
 /// Fewer labels than this cannot carry weights for every feature.
-const MIN_LABELS_FOR_ALL: usize = 200;
+pub const MIN_LABELS_FOR_ALL: usize = 200;
 const FOLDS: usize = 5;
 /// Penalties to choose from by cross-validation, strongest first.
 const PENALTIES: [f64; 5] = [30.0, 10.0, 3.0, 1.0, 0.3];

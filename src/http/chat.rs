@@ -92,9 +92,7 @@ fn answer(state: &HttpState, inbound: &Inbound, lang: Lang, events: &Events) {
     let handled = state.desk.handle(inbound, deadline, &mut |progress: &Progress| {
         emit("step", json!({ "step": progress.step, "ms": progress.ms }));
     });
-    let trace = handled.and_then(|outcome| {
-        Ok((outcome.reply, state.store.trace(&outcome.trace)?))
-    });
+    let trace = handled.and_then(|outcome| Ok((outcome.reply, state.store.trace(&outcome.trace)?)));
     match trace {
         Ok((reply, Some(trace))) => {
             emit("reply", json!({ "text": reply, "trace": trace_view(&trace, lang) }));

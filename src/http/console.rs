@@ -3,7 +3,8 @@
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Redirect, Response};
-use minijinja::context;
+use minijinja::value::Serde;
+use minijinja::{Value, context};
 use serde::Serialize;
 
 use crate::base::clock::format_utc;
@@ -17,13 +18,22 @@ use crate::store::{OpenCase, StoreError};
 /// Rows on one page.
 const ROWS: u32 = 100;
 
-pub(super) async fn traces(State(state): State<HttpState>, headers: HeaderMap, uri: Uri) -> Response {
+pub(super) async fn traces(
+    State(state): State<HttpState>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
     let lang = lang_of(&headers, &uri);
     let store = state.store.clone();
     match blocking(move || store.recent_traces(ROWS)).await {
         Ok(found) => {
             let traces: Vec<TraceView> = found.iter().map(|t| trace_view(t, lang)).collect();
-            state.pages.render("traces.html", lang, "/traces", context! { traces })
+            state.pages.render(
+                "traces.html",
+                lang,
+                "/traces",
+                context! { traces => Value::from(Serde(traces)) },
+            )
         }
         Err(refusal) => refusal,
     }
@@ -40,7 +50,7 @@ pub(super) async fn trace(
     let id = TraceId::from_text(id);
     match blocking(move || store.trace(&id)).await {
         Ok(Some(trace)) => {
-            let data = context! { trace => trace_view(&trace, lang) };
+            let data = context! { trace => Value::from(Serde(trace_view(&trace, lang))) };
             state.pages.render("trace.html", lang, uri.path(), data)
         }
         Ok(None) => (StatusCode::NOT_FOUND, Text::NotFound.get(lang)).into_response(),
@@ -57,13 +67,22 @@ struct CaseView {
     trace: TraceView,
 }
 
-pub(super) async fn queue(State(state): State<HttpState>, headers: HeaderMap, uri: Uri) -> Response {
+pub(super) async fn queue(
+    State(state): State<HttpState>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
     let lang = lang_of(&headers, &uri);
     let store = state.store.clone();
     match blocking(move || store.open_cases(ROWS)).await {
         Ok(open) => {
             let cases: Vec<CaseView> = open.iter().map(|case| case_view(case, lang)).collect();
-            state.pages.render("queue.html", lang, "/queue", context! { cases })
+            state.pages.render(
+                "queue.html",
+                lang,
+                "/queue",
+                context! { cases => Value::from(Serde(cases)) },
+            )
         }
         Err(refusal) => refusal,
     }

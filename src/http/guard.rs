@@ -37,9 +37,10 @@ pub(super) async fn operators_only(
             let by_link = query_token(request.uri());
             let presented = by_link.or_else(|| bearer(headers)).or_else(|| cookie(headers));
             // An operator opens ?token=… once; the cookie carries the session from there.
-            let cookie = by_link.map(|t| format!("{TOKEN_COOKIE}={t}; HttpOnly; SameSite=Strict; Path=/"));
-            let equal = presented
-                .is_some_and(|p| bool::from(p.as_bytes().ct_eq(expected.as_bytes())));
+            let cookie =
+                by_link.map(|t| format!("{TOKEN_COOKIE}={t}; HttpOnly; SameSite=Strict; Path=/"));
+            let equal =
+                presented.is_some_and(|p| bool::from(p.as_bytes().ct_eq(expected.as_bytes())));
             if !equal {
                 return refuse(lang_of(headers, request.uri()));
             }
@@ -111,15 +112,24 @@ mod tests {
         assert!(is_local(here, &headers(&[("host", "[::1]:8788")])));
         assert!(!is_local(there, &headers(&[("host", "127.0.0.1:8788")])));
         assert!(!is_local(here, &headers(&[("host", "rebound.example:8788")])));
-        assert!(!is_local(here, &headers(&[("host", "localhost"), ("x-forwarded-for", "1.2.3.4")])));
+        assert!(!is_local(
+            here,
+            &headers(&[("host", "localhost"), ("x-forwarded-for", "1.2.3.4")])
+        ));
         assert!(!is_local(here, &HeaderMap::new()));
     }
 
     #[test]
     fn a_foreign_page_cannot_post() {
         assert!(same_origin(&headers(&[("host", "localhost:1")])));
-        assert!(same_origin(&headers(&[("host", "localhost:1"), ("origin", "http://localhost:1")])));
-        assert!(!same_origin(&headers(&[("host", "localhost:1"), ("origin", "http://evil.example")])));
+        assert!(same_origin(&headers(&[
+            ("host", "localhost:1"),
+            ("origin", "http://localhost:1")
+        ])));
+        assert!(!same_origin(&headers(&[
+            ("host", "localhost:1"),
+            ("origin", "http://evil.example")
+        ])));
         assert!(!same_origin(&headers(&[("host", "localhost:1"), ("origin", "null")])));
     }
 }

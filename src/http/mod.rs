@@ -67,8 +67,7 @@ pub async fn run(
     grace: Duration,
 ) -> std::io::Result<()> {
     let (told, mut heard) = tokio::sync::watch::channel(false);
-    let service =
-        router(state).into_make_service_with_connect_info::<std::net::SocketAddr>();
+    let service = router(state).into_make_service_with_connect_info::<std::net::SocketAddr>();
     let server = axum::serve(listener, service).with_graceful_shutdown(async move {
         shutdown.await;
         // The receiver lives in this function; it cannot be gone.

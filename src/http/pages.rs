@@ -40,7 +40,8 @@ impl Pages {
             Lang::Zh => Lang::En,
             Lang::En => Lang::Zh,
         };
-        let page = context! { t => texts, lang => lang.as_str(), other => other.as_str(), path, ..data };
+        let page =
+            context! { t => texts, lang => lang.as_str(), other => other.as_str(), path, ..data };
         let rendered = self.templates.get_template(name).and_then(|t| t.render(page));
         match rendered {
             Ok(html) => {

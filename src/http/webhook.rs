@@ -39,8 +39,8 @@ pub(super) async fn receive(
     let inbound = push.inbound;
     let handled =
         tokio::task::spawn_blocking(move || desk.handle(&inbound, deadline, &mut |_| ())).await;
-    let reply = match handled {
-        Ok(Ok(outcome)) => outcome.reply,
+    let outcome = match handled {
+        Ok(Ok(outcome)) => outcome,
         Ok(Err(error)) => {
             // Not stored, so not ours yet: an error makes the platform try again.
             tracing::error!(account, %error, "a message could not be accepted");
@@ -48,9 +48,10 @@ pub(super) async fn receive(
         }
         Err(_) => return (StatusCode::INTERNAL_SERVER_ERROR, "internal_error").into_response(),
     };
-    let Some(text) = reply else { return passive(PassiveReply::acknowledgement()) };
+    let Some(text) = outcome.reply else { return passive(PassiveReply::acknowledgement()) };
     let seconds = state.clock.now() / 1000;
-    match channel.passive_text_reply(&push.reply_address, &text, seconds) {
+    let nonce = outcome.trace.as_str();
+    match channel.passive_text_reply(&push.reply_address, &text, seconds, nonce) {
         Ok(reply) => passive(reply),
         Err(error) => {
             tracing::error!(account, %error, "a reply could not be encoded");

@@ -14,7 +14,7 @@ use crate::model::chat_template::ChatTemplate;
 use crate::model::kv::KvCache;
 use crate::model::sampler::Sampler;
 use crate::model::{
-    ChatMessage, Composed, ComposeRequest, Control, GenerateRequest, Generated, Generator,
+    ChatMessage, ComposeRequest, Composed, Control, GenerateRequest, Generated, Generator,
     ModelError, ModelIdentity,
 };
 
@@ -153,8 +153,8 @@ impl Generator for QwenGenerator {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::test_weights;
     use crate::model::Sampling;
+    use crate::model::test_weights;
 
     #[test]
     fn scratch_speed() {
@@ -165,12 +165,20 @@ mod tests {
         )
         .unwrap();
         println!("open {} ms", watch.ms());
-        let text = "我们店铺支持七天无理由退货，退款将在商品签收后三到五个工作日内原路退回。".repeat(8);
+        let text =
+            "我们店铺支持七天无理由退货，退款将在商品签收后三到五个工作日内原路退回。".repeat(8);
         let prompt = g
-            .chat_prompt(&[ChatMessage { role: "user", content: format!("{text}\n退款多久到账？") }])
+            .chat_prompt(&[ChatMessage {
+                role: "user",
+                content: format!("{text}\n退款多久到账？"),
+            }])
             .unwrap();
         for _ in 0..3 {
-            let request = GenerateRequest { prompt: prompt.clone(), max_tokens: 32, sampling: Sampling::Greedy };
+            let request = GenerateRequest {
+                prompt: prompt.clone(),
+                max_tokens: 32,
+                sampling: Sampling::Greedy,
+            };
             let d = g.generate(&request, &Control::default(), &mut |_| ()).unwrap();
             println!(
                 "{} tok prefill {:.1} tok/s decode {:.1} tok/s {}",

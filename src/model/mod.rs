@@ -5,22 +5,22 @@
 
 pub mod arch;
 pub mod bpe;
+pub mod bundle;
 pub mod chat_template;
-pub mod generator;
-pub mod kv;
-mod requantise;
-pub mod sampler;
 #[cfg(test)]
 mod compose_cases;
-#[cfg(test)]
-mod test_weights;
-pub mod bundle;
 pub mod convert;
 pub mod dir;
 pub mod encoder;
+pub mod generator;
 pub mod gguf;
+pub mod kv;
 pub mod manifest;
 pub mod pull;
+mod requantise;
+pub mod sampler;
+#[cfg(test)]
+mod test_weights;
 pub mod tokenizer;
 
 use std::sync::Arc;

@@ -35,8 +35,7 @@ impl Check {
 /// Which vector instructions the processor has; without AVX2 the models are slow.
 pub fn processor() -> Check {
     #[cfg(target_arch = "x86_64")]
-    let (avx2, vnni) =
-        (is_x86_feature_detected!("avx2"), is_x86_feature_detected!("avx512vnni"));
+    let (avx2, vnni) = (is_x86_feature_detected!("avx2"), is_x86_feature_detected!("avx512vnni"));
     #[cfg(not(target_arch = "x86_64"))]
     let (avx2, vnni) = (false, false);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

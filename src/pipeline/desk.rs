@@ -42,7 +42,12 @@ pub struct Desk {
 
 impl Desk {
     /// `most_turns`: messages in work at once; one more is handed to a person unread.
-    pub fn new(store: Arc<dyn Store>, responder: Responder, clock: Clock, most_turns: usize) -> Self {
+    pub fn new(
+        store: Arc<dyn Store>,
+        responder: Responder,
+        clock: Clock,
+        most_turns: usize,
+    ) -> Self {
         let lines = Lines::default();
         Self { store, responder, clock, most_turns, in_work: AtomicUsize::new(0), lines }
     }
@@ -66,7 +71,7 @@ impl Desk {
         if let Some(outcome) = settled(&accepted) {
             return Ok(outcome);
         }
-        let context = self.store.context(accepted.message, CONTEXT_TURNS)?;
+        let context = self.store.context(accepted.message, CONTEXT_TURNS as u32)?;
         let turn = Turn {
             account: inbound.account.clone(),
             conversation: accepted.conversation.clone(),
@@ -96,7 +101,7 @@ impl Desk {
                 account: item.inbound.account.clone(),
                 conversation: item.conversation.clone(),
                 ask: Ask::from(&item.inbound.content),
-                context: self.store.context(item.message, CONTEXT_TURNS)?,
+                context: self.store.context(item.message, CONTEXT_TURNS as u32)?,
                 received_at: item.received_at,
                 deadline: Deadline::after(std::time::Duration::ZERO),
             };

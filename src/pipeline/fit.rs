@@ -8,7 +8,7 @@ use crate::domain::label::Labelled;
 use crate::engine::EngineError;
 use crate::engine::embed::EmbedWorker;
 use crate::gate::model::{
-    FitOptions, Fingerprint, GateError, GateModel, Kind, MIN_LABELS_FOR_ALL, Observation,
+    Fingerprint, FitOptions, GateError, GateModel, Kind, MIN_LABELS_FOR_ALL, Observation,
 };
 use crate::gate::threshold::Promise;
 use crate::model::Control;
@@ -234,7 +234,7 @@ impl Bench<'_> {
                 && understood.greeting.is_none()
                 && understood.readability == Readability::Readable,
             question: understood.question,
-            rewritten: understood.rewritten,
+            rewritten: understood.rewritten_by.is_some(),
             answer: label.answer.as_ref().and_then(|id| self.index.ordinal(id)),
             vector,
         });
@@ -306,9 +306,11 @@ impl Bench<'_> {
             let found = look_up(self.index, head, question, Exclude::None, self.now)?;
             let best = found.evidence.first().and_then(|e| self.index.ordinal(&e.id));
             let correct = best.is_some() && best == message.answer;
-            observations.extend(
-                found.features.map(|features| Observation { features, correct, kind: Kind::Labelled }),
-            );
+            observations.extend(found.features.map(|features| Observation {
+                features,
+                correct,
+                kind: Kind::Labelled,
+            }));
         }
         Ok(observations)
     }
@@ -333,8 +335,11 @@ impl Bench<'_> {
                 let found = look_up(self.index, None, question, exclude, self.now)?;
                 let best = found.evidence.first().and_then(|e| self.index.ordinal(&e.id));
                 let correct = kind == Kind::LeftOut && best == Some(entry);
-                observations
-                    .extend(found.features.map(|features| Observation { features, correct, kind }));
+                observations.extend(found.features.map(|features| Observation {
+                    features,
+                    correct,
+                    kind,
+                }));
             }
         }
         observations.extend(self.far()?);

@@ -6,9 +6,9 @@ use std::path::Path;
 use crate::base::file::write_atomic;
 use crate::gate::model::{GateError, GateModel};
 use crate::model::ModelIdentity;
+use crate::search::SearchError;
 use crate::search::head::Head;
 use crate::search::index::KnowledgeIndex;
-use crate::search::SearchError;
 
 const GATE_FILE: &str = "gate.json";
 const HEAD_FILE: &str = "head.bin";
@@ -22,7 +22,9 @@ pub enum GenerationError {
     #[error("{path}: {reason}; run `huida index build`")]
     Damaged { path: String, reason: String },
     /// The index holds vectors of other weights.
-    #[error("the index was built with {built}, this service runs {running}: run `huida index build`")]
+    #[error(
+        "the index was built with {built}, this service runs {running}: run `huida index build`"
+    )]
     OtherModel { built: String, running: String },
     #[error("{path}: {source}")]
     Io { path: String, source: std::io::Error },

@@ -182,7 +182,8 @@ mod tests {
         fs::write(abandoned.path().join("x"), "2").unwrap();
         drop(abandoned);
         assert_eq!(dir.current_id().unwrap(), Some(first.clone()));
-        let left: Vec<_> = dir.names().unwrap().into_iter().filter(|n| n.starts_with('.')).collect();
+        let left: Vec<_> =
+            dir.names().unwrap().into_iter().filter(|n| n.starts_with('.')).collect();
         assert_eq!(left, [] as [&str; 0]);
 
         let second = dir.begin(&clock).unwrap().publish().unwrap();

@@ -23,9 +23,8 @@ use crate::pipeline::draft::{self, Room};
 use crate::pipeline::generation::Generation;
 use crate::pipeline::generations::Generations;
 use crate::pipeline::retrieve::{Question, Retrieved, retrieve};
-use crate::understand::language::Language;
-use crate::understand::readability::{Greeting, Readability};
-use crate::understand::{Understood, understand};
+use crate::understand::Language;
+use crate::understand::{Greeting, Readability, Understood, understand};
 
 /// Kept back from the deadline for the gate, the store and the way out.
 const RESERVE: Duration = Duration::from_millis(250);
@@ -155,7 +154,7 @@ impl Responder {
         let admitted = generation.gate.admits(confidence);
         let draft = self.draft(&understood, &found, confidence, admitted, turn, &mut record);
         record.gate(GateStep {
-            signals: understood.signals.hard_rules(),
+            signals: with_rules(&hard, &understood.signals.rules()),
             found,
             confidence,
             admitted,
@@ -178,7 +177,7 @@ impl Responder {
         let question = Question {
             text: &understood.question,
             vector: &vector,
-            rewritten: understood.rewritten,
+            rewritten: understood.rewritten_by.is_some(),
         };
         let now = self.parts.clock.now();
         record.step("retrieve", || retrieve(generation, question, now)).map_err(|error| {
@@ -198,8 +197,7 @@ impl Responder {
         record: &mut Record<'_>,
     ) -> Option<Draft> {
         let best = found.evidence.first()?;
-        let room =
-            Room { draft_chars: self.parts.draft_chars, channel_bytes: PASSIVE_REPLY_BYTES };
+        let room = Room { draft_chars: self.parts.draft_chars, channel_bytes: PASSIVE_REPLY_BYTES };
         let approved = draft::verbatim(best, room);
         let worth_composing = if admitted {
             approved.is_none()
@@ -222,6 +220,14 @@ impl Responder {
             }
         }
     }
+}
+
+/// Each hard reason, and with the most pressing one every rule that fired.
+fn with_rules(hard: &[Reason], rules: &[&'static str]) -> Vec<(Reason, String)> {
+    let Some(first) = hard.first() else { return Vec::new() };
+    let fired = rules.iter().map(|rule| (*first, (*rule).to_owned()));
+    let others = hard.iter().skip(1).filter_map(|r| Some((*r, (*rules.first()?).to_owned())));
+    fired.chain(others).collect()
 }
 
 fn courtesy(greeting: Greeting) -> Text {
@@ -289,8 +295,8 @@ impl<'a> Record<'a> {
     fn understood(&mut self, understood: &Understood) {
         self.message = understood.masked.clone();
         self.lang = match understood.language {
-            Language::En => Lang::En,
-            Language::Zh | Language::Other | Language::None => Lang::Zh,
+            Language::English => Lang::En,
+            Language::Chinese | Language::Other | Language::None => Lang::Zh,
         };
         self.understanding = understood.into();
     }

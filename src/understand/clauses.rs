@@ -45,22 +45,46 @@ macro_rules! pattern {
 }
 
 // Where marks are part of a word: links, mail addresses, numbers, phone numbers, versions, times.
-pattern!(ATOM = r"(?i)\b(?:https?://|www\.)[!-~]+|[a-z0-9._%+-]+@[a-z0-9.-]+|\b[a-z0-9-]+(?:\.[a-z0-9-]+)+(?:/[!-~]*)?|\d+(?:[.,:：-]\d+)+");
+pattern!(
+    ATOM = r"(?i)\b(?:https?://|www\.)[!-~]+|[a-z0-9._%+-]+@[a-z0-9.-]+|\b[a-z0-9-]+(?:\.[a-z0-9-]+)+(?:/[!-~]*)?|\d+(?:[.,:：-]\d+)+"
+);
 // A list item's own mark. “1.5” is none: the dot must end the number.
-pattern!(ITEM = r"^\s*(?:\d{1,2}(?:[.．、)）]|:\s)(?:\D|$)|[（(]\d{1,2}[）)]|[①-⑳]|第?[一二三四五六七八九十]{1,3}(?:[、.．]|步|是)|[（(][一二三四五六七八九十]{1,3}[）)]|[-•·*●]\s*|(?i:step) ?\d|步骤[\d一二三四五六七八九十])");
-pattern!(SEQUEL = r"^\s*(?:然后|接着|再(?:次|点|按|选|进)|之后|随后|其次|最后|第[二三四五六七八九十]|(?i:then|next|finally|after (?:that|this)|afterwards|second(?:ly)?|third(?:ly)?|lastly)\b)");
+pattern!(
+    ITEM = r"^\s*(?:\d{1,2}(?:[.．、)）]|:\s)(?:\D|$)|[（(]\d{1,2}[）)]|[①-⑳]|第?[一二三四五六七八九十]{1,3}(?:[、.．]|步|是)|[（(][一二三四五六七八九十]{1,3}[）)]|[-•·*●]\s*|(?i:step) ?\d|步骤[\d一二三四五六七八九十])"
+);
+pattern!(
+    SEQUEL = r"^\s*(?:然后|接着|再(?:次|点|按|选|进)|之后|随后|其次|最后|第[二三四五六七八九十]|(?i:then|next|finally|after (?:that|this)|afterwards|second(?:ly)?|third(?:ly)?|lastly)\b)"
+);
 // A lead-in promises what follows.
-pattern!(LEAD_IN = r"(?:[:：]|如下|以下(?:几种|两种|三种|情况|方式|步骤)?[。.]?)\s*$");
+pattern!(LEAD_IN = r"(?:[:：]|如下|以下(?:几种|两种|三种|情况|方式|步骤)?)[。.]?\s*$");
 pattern!(LIST_LEAD_IN = r"[:：][^；;]*[；;]\s*$");
-pattern!(LIMITS = r"^\s*(?:但|不过|然而|可是|只是|只有|只限|只能|只支持|仅|否则|不然|除|前提|需|须|必须|务必|限|注意|请注意|请您?(?:务必|确保|先)|注[:：]|备注|例外|特殊|特别|不|无法|无需|无须|未|没有|逾期|超|最[高低多少大小长短晚迟早快]|至[少多]|上限|下限|每[笔次人日天月年户单张]|单[笔次日]|因此|所以|故|从而|即[^将可]|也就是|包括|包含|例如|比如|如[:：]|节假日|周末|法定|遇|具体|实际|以[^。]{1,16}为准|一般|通常|预计|大约|约|[（(¥￥$]|\d)");
-pattern!(POINTS_BACK = r"^\s*(?:其中|其[余他]|该|此[^外]|上述|以上|这|那|它|他们?|她们?|届时|期间|同样|同理|到时|如此|前者|后者|两者|二者|均|都|也|还|并|且|而)");
-pattern!(LIMITS_EN = r"(?i)^\s*(?:but|however|unless|except|otherwise|provided|providing|only|if not|note|please note|up to|at (?:most|least)|not?|never|excluding|including|must|subject to|also|although|though|because|so|therefore|thus|hence|it|its|this|that|these|those|they|them|their|such|he|she|both|either|neither|for example|e\.g\.|i\.e\.|that is|in (?:this|that|these|those|such)|or|and|nor)\b");
-pattern!(CONDITION = r"(?i)^\s*(?:如|若|倘|假如|一旦|当|对于|凡|在[^，,。]{1,16}(?:情况下|时)|(?:if|when|where|once|for|after|before|while|in case)\b)");
-pattern!(NEGATION = r"(?i)不|无法|未|没有|除外|禁止|拒|失效|作废|取消|\b(?:not|no|cannot|can't|won't|without|never|refused?|denied|void|lose|except)\b|n't\b");
-pattern!(COURTESY = r"(?i)^\s*(?:(?:亲爱的)?(?:您好|你好|亲|尊敬的(?:客户|用户|顾客)|客户您好|感谢[^，,。！!]{0,16}|谢谢[^，,。！!]{0,10}|非常抱歉|很抱歉|抱歉|不好意思|hello|hi|hi there|dear customer|thanks?(?: you)?(?: for [a-z ]{1,40})?|sorry(?: about that| for [a-z ]{1,40})?))[，,～~！!]\s*$");
-pattern!(OWN_MATTER = r"^\s*(?:另外|此外|同时|您也可以|也可以|您还可以|还可以|如有(?:疑问|问题|其他)|如需(?:帮助|协助)|欢迎|祝您)");
-pattern!(LIMITED = r"如果|若|倘|除|但|不|无|未|仅|只|需|须|必|限|前提|超|至少|最|以内|之内|[0-9０-９%％]|[一二三四五六七八九十百千万两]+(?:个|天|元|次|笔|日|月|年|小时|分钟|倍|成)");
-pattern!(ABBREVIATION = r"(?i)(?:^|[\s(])(?:mr|mrs|ms|dr|st|no|vs|etc|e\.g|i\.e|approx|inc|ltd|co|u\.s|a\.m|p\.m|[a-z]|\d{1,2})$");
+pattern!(
+    LIMITS = r"^\s*(?:但|不过|然而|可是|只是|只有|只限|只能|只支持|仅|否则|不然|除|前提|需|须|必须|务必|限|注意|请注意|请您?(?:务必|确保|先)|注[:：]|备注|例外|特殊|特别|不|无法|无需|无须|未|没有|逾期|超|最[高低多少大小长短晚迟早快]|至[少多]|上限|下限|每[笔次人日天月年户单张]|单[笔次日]|因此|所以|故|从而|即[^将可]|也就是|包括|包含|例如|比如|如[:：]|节假日|周末|法定|遇|具体|实际|以[^。]{1,16}为准|仍|一般|通常|预计|大约|约|[（(¥￥$]|\d)"
+);
+pattern!(
+    POINTS_BACK = r"^\s*(?:其中|其[余他]|该|此[^外]|上述|以上|这|那|它|他们?|她们?|届时|期间|同样|同理|到时|如此|前者|后者|两者|二者|均|都|也|还|并|且|而)"
+);
+pattern!(
+    LIMITS_EN = r"(?i)^\s*(?:but|however|unless|except|otherwise|provided|providing|only|if not|note|please note|up to|at (?:most|least)|not?|never|excluding|including|must|subject to|also|although|though|because|so|therefore|thus|hence|it|its|this|that|these|those|they|them|their|such|he|she|both|either|neither|for example|e\.g\.|i\.e\.|that is|in (?:this|that|these|those|such)|or|and|nor)\b"
+);
+pattern!(
+    CONDITION = r"(?i)^\s*(?:如|若|倘|假如|一旦|当|对于|凡|[^，,。；]{1,16}(?:情况下|的话|时[，,请])|(?:if|when|where|once|for|after|before|while|in case)\b)"
+);
+pattern!(
+    NEGATION = r"(?i)不|无法|未|没有|除外|禁止|拒|失效|作废|取消|\b(?:not|no|cannot|can't|won't|without|never|refused?|denied|void|lose|except)\b|n't\b"
+);
+pattern!(
+    COURTESY = r"(?i)^\s*(?:(?:亲爱的)?(?:您好|你好|亲|尊敬的(?:客户|用户|顾客)|客户您好|感谢[^，,。！!]{0,16}|谢谢[^，,。！!]{0,10}|非常抱歉|很抱歉|抱歉|不好意思|hello|hi|hi there|dear customer|thanks?(?: you)?(?: for [a-z ]{1,40})?|sorry(?: about that| for [a-z ]{1,40})?))[，,～~！!]\s*$"
+);
+pattern!(
+    OWN_MATTER = r"^\s*(?:另外|此外|同时|您也可以|也可以|您还可以|还可以|如有(?:疑问|问题|其他)|如需(?:帮助|协助)|欢迎|祝您)"
+);
+pattern!(
+    LIMITED = r"如果|若|倘|除|但|不|无|未|仅|只|需|须|必|限|前提|超|至少|最|以内|之内|[0-9０-９%％]|[一二三四五六七八九十百千万两]+(?:个|天|元|次|笔|日|月|年|小时|分钟|倍|成)"
+);
+pattern!(
+    ABBREVIATION = r"(?i)(?:^|[\s(])(?:mr|mrs|ms|dr|st|no|vs|etc|e\.g|i\.e|approx|inc|ltd|co|u\.s|a\.m|p\.m|[a-z]|\d{1,2})$"
+);
 
 /// Whether `text` may not be said without what stands before it.
 fn leans(previous: &str, text: &str) -> bool {
@@ -135,7 +159,8 @@ fn segments(answer: &str) -> Vec<Range<usize>> {
         }
         while let Some((_, next)) = chars.next_if(|(at, next)| {
             let inside = whole.get(*at).copied().unwrap_or(false);
-            !inside && (next.is_whitespace() || SENTENCE_ENDS.contains(next) || CLOSERS.contains(next))
+            !inside
+                && (next.is_whitespace() || SENTENCE_ENDS.contains(next) || CLOSERS.contains(next))
         }) {
             end += next.len_utf8();
         }
@@ -246,8 +271,14 @@ mod tests {
 
     #[test]
     fn a_list_keeps_its_lead_in() {
-        check(&["有两种情况：未发货的，直接退款；已发货的，请先拒收；其他情况联系客服。", "祝您生活愉快！"]);
-        check(&["请按以下步骤操作：\n1. 打开App；\n2. 点击“我的”；\n3. 选择“退款”。\n", "如有疑问请联系我们。"]);
+        check(&[
+            "有两种情况：未发货的，直接退款；已发货的，请先拒收；其他情况联系客服。",
+            "祝您生活愉快！",
+        ]);
+        check(&[
+            "请按以下步骤操作：\n1. 打开App；\n2. 点击“我的”；\n3. 选择“退款”。\n",
+            "如有疑问请联系我们。",
+        ]);
         check(&["1.打开设置 2.点击账号 3.选择注销。"]);
         check(&["材料如下。身份证、银行卡、申请表。"]);
         check(&["To return an item:\n1. Open Orders.\n2. Tap Return.\n", "Refunds take a while."]);
@@ -255,7 +286,10 @@ mod tests {
 
     #[test]
     fn words_with_marks_are_never_cut() {
-        check(&["客服电话400-000-1234，手续费1,000.5元，详见https://a.example.com/x?y=1;z=2。", "祝您愉快！"]);
+        check(&[
+            "客服电话400-000-1234，手续费1,000.5元，详见https://a.example.com/x?y=1;z=2。",
+            "祝您愉快！",
+        ]);
         check(&["Our address is help@a.example.com. ", "Mr. Li answers in approx. 2.5 hours."]);
         check(&["营业时间9:00-18:00（周末休息。节假日另行通知。）。", "地址在订单页。"]);
     }

@@ -1,7 +1,5 @@
 //! Which language a message is in, told by its script.
 
-use serde::{Deserialize, Serialize};
-
 use crate::base::text::is_han;
 use crate::domain::knowledge::words;
 

@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use serde::{Deserialize, Serialize};
-
 use crate::domain::knowledge::words;
 use crate::understand::normalize::Folded;
 
@@ -141,7 +139,7 @@ mod tests {
             ("身份证11010519491231002X", vec![(IdCard, "11010519491231002X")]),
             ("110105 19491231 002X", vec![(IdCard, "110105 19491231 002X")]),
             ("证件号码：110105491231002", vec![(IdCard, "110105491231002")]),
-            ("退到6222 0200 0000 0000 006", vec![(BankCard, "6222 0200 0000 0000 006")]),
+            ("退到6222 0200 0000 0000 000", vec![(BankCard, "6222 0200 0000 0000 000")]),
             ("card 4111111111111111", vec![(BankCard, "4111111111111111")]),
             ("发到Li.Na@example.com谢谢", vec![(Email, "Li.Na@example.com")]),
             ("我微信是lily_2020", vec![(WechatId, "lily_2020")]),

@@ -3,7 +3,6 @@
 use std::sync::LazyLock;
 
 use regex::Regex;
-use serde::{Deserialize, Serialize};
 
 use crate::base::limits;
 use crate::base::text::is_han;
@@ -37,9 +36,11 @@ impl Readability {
         match self {
             Self::Readable => None,
             Self::TooShort => Some(Reason::TooShort),
-            Self::Empty | Self::EmojiOnly | Self::PunctuationOnly | Self::Binary | Self::TooLong => {
-                Some(Reason::Unreadable)
-            }
+            Self::Empty
+            | Self::EmojiOnly
+            | Self::PunctuationOnly
+            | Self::Binary
+            | Self::TooLong => Some(Reason::Unreadable),
         }
     }
 }
@@ -100,7 +101,8 @@ fn is_emoji(c: char) -> bool {
 }
 
 /// Characters that say nothing by themselves; two of them, or one with one more, make no question.
-const EMPTY_HAN: &str = "你我他她它您们的了吗呢啊吧是在有不这那个就都还和与也嗯哦额呃哈呀嘛么哎喂诶把被给跟对很太";
+const EMPTY_HAN: &str =
+    "你我他她它您们的了吗呢啊吧是在有不这那个就都还和与也嗯哦呃哈呀嘛么哎喂诶把被给跟对很太";
 
 fn is_stump(normal: &str) -> bool {
     let letters: Vec<char> = normal.chars().filter(|c| c.is_alphanumeric()).collect();

@@ -3,7 +3,6 @@
 //! Used by `huida simulate wechat-mp` and by the tests, so that what the service accepts is what a
 //! second reading of the protocol makes.
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value};
 
 use super::fields::{Field, Fields};

@@ -17,10 +17,7 @@ pub(super) fn trace(connection: &Connection, id: &TraceId) -> Result<Option<Trac
     body.map(|body| from_json("trace", &body)).transpose()
 }
 
-pub(super) fn recent_traces(
-    connection: &Connection,
-    limit: u32,
-) -> Result<Vec<Trace>, StoreError> {
+pub(super) fn recent_traces(connection: &Connection, limit: u32) -> Result<Vec<Trace>, StoreError> {
     let mut query = connection.prepare_cached(
         "SELECT trace FROM decisions ORDER BY decided_at DESC, trace_id DESC LIMIT ?1",
     )?;
@@ -28,10 +25,7 @@ pub(super) fn recent_traces(
     rows.map(|row| from_json("trace", &row?)).collect()
 }
 
-pub(super) fn open_cases(
-    connection: &Connection,
-    limit: u32,
-) -> Result<Vec<OpenCase>, StoreError> {
+pub(super) fn open_cases(connection: &Connection, limit: u32) -> Result<Vec<OpenCase>, StoreError> {
     let mut query = connection.prepare_cached(
         "SELECT c.id, c.opened_at, d.trace FROM cases c JOIN decisions d USING (trace_id)
          WHERE c.closed_at IS NULL ORDER BY c.priority DESC, c.opened_at, c.id LIMIT ?1",

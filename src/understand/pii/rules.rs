@@ -112,7 +112,9 @@ macro_rules! pattern {
 
 // Latin labels that may touch a number without being part of it (`tel138…`).
 pattern!(LABEL = r"(?:^|[^a-z])(?:tel|phone|mobile|vx|wx|qq|id|no|card)$");
-pattern!(CARD = r"(?:卡号|银行卡|信用卡|储蓄卡|借记卡|账号|账户|card)(?:号码?|number|no\.?|是|为|is|[:,#\s])*$");
+pattern!(
+    CARD = r"(?:卡号|银行卡|信用卡|储蓄卡|借记卡|账号|账户|card)(?:号码?|number|no\.?|是|为|is|[:,#\s])*$"
+);
 pattern!(IDENTITY = r"(?:身份证|证件|\bid(?: card)?)(?:号码?|number|是|为|is|[:,\s])*$");
 pattern!(LANDLINE = r"(?:电话|座机|固话|号码|打|拨|tel)(?:号码?|是|为|[:\s])*$");
 pattern!(ORDER_WITHOUT_NO = r"(?:订单|运单|快递|包裹|工单|order)[:#\s]*$");
@@ -121,9 +123,15 @@ pattern!(VEHICLE = "车|牌|停");
 pattern!(PLACE = "寄|送|地址|住|家|收货|发到|位于");
 pattern!(REGION = r"省|市|区|县|自治|[幢栋室]");
 pattern!(PROVINCE = PROVINCES);
-pattern!(LEAD_IN = r"^[^省市区县路街]*(?:寄到|送到|发到|寄往|寄给|改成|改为|改到|换成|换到|地址|住在|住|位于|在|到|是|为|给|[:,\s])");
-pattern!(NOT_A_NAME = r"^(?:方[式面法便向]|高[级德铁]|常[用见]|任[何意务]|曾经|万一|钱[包财]?|关[闭于联]|张数|时|程序|白[天色]|贾|包[裹邮括]|路[上由]|车|金额|黄[色金]|马[上路]|程度|余额|成)");
-pattern!(AFTER_NAME = r"^(?:$|[^\p{Han}]|电话|手机|身份|的|先生|女士|小姐|同学|帮|请|想|要|在|是|和|跟|住|给|不|我|你|这|就|有|能|来|怎|为|麻烦|联系|号码|收|银行|改|了|吗|呢|吧|已|订|下单|申请)");
+pattern!(
+    LEAD_IN = r"^[^省市区县路街]*(?:寄到|送到|发到|寄往|寄给|改成|改为|改到|换成|换到|地址|住在|住|位于|在|到|是|为|给|[:,\s])"
+);
+pattern!(
+    NOT_A_NAME = r"^(?:方[式面法便向]|高[级德铁]|常[用见]|任[何意务]|曾经|万一|钱[包财]?|关[闭于联]|张数|时|程序|白[天色]|贾|包[裹邮括]|路[上由]|车|金额|黄[色金]|马[上路]|程度|余额|成)"
+);
+pattern!(
+    AFTER_NAME = r"^(?:$|[^\p{Han}]|电话|手机|身份|的|先生|女士|小姐|同学|帮|请|想|要|在|是|和|跟|住|给|不|我|你|这|就|有|能|来|怎|为|麻烦|联系|号码|收|银行|改|了|吗|呢|吧|已|订|下单|申请)"
+);
 
 const PROVINCES: &str = "北京|天津|上海|重庆|河北|河南|云南|辽宁|黑龙江|湖南|安徽|山东|新疆|江苏|浙江|江西|湖北|广西|甘肃|山西|内蒙古|陕西|吉林|福建|贵州|广东|青海|西藏|四川|宁夏|海南|台湾|香港|澳门";
 
@@ -141,37 +149,73 @@ pub(super) static FINDERS: LazyLock<Vec<Finder>> = LazyLock::new(|| {
     };
     let digits = CHINESE_DIGITS;
     vec![
-        finder(Email, r"[a-z0-9][a-z0-9._%+-]{0,63}@[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,4}\.[a-z]{2,10}", |c| {
-            c.whole(!c.after().starts_with(|c: char| c.is_ascii_alphanumeric()))
-        }),
-        finder(OrderNo, r"(?:(?:订单|运单|快递|物流|包裹|流水|交易|商品|产品|优惠券|兑换|工单|受理|退款|售后|取件|提货|批次|发票)(?:编?号码?|单号|代码|码)|单号|编号|验证码|券码|流水|订单|运单|快递|包裹|\bsku|\border(?: (?:no\.?|number|id))?)(?:号|是|为|is|[:#(\s])*(?P<v>[a-z]{0,6}[0-9][0-9a-z-]{3,30})", order_no),
-        finder(IdCard, r"[1-9]\d{5}[ -]?(?:18|19|20)\d{2}[ -]?(?:0[1-9]|1[0-2])[ -]?(?:0[1-9]|[12]\d|3[01])[ -]?\d{3}[\dx]", |c| {
-            let sound = identity_checksum(c.text()) || c.follows(&IDENTITY);
-            c.whole(c.stands_free() && is_province_code(&c.digits()) && sound)
-        }),
+        finder(
+            Email,
+            r"[a-z0-9][a-z0-9._%+-]{0,63}@[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,4}\.[a-z]{2,10}",
+            |c| c.whole(!c.after().starts_with(|c: char| c.is_ascii_alphanumeric())),
+        ),
+        finder(
+            OrderNo,
+            r"(?:(?:订单|运单|快递|物流|包裹|流水|交易|商品|产品|优惠券|兑换|工单|受理|退款|售后|取件|提货|批次|发票)(?:编?号码?|单号|代码|码)|单号|编号|验证码|券码|流水|订单|运单|快递|包裹|\bsku|\border(?: (?:no\.?|number|id))?)(?:号|是|为|is|[:#(\s])*(?P<v>[a-z]{0,6}[0-9][0-9a-z-]{3,30})",
+            order_no,
+        ),
+        finder(
+            IdCard,
+            r"[1-9]\d{5}[ -]?(?:18|19|20)\d{2}[ -]?(?:0[1-9]|1[0-2])[ -]?(?:0[1-9]|[12]\d|3[01])[ -]?\d{3}[\dx]",
+            |c| {
+                let sound = identity_checksum(c.text()) || c.follows(&IDENTITY);
+                c.whole(c.stands_free() && is_province_code(&c.digits()) && sound)
+            },
+        ),
         finder(IdCard, r"[1-9]\d{7}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{3}", |c| {
             c.whole(c.stands_free() && is_province_code(&c.digits()))
         }),
-        finder(BankCard, r"\d{4}[ -]?\d{4}[ -]?\d{4}[ -]?\d{1,4}(?:[ -]?\d{1,3})?|3[47]\d\d[ -]\d{6}[ -]\d{5}", bank_card),
-        finder(Phone, r"(?:(?:\+|00)?86[ -]?)?1[3-9]\d(?:[ -]?\d{4}[ -]?\d{4}|\d[ -]\d{3}[ -]\d{4})", |c| {
-            c.whole(c.stands_free())
-        }),
-        finder(Phone, &format!("[一幺壹][三四五六七八九叁肆伍陆柒捌玖][{digits}](?:[ -]?[{digits}]{{4}}){{2}}"), |c| {
-            let numeral = |c: char| CHINESE_DIGITS.contains(c);
-            c.whole(!c.before().ends_with(numeral) && !c.after().starts_with(numeral))
-        }),
+        finder(
+            BankCard,
+            r"\d{4}[ -]?\d{4}[ -]?\d{4}[ -]?\d{1,4}(?:[ -]?\d{1,3})?|3[47]\d\d[ -]\d{6}[ -]\d{5}",
+            bank_card,
+        ),
+        finder(
+            Phone,
+            r"(?:(?:\+|00)?86[ -]?)?1[3-9]\d(?:[ -]?\d{4}[ -]?\d{4}|\d[ -]\d{3}[ -]\d{4})",
+            |c| c.whole(c.stands_free()),
+        ),
+        finder(
+            Phone,
+            &format!(
+                "[一幺壹][三四五六七八九叁肆伍陆柒捌玖][{digits}](?:[ -]?[{digits}]{{4}}){{2}}"
+            ),
+            |c| {
+                let numeral = |c: char| CHINESE_DIGITS.contains(c);
+                c.whole(!c.before().ends_with(numeral) && !c.after().starts_with(numeral))
+            },
+        ),
         finder(Phone, r"\(?0(?:10|2\d|[3-9]\d{2})\)?[ -]?\d{7,8}", |c| {
             let separated = c.text().contains(['-', ' ', ')']);
             c.whole(c.stands_free() && (separated || c.follows(&LANDLINE)))
         }),
-        finder(WechatId, r"(?:微信|薇信|威信|\bvx|v信|\bwx|wechat|weixin|加我?v)(?:号|id|是|为|账号|搜索?|[:= ])*(?P<v>[a-z][a-z0-9_-]{5,19})", wechat_id),
+        finder(
+            WechatId,
+            r"(?:微信|薇信|威信|\bvx|v信|\bwx|wechat|weixin|加我?v)(?:号|id|是|为|账号|搜索?|[:= ])*(?P<v>[a-z][a-z0-9_-]{5,19})",
+            wechat_id,
+        ),
         finder(WechatId, "wxid_[a-z0-9]{6,20}", |c| c.whole(c.stands_free())),
         finder(Qq, r"(?:qq|扣扣)(?:号码?|是|为|[:= ])*(?P<v>[1-9]\d{4,10})", |c| {
             c.whole(!c.after().starts_with(|c: char| c.is_ascii_alphanumeric()))
         }),
-        finder(Plate, "[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼][a-hj-np-z][ ·•.-]?[a-hj-np-z0-9]{4,5}[a-hj-np-z0-9挂学警港澳领]", plate),
+        finder(
+            Plate,
+            "[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼][a-hj-np-z][ ·•.-]?[a-hj-np-z0-9]{4,5}[a-hj-np-z0-9挂学警港澳领]",
+            plate,
+        ),
         finder(Address, &address_pattern(), address),
-        finder(Name, &format!(r"(?:我叫|名字(?:是|叫|为|:)|姓名|联系人|收件人|收货人|寄件人|户名|持卡人|开户人|签收人|投保人|乘机人|入住人|预订人)(?:是|叫|为|[: ])*(?P<v>(?:{SURNAMES})\p{{Han}}{{1,2}})"), chinese_name),
+        finder(
+            Name,
+            &format!(
+                r"(?:我叫|名字(?:是|叫|为|:)|姓名|联系人|收件人|收货人|寄件人|户名|持卡人|开户人|签收人|投保人|乘机人|入住人|预订人)(?:是|叫|为|[: ])*(?P<v>(?:{SURNAMES})\p{{Han}}{{1,2}})"
+            ),
+            chinese_name,
+        ),
         finder(Name, r"\bmy name is (?P<v>[a-z]+(?: [a-z]+){0,2})", latin_name),
     ]
 });
@@ -220,9 +264,8 @@ fn address(c: &Candidate<'_>) -> Option<Range<usize>> {
         Some(province) => province.start(),
         None => LEAD_IN.find(text).map_or(0, |lead| lead.end()),
     };
-    let personal = REGION.is_match(&text[lead..])
-        || PLACE.is_match(&text[..lead])
-        || c.follows(&PLACE);
+    let personal =
+        REGION.is_match(&text[lead..]) || PLACE.is_match(&text[..lead]) || c.follows(&PLACE);
     personal.then(|| c.span.start + lead..c.span.end)
 }
 
