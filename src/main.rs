@@ -1,1 +1,7 @@
-fn main() {}
+//! The `huida` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    huida::cli::run()
+}

@@ -79,6 +79,12 @@ impl Deadline {
         self.0.saturating_duration_since(Instant::now())
     }
 
+    /// An earlier deadline that keeps `reserve` back for what comes after; never in the past
+    /// of the clock's origin.
+    pub fn sooner_by(&self, reserve: Duration) -> Self {
+        Self(self.0.checked_sub(reserve).unwrap_or(self.0))
+    }
+
     pub fn passed(&self) -> bool {
         self.remaining().is_zero()
     }

@@ -6,4 +6,5 @@ pub mod evidence;
 pub mod knowledge;
 pub mod label;
 pub mod message;
+pub mod texts;
 pub mod trace;

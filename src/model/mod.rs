@@ -3,6 +3,26 @@
 //! Two traits are what the rest of the service sees: [`Embedder`] turns texts into unit vectors,
 //! [`Generator`] continues a prompt or composes a reply out of given clauses.
 
+pub mod arch;
+pub mod bpe;
+pub mod bundle;
+pub mod chat_template;
+#[cfg(test)]
+mod compose_cases;
+pub mod convert;
+pub mod dir;
+pub mod encoder;
+pub mod generator;
+pub mod gguf;
+pub mod kv;
+pub mod manifest;
+pub mod pull;
+mod requantise;
+pub mod sampler;
+#[cfg(test)]
+mod test_weights;
+pub mod tokenizer;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 

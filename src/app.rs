@@ -1,0 +1,252 @@
+//! The composition root: configuration in, a running service out.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use secrecy::ExposeSecret;
+use tokio::net::TcpListener;
+
+use crate::base::clock::Clock;
+use crate::channels::wechat_mp::WechatMp;
+use crate::config::{Account, Config};
+use crate::domain::message::AccountName;
+use crate::engine::embed::EmbedWorker;
+use crate::engine::generate::ComposeWorker;
+use crate::gate::compliance::{AllowLists, Compliance};
+use crate::http::{HttpState, OperatorAccess, Pages};
+use crate::model::dir::{Condition, ModelDir};
+use crate::model::encoder::E5Encoder;
+use crate::model::generator::QwenGenerator;
+use crate::model::manifest::Manifest;
+use crate::model::{Embedder, Generator, ModelError, ModelIdentity};
+use crate::ops::telemetry;
+use crate::pipeline::desk::Desk;
+use crate::pipeline::generations::{GenerationDir, Generations};
+use crate::pipeline::responder::{Parts, Responder};
+use crate::store::Store;
+use crate::store::sqlite::SqliteStore;
+
+/// How often the service looks whether another generation was published.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// Everything below the socket; commands that need less open less.
+pub struct App {
+    pub config: Config,
+    pub clock: Clock,
+    pub models: Models,
+}
+
+/// The weights as the manifest describes them and where they lie.
+pub struct Models {
+    pub manifest: Manifest,
+    pub dir: ModelDir,
+}
+
+impl Models {
+    /// `dir` empty: the usual place.
+    pub fn at(dir: &Path) -> Self {
+        let dir = if dir.as_os_str().is_empty() { ModelDir::resolve() } else { ModelDir::at(dir) };
+        Self { manifest: Manifest::builtin(), dir }
+    }
+
+    /// The file of an installed model, read through once so that a swapped one is refused.
+    fn checked(&self, name: &str) -> Result<(PathBuf, ModelIdentity), ModelError> {
+        let missing = || ModelError::Missing { name: name.to_owned() };
+        let entry = self.manifest.get(name).map_err(|e| ModelError::BadRequest(e.to_string()))?;
+        let path = self.dir.installed(entry)?;
+        let io = |source| ModelError::Io { path: path.display().to_string(), source };
+        match self.dir.verify(entry).map_err(io)? {
+            Condition::Intact => Ok((path, entry.identity())),
+            Condition::Missing => Err(missing()),
+            Condition::Damaged { expected, got } => Err(ModelError::Corrupt {
+                path: path.display().to_string(),
+                reason: format!(
+                    "sha256 is {got}, expected {expected}: run `huida models pull {name}`"
+                ),
+            }),
+        }
+    }
+
+    pub fn open_embedder(&self, name: &str) -> Result<Arc<EmbedWorker>> {
+        let (path, identity) = self.checked(name)?;
+        let encoder: Arc<dyn Embedder> = Arc::new(E5Encoder::open(&path, identity)?);
+        Ok(Arc::new(EmbedWorker::start(encoder)?))
+    }
+
+    pub fn open_generator(&self, name: &str) -> Result<Box<dyn Generator>, ModelError> {
+        let (path, identity) = self.checked(name)?;
+        Ok(Box::new(QwenGenerator::open(&path, identity)?))
+    }
+}
+
+impl App {
+    pub fn new(config: Config) -> Self {
+        let models = Models::at(&config.models.dir);
+        Self { config, clock: Clock::System, models }
+    }
+
+    pub fn open_store(&self) -> Result<Arc<dyn Store>> {
+        Ok(Arc::new(SqliteStore::open(&self.config.store.path)?))
+    }
+
+    pub fn open_embedder(&self) -> Result<Arc<EmbedWorker>> {
+        self.models.open_embedder(&self.config.models.embedder)
+    }
+
+    pub fn generation_dir(&self) -> GenerationDir {
+        GenerationDir::new(self.config.index.dir.clone(), self.config.index.keep_generations)
+    }
+
+    pub fn open_generations(&self, embedder: &EmbedWorker) -> Result<Arc<Generations>> {
+        let open = Generations::open(self.generation_dir(), embedder.identity().clone());
+        Ok(Arc::new(open?))
+    }
+
+    /// Loads in the background; `None` when no generator is configured.
+    fn start_composer(&self) -> Result<Option<Arc<ComposeWorker>>> {
+        let name = self.config.models.generator.clone();
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let entry = self.models.manifest.get(&name)?;
+        if !self.models.dir.has(entry) {
+            tracing::warn!(
+                model = name,
+                "the generator is not installed (`huida models pull`); nothing will be composed"
+            );
+            return Ok(None);
+        }
+        let models = Models { manifest: Manifest::builtin(), dir: self.models.dir.clone() };
+        Ok(Some(Arc::new(ComposeWorker::start(move || models.open_generator(&name))?)))
+    }
+
+    pub fn responder(
+        &self,
+        embedder: Arc<EmbedWorker>,
+        generations: Arc<Generations>,
+    ) -> Result<Responder> {
+        Ok(Responder::new(Parts {
+            embedder,
+            composer: self.start_composer()?,
+            generations,
+            compliance: Compliance::standard(AllowLists::default())?,
+            clock: self.clock.clone(),
+            draft_chars: self.config.reply.draft_chars,
+        }))
+    }
+
+    /// The desk with everything behind it.
+    pub fn desk(&self) -> Result<Service> {
+        let store = self.open_store()?;
+        let embedder = self.open_embedder()?;
+        let generations = self.open_generations(&embedder)?;
+        let responder = self.responder(embedder.clone(), generations.clone())?;
+        let most = self.config.server.max_concurrent_turns;
+        let desk = Arc::new(Desk::new(store.clone(), responder, self.clock.clone(), most));
+        Ok(Service { store, embedder, generations, desk })
+    }
+
+    fn wechat_accounts(&self) -> Result<BTreeMap<String, WechatMp>> {
+        let mut accounts = BTreeMap::new();
+        for (name, account) in &self.config.accounts {
+            let Account::WechatMp(config) = account;
+            let channel = WechatMp::new(AccountName(name.clone()), config)
+                .with_context(|| format!("accounts.{name}"))?;
+            accounts.insert(name.clone(), channel);
+        }
+        Ok(accounts)
+    }
+
+    fn operators(&self) -> Result<OperatorAccess> {
+        let token = &self.config.server.operator_token;
+        if !token.expose_secret().is_empty() {
+            return Ok(OperatorAccess::Token(token.clone()));
+        }
+        if !self.config.server.listen.ip().is_loopback() {
+            bail!("server.listen is not a loopback address: set server.operator_token as well");
+        }
+        Ok(OperatorAccess::LoopbackOnly)
+    }
+
+    /// Serves on `listener` until `shutdown`; everything in work then ends within the grace period.
+    pub async fn serve(
+        &self,
+        service: Service,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<()> {
+        let deadline = Duration::from_millis(self.config.reply.deadline_ms);
+        let state = HttpState {
+            desk: service.desk.clone(),
+            store: service.store.clone(),
+            embedder: service.embedder.clone(),
+            generations: service.generations.clone(),
+            wechat_mp: Arc::new(self.wechat_accounts()?),
+            operators: Arc::new(self.operators()?),
+            metrics: telemetry::metrics()?,
+            pages: Arc::new(Pages::new()?),
+            clock: self.clock.clone(),
+            deadline,
+        };
+        let desk = service.desk.clone();
+        let recovered = tokio::task::spawn_blocking(move || desk.recover()).await??;
+        if recovered > 0 {
+            tracing::warn!(recovered, "messages of an earlier run were handed to people");
+        }
+        let follow = tokio::spawn(follow_generations(service.generations.clone()));
+        let grace = Duration::from_millis(self.config.server.shutdown_grace_ms);
+        let served = crate::http::run(listener, state, shutdown, grace).await;
+        follow.abort();
+        tracing::info!("stopped");
+        Ok(served?)
+    }
+}
+
+/// What answers messages, opened.
+pub struct Service {
+    pub store: Arc<dyn Store>,
+    pub embedder: Arc<EmbedWorker>,
+    pub generations: Arc<Generations>,
+    pub desk: Arc<Desk>,
+}
+
+async fn follow_generations(generations: Arc<Generations>) {
+    loop {
+        tokio::time::sleep(REFRESH).await;
+        let generations = generations.clone();
+        let refreshed = tokio::task::spawn_blocking(move || {
+            generations
+                .refresh()
+                .map(|switched| switched.then(|| generations.current().id().to_owned()))
+        })
+        .await;
+        match refreshed {
+            Ok(Ok(Some(generation))) => tracing::info!(generation, "knowledge switched"),
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the published knowledge cannot be opened"),
+            Err(error) => tracing::error!(%error, "looking for new knowledge failed"),
+        }
+    }
+}
+
+/// Resolves on SIGINT or SIGTERM.
+pub async fn interrupted() {
+    let terminated = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(error) => {
+                tracing::error!(%error, "SIGTERM cannot be heard");
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
+    }
+}

@@ -1,0 +1,172 @@
+//! `demo`: from nothing to answered customers in one command.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::index::rebuild;
+use super::output::{self, Bar};
+use super::{models, serve};
+use crate::app::{App, Service};
+use crate::base::clock::Deadline;
+use crate::base::digest::sha256_hex;
+use crate::base::file::write_atomic;
+use crate::base::id::SessionId;
+use crate::domain::knowledge::{EntryState, VersionedEntry};
+use crate::domain::label::Purpose;
+use crate::domain::message::{AccountName, Content, Inbound, Platform};
+use crate::gate::threshold::Promise;
+use crate::ingest::{read_entries, read_labelled};
+use crate::model::pull;
+use crate::pipeline::generation::Generation;
+use crate::store::Store;
+
+const KNOWLEDGE: &str = include_str!("../../eval/sets/demo/kb.jsonl");
+const TRAIN: &str = include_str!("../../eval/sets/demo/train.jsonl");
+const CALIBRATE: &str = include_str!("../../eval/sets/demo/calibrate.jsonl");
+const CONVERSATIONS: &str = include_str!("../../eval/sets/demo/conversations.jsonl");
+/// The demo's own state, beside what a real installation keeps.
+const DIR: &str = "index/demo";
+/// The demo shows a gate that opens; a company chooses its own.
+const PROMISE: Promise = Promise { alpha: 0.05, confidence: 0.95 };
+
+#[derive(Args)]
+pub(super) struct DemoArgs {
+    /// Answer the demo conversations on stdout and exit.
+    #[arg(long)]
+    once: bool,
+    /// One JSON object per turn instead of text (with --once).
+    #[arg(long, requires = "once")]
+    json: bool,
+}
+
+pub(super) fn run(mut app: App, args: DemoArgs) -> Result<()> {
+    app.config.store.path = Path::new(DIR).join("huida.db");
+    app.config.index.dir = Path::new(DIR).join("generations");
+    pull_models(&app)?;
+    prepare(&app)?;
+    let service = app.desk()?;
+    if args.once {
+        return answer_conversations(&app, &service, args.json);
+    }
+    app.config.server.listen = free_address(app.config.server.listen);
+    serve::serve(&app, service, |address| {
+        output::note(&format!("\n  Open http://{address}/chat  ·  Ctrl-C ends the demo\n"));
+    })
+}
+
+fn pull_models(app: &App) -> Result<()> {
+    let names = [app.config.models.embedder.clone(), app.config.models.generator.clone()];
+    let wanted: Vec<String> = names.into_iter().filter(|n| !n.is_empty()).collect();
+    let mut bar = Bar::new();
+    pull::pull(&app.models.manifest, &wanted, &app.models.dir, &mut |p| {
+        models::show(&mut bar, &p)
+    })?;
+    bar.done();
+    Ok(())
+}
+
+/// Loads knowledge and labels and trains, unless an earlier run did so with the same material.
+fn prepare(app: &App) -> Result<()> {
+    let material = [KNOWLEDGE, TRAIN, CALIBRATE].map(|m| sha256_hex(m.as_bytes())).concat();
+    let stamp = Path::new(DIR).join("material.sha256");
+    let store = app.open_store()?;
+    let same = std::fs::read_to_string(&stamp).is_ok_and(|known| known == material);
+    if same && up_to_date(app, store.as_ref()) {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let file = |name: &str, content: &str| -> Result<PathBuf> {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content)?;
+        Ok(path)
+    };
+    let now = app.clock.now();
+    let entries = read_entries(&file("kb.jsonl", KNOWLEDGE)?)?;
+    store.import_entries(&entries, "demo", "demo", now)?;
+    for (purpose, content) in [(Purpose::Train, TRAIN), (Purpose::Calibrate, CALIBRATE)] {
+        let labels = read_labelled(&file("labels.jsonl", content)?)?;
+        store.add_labels(purpose, &labels, "demo", now)?;
+    }
+    output::note("Training on the demo's labelled messages (once, about a minute) …");
+    rebuild(app, store.as_ref(), PROMISE)?;
+    write_atomic(&stamp, material.as_bytes())?;
+    Ok(())
+}
+
+/// The published generation opens, is of the configured embedder, and holds what the store holds.
+fn up_to_date(app: &App, store: &dyn Store) -> bool {
+    let current = || -> Result<bool> {
+        let dir = app.generation_dir();
+        let Some(id) = dir.current_id()? else { return Ok(false) };
+        let generation = Generation::open(&dir.path_of(&id))?;
+        generation
+            .check_model(&app.models.manifest.get(&app.config.models.embedder)?.identity())?;
+        let stored: Vec<VersionedEntry> = store.entries()?;
+        let published: Vec<_> =
+            stored.into_iter().filter(|e| e.entry.state == EntryState::Published).collect();
+        Ok(published == generation.index.entries())
+    };
+    current().unwrap_or(false)
+}
+
+#[derive(Deserialize)]
+struct Conversation {
+    title: String,
+    turns: Vec<String>,
+}
+
+/// One line a turn: question, decision, reply or reason.
+fn answer_conversations(app: &App, service: &Service, as_json: bool) -> Result<()> {
+    for line in CONVERSATIONS.lines() {
+        let conversation: Conversation =
+            serde_json::from_str(line).context("the demo conversations")?;
+        if !as_json {
+            output::line(&format!("# {}", conversation.title))?;
+        }
+        let visitor = SessionId::generate();
+        for (turn, text) in conversation.turns.iter().enumerate() {
+            let inbound = Inbound {
+                platform: Platform::Web,
+                account: AccountName("demo".into()),
+                sender: visitor.to_string(),
+                dedupe_key: format!("msg:{turn}"),
+                sent_at: app.clock.now(),
+                content: Content::Text(text.clone()),
+            };
+            // Nobody waits at a terminal for five seconds' sake, and the generator may be loading.
+            let deadline = Deadline::after(std::time::Duration::from_secs(60));
+            let outcome = service.desk.handle(&inbound, deadline, &mut |_| ())?;
+            let trace =
+                service.store.trace(&outcome.trace)?.context("the turn was not recorded")?;
+            let decision = &trace.decision;
+            let reasons: Vec<&str> = decision.reasons.iter().map(|r| r.as_str()).collect();
+            if as_json {
+                output::json(&json!({
+                    "question": trace.message,
+                    "decision": decision.verdict,
+                    "confidence": decision.confidence,
+                    "reasons": reasons,
+                    "reply": trace.reply,
+                }))?;
+            } else {
+                let (question, reply) = (trace.message.replace('\n', " "), &trace.reply);
+                let why = reasons.join(",");
+                output::line(&format!("{question} | {} [{why}] | {reply}", decision.verdict))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The configured port, or any free one when something already listens there.
+fn free_address(wanted: SocketAddr) -> SocketAddr {
+    match TcpListener::bind(wanted) {
+        Ok(_) => wanted,
+        Err(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+    }
+}

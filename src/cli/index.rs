@@ -1,0 +1,149 @@
+//! `index` and the build behind it: knowledge and labels of the store become what serves.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Subcommand;
+use serde_json::json;
+
+use super::output::{self, Bar};
+use crate::app::App;
+use crate::domain::knowledge::{EntryState, VersionedEntry};
+use crate::domain::label::Purpose;
+use crate::gate::threshold::Promise;
+use crate::pipeline::fit::{Material, build};
+use crate::store::Store;
+
+#[derive(Subcommand)]
+pub(super) enum IndexCommand {
+    /// Build a new generation beside the one that serves, then switch to it.
+    Build {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check every file of the serving generation, and that it agrees with the store.
+    Verify {
+        #[arg(long)]
+        json: bool,
+    },
+    /// What the serving generation holds.
+    Stats {
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(super) fn run(app: &App, command: &IndexCommand) -> Result<ExitCode> {
+    match command {
+        IndexCommand::Build { json } => {
+            let promise = configured(app);
+            let id = rebuild(app, app.open_store()?.as_ref(), promise)?;
+            report_built(app, &id, *json)?;
+        }
+        IndexCommand::Verify { json } => return verify(app, *json),
+        IndexCommand::Stats { json } => {
+            let embedder = app.open_embedder()?;
+            let current = app.open_generations(&embedder)?.current();
+            let manifest = current.index.manifest();
+            let promise = current.promise();
+            let report = json!({
+                "generation": current.id(),
+                "entries": manifest.entries,
+                "phrasings": manifest.phrasings,
+                "embedder": manifest.space.model,
+                "dim": manifest.space.dim,
+                "head": current.head.is_some(),
+                "alpha": promise.alpha,
+                "confidence": promise.confidence,
+                "promised": promise.promised,
+                "coverage": promise.coverage,
+            });
+            output::report(&report, *json)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The promise of the configuration.
+pub(super) fn configured(app: &App) -> Promise {
+    Promise { alpha: app.config.gate.alpha, confidence: app.config.gate.confidence }
+}
+
+/// Builds from the store and publishes; returns the generation's id.
+pub(super) fn rebuild(app: &App, store: &dyn Store, promise: Promise) -> Result<String> {
+    let embedder = app.open_embedder()?;
+    let entries = store.entries()?;
+    let (train, calibrate) = (store.labels(Purpose::Train)?, store.labels(Purpose::Calibrate)?);
+    let building = app.generation_dir().begin(&app.clock)?;
+    let mut bar = Bar::new();
+    let material = Material {
+        entries: &entries,
+        train: &train,
+        calibrate: &calibrate,
+        promise,
+        now: app.clock.now(),
+    };
+    build(building.path(), material, &embedder, &mut |progress| bar.fit(progress))?;
+    bar.done();
+    Ok(building.publish()?)
+}
+
+/// What a build achieved, in the words of the promise.
+pub(super) fn report_built(app: &App, id: &str, as_json: bool) -> Result<()> {
+    let embedder = app.open_embedder()?;
+    let current = app.open_generations(&embedder)?.current();
+    let promise = current.promise();
+    let threshold = current.gate.threshold;
+    if as_json {
+        return output::json(&json!({
+            "generation": id,
+            "entries": current.index.manifest().entries,
+            "alpha": promise.alpha,
+            "confidence": promise.confidence,
+            "promised": promise.promised,
+            "threshold": threshold.map(|t| t.value),
+            "coverage": promise.coverage,
+        }));
+    }
+    output::line(&format!("generation {id}: {} entries", current.index.manifest().entries))?;
+    let share = promise.coverage * 100.0;
+    let text = match (threshold, promise.promised) {
+        (None, _) => "no threshold keeps the promise yet: every message goes to a person. Label \
+                      messages and run `huida train --labels FILE`."
+            .to_owned(),
+        (Some(_), false) => format!(
+            "self-calibrated, not yet promised: about {share:.0} % of calibration messages would be \
+             answered. Labels make it a promise: `huida train --labels FILE`."
+        ),
+        (Some(_), true) => format!(
+            "promised with {:.0} % confidence: at most {:.1} % of automatic replies are wrong; \
+             {share:.0} % of calibration messages are answered",
+            promise.confidence * 100.0,
+            promise.alpha * 100.0
+        ),
+    };
+    output::line(&text)
+}
+
+fn verify(app: &App, as_json: bool) -> Result<ExitCode> {
+    let embedder = app.open_embedder()?;
+    // Opening reads every file against its digest.
+    let current = app.open_generations(&embedder)?.current();
+    let stored = app.open_store()?.entries()?;
+    let published: Vec<&VersionedEntry> =
+        stored.iter().filter(|e| e.entry.state == EntryState::Published).collect();
+    let indexed = current.index.entries();
+    let agree = published.len() == indexed.len()
+        && published.iter().zip(indexed).all(|(stored, indexed)| **stored == *indexed);
+    if as_json {
+        output::json(&json!({"generation": current.id(), "files": "intact", "agrees": agree}))?;
+    } else {
+        output::line(&format!("generation {}: files intact", current.id()))?;
+        output::line(if agree {
+            "index and store agree"
+        } else {
+            "the store has changed since this build: run `huida index build`"
+        })?;
+    }
+    Ok(if agree { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,139 @@
+//! `models`: weights in, checked, and carried to machines without a network.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Subcommand;
+use serde_json::json;
+
+use super::output::{self, Bar};
+use crate::app::App;
+use crate::model::bundle;
+use crate::model::dir::Condition;
+use crate::model::pull::{self, Progress, Stage};
+
+#[derive(Subcommand)]
+#[command(after_help = "Examples:
+  huida models pull                      the default models
+  huida models pull qwen2.5-coder-1.5b   a larger generator
+  huida models bundle models.tar         to carry into a site without a network
+  huida models import models.tar         over there")]
+pub(super) enum ModelsCommand {
+    /// Download models that are not there yet, checked by SHA-256.
+    Pull {
+        /// Names from `models list`; none: the default ones.
+        names: Vec<String>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// What there is, and what is installed.
+    List {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read every installed file and compare its SHA-256.
+    Verify {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write installed models into one tar file.
+    Bundle {
+        out: PathBuf,
+        /// Names from `models list`; none: the default ones.
+        names: Vec<String>,
+    },
+    /// Install the models of a bundle.
+    Import { bundle: PathBuf },
+}
+
+pub(super) fn run(app: &App, command: &ModelsCommand) -> Result<ExitCode> {
+    let (manifest, dir) = (&app.models.manifest, &app.models.dir);
+    let mut bar = Bar::new();
+    match command {
+        ModelsCommand::Pull { names, json } => {
+            let pulled = pull::pull(manifest, names, dir, &mut |p| show(&mut bar, &p))?;
+            bar.done();
+            let paths: Vec<_> =
+                pulled.iter().map(|p| json!({"name": p.name, "path": p.path})).collect();
+            if *json {
+                output::json(&json!({ "models": paths }))?;
+            } else {
+                for model in &pulled {
+                    output::line(&format!("{:<24} {}", model.name, model.path.display()))?;
+                }
+            }
+        }
+        ModelsCommand::List { json } => {
+            let listed = dir.list(manifest);
+            if *json {
+                let models: Vec<_> = listed
+                    .iter()
+                    .map(|m| json!({"name": m.name, "kind": m.kind, "licence": m.licence, "file": m.file, "size": m.size, "default": m.default, "installed": m.installed}))
+                    .collect();
+                output::json(&json!({ "dir": dir.path(), "models": models }))?;
+            } else {
+                output::line(&format!("in {}", dir.path().display()))?;
+                for m in &listed {
+                    let mark = if m.installed { "installed" } else { "-" };
+                    let megabytes = m.size / 1_000_000;
+                    output::line(&format!(
+                        "{:<24} {mark:<10} {megabytes:>5} MB  {}",
+                        m.name, m.licence
+                    ))?;
+                }
+            }
+        }
+        ModelsCommand::Verify { json } => return verify(app, *json),
+        ModelsCommand::Bundle { out, names } => {
+            let written = bundle::bundle(manifest, names, dir, out, &mut |p| show(&mut bar, &p))?;
+            bar.done();
+            output::line(&format!("{}: {}", out.display(), written.join(", ")))?;
+        }
+        ModelsCommand::Import { bundle: tar } => {
+            let installed = bundle::import(manifest, dir, tar, &mut |p| show(&mut bar, &p))?;
+            bar.done();
+            for model in installed {
+                output::line(&format!("{:<24} {}", model.name, model.path.display()))?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Draws a pull's progress; the demo pulls as well.
+pub(super) fn show(bar: &mut Bar, progress: &Progress<'_>) {
+    let stage = match progress.stage {
+        Stage::Download => "pulling",
+        Stage::Verify => "checking",
+        Stage::Convert => "converting",
+    };
+    bar.show(&format!("{stage} {}", progress.model), progress.done, progress.total, true);
+}
+
+fn verify(app: &App, as_json: bool) -> Result<ExitCode> {
+    let (manifest, dir) = (&app.models.manifest, &app.models.dir);
+    let mut rows = Vec::new();
+    let mut intact = true;
+    for model in manifest.models() {
+        let (state, detail) = match dir.verify(model)? {
+            Condition::Intact => ("intact", String::new()),
+            Condition::Missing => ("missing", String::new()),
+            Condition::Damaged { expected, got } => {
+                intact = false;
+                ("damaged", format!("sha256 is {got}, expected {expected}: pull it again"))
+            }
+        };
+        rows.push((model.name.clone(), state, detail));
+    }
+    if as_json {
+        let models: Vec<_> =
+            rows.iter().map(|(n, s, d)| json!({"name": n, "state": s, "detail": d})).collect();
+        output::json(&json!({ "intact": intact, "models": models }))?;
+    } else {
+        for (name, state, detail) in rows {
+            output::line(&format!("{name:<24} {state} {detail}"))?;
+        }
+    }
+    Ok(if intact { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

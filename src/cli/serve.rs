@@ -1,0 +1,115 @@
+//! `serve`, and what looks after an installation: `doctor`, `audit`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use super::output;
+use crate::app::{App, Service, interrupted};
+use crate::model::Control;
+use crate::ops::doctor::{self, Check, Outcome};
+use crate::store::AuditState;
+
+pub(super) fn run(app: &App) -> Result<()> {
+    let service = app.desk()?;
+    serve(app, service, |address| output::note(&format!("serving on http://{address}")))
+}
+
+/// Binds, tells the address, serves until SIGINT or SIGTERM.
+pub(super) fn serve(app: &App, service: Service, tell: impl FnOnce(&str)) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let address = app.config.server.listen;
+    runtime.block_on(async {
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("{address} cannot be bound: choose another with HUIDA__SERVER__LISTEN")
+        })?;
+        tell(&listener.local_addr()?.to_string());
+        app.serve(service, listener, interrupted()).await
+    })
+}
+
+/// Checks from the ground up; one that needs a failed one fails with it.
+pub(super) fn doctor(app: &App, as_json: bool) -> Result<ExitCode> {
+    let mut checks = vec![doctor::processor(), doctor::python()];
+    let here = Path::new(".");
+    let store_dir = app.config.store.path.parent().unwrap_or(here);
+    checks.push(doctor::writable("store folder", store_dir));
+    checks.push(doctor::writable("index folder", &app.config.index.dir));
+    let embedder = app.open_embedder().map_err(|e| format!("{e:#}"));
+    checks.push(Check::from_result(
+        "embedder",
+        match &embedder {
+            Ok(embedder) => embedder
+                .embed_one("自检", &Control::default())
+                .map(|v| format!("{}, {} wide", embedder.identity().name, v.len()))
+                .map_err(|e| e.to_string()),
+            Err(reason) => Err(reason.clone()),
+        },
+    ));
+    checks.push(generator(app));
+    let store = app.open_store().map_err(|e| format!("{e:#}"));
+    checks.push(match &store {
+        Ok(store) => doctor::audit(&store.verify_audit()?),
+        Err(reason) => Check::from_result("store", Err(reason.clone())),
+    });
+    let index = embedder.and_then(|e| app.open_generations(&e).map_err(|e| format!("{e:#}")));
+    checks.push(Check::from_result(
+        "index",
+        index.map(|generations| {
+            let current = generations.current();
+            let promise = if current.promise().promised { "promised" } else { "not yet promised" };
+            format!("{}, {} entries, {promise}", current.id(), current.index.entries().len())
+        }),
+    ));
+    report(&checks, as_json)
+}
+
+fn generator(app: &App) -> Check {
+    let name = &app.config.models.generator;
+    let outcome = if name.is_empty() {
+        Outcome::Weak("none configured: nothing is composed".into())
+    } else {
+        match app.models.open_generator(name) {
+            Ok(model) => Outcome::Good(model.identity().name.clone()),
+            Err(error) => Outcome::Weak(format!("{error}; until then nothing is composed")),
+        }
+    };
+    Check { name: "generator".into(), outcome }
+}
+
+fn report(checks: &[Check], as_json: bool) -> Result<ExitCode> {
+    let healthy = !checks.iter().any(|c| matches!(c.outcome, Outcome::Bad(_)));
+    let rows = checks.iter().map(|check| match &check.outcome {
+        Outcome::Good(text) => ("good", &check.name, text),
+        Outcome::Weak(text) => ("weak", &check.name, text),
+        Outcome::Bad(text) => ("bad", &check.name, text),
+    });
+    if as_json {
+        let rows: Vec<_> = rows
+            .map(|(state, name, text)| json!({"state": state, "check": name, "detail": text}))
+            .collect();
+        output::json(&json!({ "healthy": healthy, "checks": rows }))?;
+    } else {
+        for (state, name, text) in rows {
+            output::line(&format!("{state:<5} {name:<16} {text}"))?;
+        }
+    }
+    Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+pub(super) fn audit(app: &App, as_json: bool) -> Result<ExitCode> {
+    let state = app.open_store()?.verify_audit()?;
+    let (intact, text) = match state {
+        AuditState::Intact { rows } => (true, format!("{rows} rows, chain intact")),
+        AuditState::BrokenAt { seq } => (false, format!("the chain is broken at row {seq}")),
+    };
+    if as_json {
+        output::json(&json!({ "intact": intact, "detail": text }))?;
+    } else {
+        output::line(&text)?;
+    }
+    Ok(if intact { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,205 @@
+//! Everything a customer or operator reads, in Chinese and English, in one table.
+
+use crate::domain::decision::{Reason, Verdict};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lang {
+    Zh,
+    En,
+}
+
+impl Lang {
+    /// Chinese unless the tag says English (`en`, `en-US`).
+    pub fn from_tag(tag: &str) -> Self {
+        if tag.to_lowercase().starts_with("en") { Self::En } else { Self::Zh }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Zh => "zh",
+            Self::En => "en",
+        }
+    }
+}
+
+macro_rules! texts {
+    ($($key:ident $name:literal { $zh:literal, $en:literal })+) => {
+        /// A text by name; the name is also its key in page templates.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Text { $($key),+ }
+
+        impl Text {
+            pub const ALL: &'static [Self] = &[$(Self::$key),+];
+
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$key => $name),+ }
+            }
+
+            pub fn get(self, lang: Lang) -> &'static str {
+                match (self, lang) { $((Self::$key, Lang::Zh) => $zh, (Self::$key, Lang::En) => $en),+ }
+            }
+        }
+    };
+}
+
+texts! {
+    // What the customer is told.
+    Greeting "greeting" { "您好，我是智能客服，请直接告诉我您的问题。", "Hello, I am the service assistant. Please tell me your question." }
+    Thanks "thanks" { "不客气，还有问题随时告诉我。", "You are welcome. Write again whenever you have a question." }
+    Goodbye "goodbye" { "感谢您的咨询，再见。", "Thank you for writing. Goodbye." }
+    Welcome "welcome" { "欢迎关注！有问题请直接发消息给我。", "Welcome! Send a message whenever you have a question." }
+    AskForText "ask_for_text" { "没看明白您的意思，请用一句话告诉我您遇到的问题。", "I could not read that. Please tell me your question in one sentence." }
+    HandoffCalm "handoff_calm" { "这个问题需要同事为您确认，已转给人工客服，会尽快回复您。", "A colleague has to look into this. I have passed it on and you will hear from us soon." }
+    HandoffAsked "handoff_asked" { "好的，正在为您转接人工客服，请稍候。", "Of course. I am passing you on to a colleague, one moment please." }
+    HandoffSecurity "handoff_security" { "已为您加急转接人工处理账户安全问题。在此之前请不要向任何人提供密码或验证码。", "Your account's safety comes first: a colleague is taking over with priority. Until then, give no one your password or codes." }
+    HandoffComplaint "handoff_complaint" { "非常抱歉给您带来不好的体验，已优先转给人工客服，会尽快联系您处理。", "I am sorry for the trouble. Your complaint has priority with a colleague who will contact you soon." }
+    HandoffCare "handoff_care" { "我们很在意您的安全，正在请同事马上联系您。若情况紧急，请立即拨打120或110，或拨打全国心理援助热线12356。", "Your safety matters to us and a colleague is being called right now. In an emergency call 120 or 110 at once, or the support line 12356." }
+    HandoffAttachment "handoff_attachment" { "收到您发来的内容了，已转给人工客服查看，请稍候。", "Thank you, I received it. A colleague will look at it, one moment please." }
+
+    // Pages.
+    AppName "app_name" { "Huida 回答", "Huida 回答" }
+    NavChat "nav_chat" { "对话", "Chat" }
+    NavTraces "nav_traces" { "记录", "Traces" }
+    NavQueue "nav_queue" { "人工队列", "Queue" }
+    OtherLanguage "other_language" { "English", "中文" }
+    ChatTitle "chat_title" { "试一试：像客户一样提问", "Try it: ask as a customer would" }
+    ChatHint "chat_hint" { "输入消息，回车发送，Shift+回车换行", "Type a message; Enter sends, Shift+Enter breaks the line" }
+    Send "send" { "发送", "Send" }
+    Why "why" { "这条回复的依据", "Why this reply" }
+    NothingYet "nothing_yet" { "发一条消息，这里会显示判断过程。", "Send a message and every step of its decision appears here." }
+    DecisionLabel "decision" { "处理", "Decision" }
+    ReasonsLabel "reasons" { "原因", "Reasons" }
+    ConfidenceLabel "confidence" { "置信度", "Confidence" }
+    EvidenceLabel "evidence" { "依据", "Evidence" }
+    TimingsLabel "timings" { "耗时（毫秒）", "Time (ms)" }
+    RulesLabel "rules" { "触发的规则", "Rules that fired" }
+    UnderstoodLabel "understood" { "理解为", "Understood as" }
+    DraftLabel "draft" { "建议答复", "Proposed reply" }
+    ReplyLabel "reply" { "已告知客户", "Told the customer" }
+    MessageLabel "message" { "客户消息", "Message" }
+    TimeLabel "time" { "时间", "Time" }
+    ScoreLabel "score" { "分数", "Score" }
+    TraceLabel "trace" { "完整记录", "Full trace" }
+    GenerationLabel "generation" { "知识版本", "Knowledge generation" }
+    ContextLabel "context" { "之前的对话", "Conversation before" }
+    QueueEmpty "queue_empty" { "没有等待处理的消息。", "Nothing is waiting." }
+    TracesEmpty "traces_empty" { "还没有消息。", "No messages yet." }
+    CloseCase "close_case" { "处理完毕", "Done" }
+    PriorityLabel "priority" { "优先级", "Priority" }
+    SelfCalibrated "self_calibrated" { "自校准，尚未承诺：还没有人工标注", "Self-calibrated, not yet promised: no labels so far" }
+    Promised "promised" { "承诺：自动回复的错误率上限", "Promise: highest share of wrong automatic replies" }
+    Offline "offline" { "连接中断，请重试。", "The connection broke. Please try again." }
+    NotFound "not_found" { "没有这个页面。", "There is no such page." }
+    OperatorOnly "operator_only" { "仅限运营人员：请在本机打开，或提供访问令牌。", "Operators only: open this on the machine itself, or present the token." }
+    VerdictAuto "verdict_auto_reply" { "自动回复", "Automatic reply" }
+    VerdictSuggest "verdict_suggest" { "建议，待人工确认", "Proposed to a person" }
+    VerdictHandoff "verdict_handoff" { "转人工", "Handed to a person" }
+    PriorityNormal "priority_normal" { "普通", "Normal" }
+    PriorityHigh "priority_high" { "优先", "High" }
+    PriorityUrgent "priority_urgent" { "紧急", "Urgent" }
+    ReasonSelfHarm "reason_self_harm" { "可能有自伤风险", "Possible self-harm" }
+    ReasonSecurity "reason_security_incident" { "账户安全事件", "Account security incident" }
+    ReasonLegal "reason_legal_threat" { "提到法律或曝光", "Legal or press threat" }
+    ReasonAngry "reason_angry_complaint" { "客户愤怒投诉", "Angry complaint" }
+    ReasonHuman "reason_human_request" { "客户要求人工", "Asked for a person" }
+    ReasonInjection "reason_injection" { "疑似指令注入", "Looks like an instruction to the machine" }
+    ReasonAttachment "reason_attachment" { "附件需人工查看", "An attachment to look at" }
+    ReasonUnknown "reason_unknown_message" { "未知的消息类型", "Unknown kind of message" }
+    ReasonNoEvidence "reason_no_evidence" { "知识库没有相关内容", "Nothing in the knowledge base" }
+    ReasonLow "reason_low_confidence" { "把握不足", "Not sure enough" }
+    ReasonNoAnswer "reason_no_approved_answer" { "没有审核过的答案", "No approved answer" }
+    ReasonUnreadable "reason_unreadable" { "内容无法识别", "Not readable" }
+    ReasonShort "reason_too_short" { "内容过短", "Too short" }
+    ReasonUngrounded "reason_ungrounded" { "草稿超出依据", "The draft goes beyond its evidence" }
+    ReasonNoncompliant "reason_noncompliant" { "不符合合规规则", "Against a compliance rule" }
+    ReasonReached "reason_confidence_reached" { "达到承诺的把握", "Confidence reached" }
+    ReasonGreeting "reason_greeting" { "问候", "Greeting" }
+    ReasonNotice "reason_notice" { "系统提示", "Notice" }
+    ReasonTimeout "reason_timeout" { "超时", "Out of time" }
+    ReasonModel "reason_model_unavailable" { "模型不可用", "Model not available" }
+    ReasonOverloaded "reason_overloaded" { "繁忙", "Too busy" }
+    ReasonInternal "reason_internal_error" { "内部错误", "Internal error" }
+}
+
+/// What the customer hears when a person takes over, by the most pressing reason.
+pub fn handoff_notice(reason: Reason) -> Text {
+    match reason {
+        Reason::SelfHarm => Text::HandoffCare,
+        Reason::SecurityIncident => Text::HandoffSecurity,
+        Reason::LegalThreat | Reason::AngryComplaint => Text::HandoffComplaint,
+        Reason::HumanRequest => Text::HandoffAsked,
+        Reason::Attachment => Text::HandoffAttachment,
+        Reason::Injection
+        | Reason::UnknownMessage
+        | Reason::NoEvidence
+        | Reason::LowConfidence
+        | Reason::NoApprovedAnswer
+        | Reason::Unreadable
+        | Reason::TooShort
+        | Reason::Ungrounded
+        | Reason::Noncompliant
+        | Reason::ConfidenceReached
+        | Reason::Greeting
+        | Reason::Notice
+        | Reason::Timeout
+        | Reason::ModelUnavailable
+        | Reason::Overloaded
+        | Reason::InternalError => Text::HandoffCalm,
+    }
+}
+
+/// A verdict in words.
+pub fn verdict_text(verdict: Verdict) -> Text {
+    match verdict {
+        Verdict::AutoReply => Text::VerdictAuto,
+        Verdict::Suggest => Text::VerdictSuggest,
+        Verdict::Handoff => Text::VerdictHandoff,
+    }
+}
+
+/// A reason in words.
+pub fn reason_text(reason: Reason) -> Text {
+    match reason {
+        Reason::SelfHarm => Text::ReasonSelfHarm,
+        Reason::SecurityIncident => Text::ReasonSecurity,
+        Reason::LegalThreat => Text::ReasonLegal,
+        Reason::AngryComplaint => Text::ReasonAngry,
+        Reason::HumanRequest => Text::ReasonHuman,
+        Reason::Injection => Text::ReasonInjection,
+        Reason::Attachment => Text::ReasonAttachment,
+        Reason::UnknownMessage => Text::ReasonUnknown,
+        Reason::NoEvidence => Text::ReasonNoEvidence,
+        Reason::LowConfidence => Text::ReasonLow,
+        Reason::NoApprovedAnswer => Text::ReasonNoAnswer,
+        Reason::Unreadable => Text::ReasonUnreadable,
+        Reason::TooShort => Text::ReasonShort,
+        Reason::Ungrounded => Text::ReasonUngrounded,
+        Reason::Noncompliant => Text::ReasonNoncompliant,
+        Reason::ConfidenceReached => Text::ReasonReached,
+        Reason::Greeting => Text::ReasonGreeting,
+        Reason::Notice => Text::ReasonNotice,
+        Reason::Timeout => Text::ReasonTimeout,
+        Reason::ModelUnavailable => Text::ReasonModel,
+        Reason::Overloaded => Text::ReasonOverloaded,
+        Reason::InternalError => Text::ReasonInternal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_match_the_codes() {
+        let mut names: Vec<_> = Text::ALL.iter().map(|t| t.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Text::ALL.len());
+        for reason in Reason::ALL {
+            assert_eq!(reason_text(*reason).name(), format!("reason_{reason}"));
+        }
+        for verdict in Verdict::ALL {
+            assert_eq!(verdict_text(*verdict).name(), format!("verdict_{verdict}"));
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Floor 4: the threads that own the models. Work reaches them by bounded queues.
+
+pub mod embed;
+pub mod generate;
+
+use crate::model::ModelError;
+
+/// Grouped by what the caller can do.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The queue is full: tell the customer that a person follows, do not wait.
+    #[error("the {0} queue is full")]
+    Overloaded(&'static str),
+    /// The model could not be loaded, or its thread ended.
+    #[error("the {model} is not available: {reason}")]
+    Unavailable { model: &'static str, reason: String },
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}

@@ -1,0 +1,234 @@
+//! `bench embed|generate|search`: speed on this machine, in one process, on the given inputs.
+
+use serde::Serialize;
+
+use crate::base::clock::Stopwatch;
+use crate::engine::embed::EmbedWorker;
+use crate::eval::{EvalError, percentile};
+use crate::model::{Control, GenerateRequest, Generator, Sampling};
+use crate::pipeline::fit::embed_all;
+use crate::search::flat::{FlatIndex, normalise, top_k};
+use crate::search::vectors::Matrix;
+
+/// Texts that are embedded one at a time; beyond that the percentiles no longer move.
+const SINGLE: usize = 500;
+/// Queries of one search benchmark.
+const QUERIES: usize = 1_000;
+/// Queries whose exact neighbours are computed for recall.
+const CHECKED: usize = 100;
+const NEIGHBOURS: usize = 10;
+/// Vectors of one made-up topic: real embeddings come in clusters, not evenly spread.
+const TOPIC: usize = 50;
+
+#[derive(Clone, Debug, Serialize)]
+pub struct EmbedReport {
+    pub n: usize,
+    /// Prefix and special tokens included.
+    pub tokens: usize,
+    /// One text at a time.
+    pub ms_p50: f64,
+    pub ms_p95: f64,
+    /// All texts, batched.
+    pub texts_per_s: f64,
+}
+
+pub fn embed(
+    texts: &[String],
+    embedder: &EmbedWorker,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<EmbedReport, EvalError> {
+    if texts.is_empty() {
+        return Err(EvalError::Input("no texts: nothing to measure".into()));
+    }
+    let control = Control::default();
+    // The first forward allocates; it is nobody's latency.
+    embedder.embed_one(&texts[0], &control)?;
+    let mut times = Vec::new();
+    for text in texts.iter().take(SINGLE) {
+        let watch = Stopwatch::start();
+        embedder.embed_one(text, &control)?;
+        times.push(watch.ms());
+    }
+    let watch = Stopwatch::start();
+    embed_all(texts, embedder, progress)?;
+    let seconds = watch.elapsed().as_secs_f64();
+    Ok(EmbedReport {
+        n: texts.len(),
+        tokens: texts.iter().map(|t| embedder.count_tokens(t)).sum(),
+        ms_p50: percentile(&times, 0.5),
+        ms_p95: percentile(&times, 0.95),
+        texts_per_s: texts.len() as f64 / seconds,
+    })
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct GenerateReport {
+    pub prompt_tokens: usize,
+    pub new_tokens: usize,
+    pub prefill_tok_s: f64,
+    pub decode_tok_s: f64,
+    /// New tokens by the time they took, drafts accepted from the prompt included.
+    pub effective_tok_s: f64,
+    /// Share of the new tokens that were drafted from the prompt.
+    pub accepted_share: f64,
+    /// Median over the prompts.
+    pub first_token_ms: f64,
+}
+
+/// Each prompt once, greedy.
+pub fn generate(
+    prompts: &[String],
+    model: &mut dyn Generator,
+    tokens: usize,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<GenerateReport, EvalError> {
+    if prompts.is_empty() {
+        return Err(EvalError::Input("no prompts: nothing to measure".into()));
+    }
+    let (mut prompt_tokens, mut new_tokens, mut decoded) = (0, 0, 0);
+    let (mut prefill_s, mut decode_s) = (0.0, 0.0);
+    let mut first = Vec::new();
+    for (at, prompt) in prompts.iter().enumerate() {
+        progress(at, prompts.len());
+        let request = GenerateRequest {
+            prompt: prompt.clone(),
+            max_tokens: tokens,
+            sampling: Sampling::Greedy,
+        };
+        let done = model.generate(&request, &Control::default(), &mut |_| ())?;
+        prompt_tokens += done.prompt_tokens;
+        new_tokens += done.new_tokens;
+        // The first token comes out of the prefill.
+        decoded += done.new_tokens.saturating_sub(1);
+        prefill_s += done.prefill_s;
+        decode_s += done.decode_s;
+        first.push(done.prefill_s * 1e3);
+    }
+    progress(prompts.len(), prompts.len());
+    let rate = |n: usize, seconds: f64| if seconds > 0.0 { n as f64 / seconds } else { 0.0 };
+    Ok(GenerateReport {
+        prompt_tokens,
+        new_tokens,
+        prefill_tok_s: rate(prompt_tokens, prefill_s),
+        decode_tok_s: rate(decoded, decode_s),
+        // Nothing is drafted from the prompt by this engine, so the two rates are one.
+        effective_tok_s: rate(decoded, decode_s),
+        accepted_share: 0.0,
+        first_token_ms: percentile(&first, 0.5),
+    })
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct SearchReport {
+    pub vectors: usize,
+    pub dim: usize,
+    pub build_s: f64,
+    /// One thread, one query after another.
+    pub queries_per_s: f64,
+    /// Against neighbours computed in double precision.
+    pub recall_at_10: f64,
+    pub ms_p99: f64,
+    pub bytes_per_vector: f64,
+}
+
+/// Clustered vectors made from a fixed seed.
+pub fn search(count: usize, dim: usize) -> Result<SearchReport, EvalError> {
+    if count == 0 || dim == 0 {
+        return Err(EvalError::Input("--vectors and --dim must be at least 1".into()));
+    }
+    let mut random = SplitMix(7);
+    let rows = clustered(count, dim, &mut random);
+    let queries = near(&rows, &mut random);
+    let watch = Stopwatch::start();
+    let matrix = Matrix::from_rows(dim, rows.iter().map(Vec::as_slice))?;
+    let index = FlatIndex::new(&matrix)?;
+    let build_s = watch.elapsed().as_secs_f64();
+    let mut times = Vec::with_capacity(queries.len());
+    let mut found = Vec::with_capacity(queries.len());
+    for query in &queries {
+        let watch = Stopwatch::start();
+        let scores = index.scores(&index.centred(query));
+        found.push(top_k((0..).zip(scores), NEIGHBOURS));
+        times.push(watch.ms());
+    }
+    let checked = queries.iter().zip(&found).take(CHECKED);
+    let recalls: Vec<f64> =
+        checked.map(|(query, found)| recall(&index, &index.centred(query), found)).collect();
+    Ok(SearchReport {
+        vectors: count,
+        dim,
+        build_s,
+        queries_per_s: queries.len() as f64 / (times.iter().sum::<f64>() / 1e3),
+        recall_at_10: recalls.iter().sum::<f64>() / recalls.len() as f64,
+        ms_p99: percentile(&times, 0.99),
+        bytes_per_vector: (dim * size_of::<f32>()) as f64,
+    })
+}
+
+/// Share of the true nearest that were found; a found one with an equal score counts.
+fn recall(index: &FlatIndex, query: &[f32], found: &[(u32, f32)]) -> f64 {
+    let exact = |row: &[f32]| -> f64 {
+        row.iter().zip(query).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    };
+    let mut all: Vec<f64> = (0..index.len()).map(|at| exact(index.row(at))).collect();
+    let wanted = NEIGHBOURS.min(all.len());
+    let of_found: Vec<f64> = found.iter().map(|(at, _)| all[*at as usize]).collect();
+    all.sort_by(|a, b| b.total_cmp(a));
+    let limit = all[wanted - 1] - 1e-6;
+    of_found.iter().filter(|score| **score >= limit).count() as f64 / wanted as f64
+}
+
+fn clustered(count: usize, dim: usize, random: &mut SplitMix) -> Vec<Vec<f32>> {
+    let topics: Vec<Vec<f32>> = (0..count.div_ceil(TOPIC)).map(|_| random.direction(dim)).collect();
+    (0..count).map(|at| random.around(&topics[at / TOPIC])).collect()
+}
+
+fn near(rows: &[Vec<f32>], random: &mut SplitMix) -> Vec<Vec<f32>> {
+    (0..QUERIES).map(|at| random.around(&rows[at * 7919 % rows.len()])).collect()
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): the same numbers everywhere.
+struct SplitMix(u64);
+
+impl SplitMix {
+    fn next(&mut self) -> f32 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
+    }
+
+    fn direction(&mut self, dim: usize) -> Vec<f32> {
+        let mut vector: Vec<f32> = (0..dim).map(|_| self.next()).collect();
+        normalise(&mut vector);
+        vector
+    }
+
+    /// At a cosine of about 0.8 from `centre`.
+    fn around(&mut self, centre: &[f32]) -> Vec<f32> {
+        let noise = self.direction(centre.len());
+        let mut vector: Vec<f32> = centre.iter().zip(&noise).map(|(c, n)| c + 0.75 * n).collect();
+        normalise(&mut vector);
+        vector
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::search::flat::dot;
+
+    #[test]
+    fn an_exact_scan_finds_all_neighbours() {
+        let report = search(500, 16).unwrap();
+        assert!((report.recall_at_10 - 1.0).abs() < 1e-9);
+        assert!(search(0, 16).is_err());
+    }
+
+    #[test]
+    fn made_up_vectors_have_length_one() {
+        let vector = SplitMix(1).direction(48);
+        assert!((dot(&vector, &vector) - 1.0).abs() < 1e-5);
+    }
+}

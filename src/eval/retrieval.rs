@@ -1,0 +1,122 @@
+//! `eval retrieval`: does the right entry come first, and how fast?
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::base::clock::{Clock, Stopwatch};
+use crate::domain::knowledge::{EntryId, VersionedEntry};
+use crate::domain::label::Labelled;
+use crate::engine::embed::EmbedWorker;
+use crate::eval::{EvalError, percentile, read_all};
+use crate::gate::threshold::Promise;
+use crate::ingest::read_entries;
+use crate::model::Control;
+use crate::pipeline::fit::{FitProgress, Material, build, build_index};
+use crate::pipeline::generation::Generation;
+use crate::pipeline::retrieve::{CANDIDATES, Question, look_up};
+use crate::search::head::Head;
+use crate::search::index::{Exclude, KnowledgeIndex};
+use crate::understand::understand;
+
+/// Keys as scripts know them.
+#[derive(Clone, Debug, Serialize)]
+pub struct RetrievalReport {
+    /// Answerable queries; others are left out.
+    pub n: usize,
+    pub recall_at_1: f64,
+    pub recall_at_5: f64,
+    pub mrr_at_10: f64,
+    /// Understanding, embedding and search of one query alone.
+    pub ms_p50: f64,
+    pub ms_p99: f64,
+}
+
+/// Files of one evaluation.
+#[derive(Clone, Debug)]
+pub struct RetrievalInput {
+    pub kb: PathBuf,
+    pub queries: Vec<PathBuf>,
+    /// Labels for the trained head; empty: before any training.
+    pub labels: Vec<PathBuf>,
+}
+
+pub fn run(
+    input: &RetrievalInput,
+    embedder: &EmbedWorker,
+    progress: &mut dyn FnMut(FitProgress),
+) -> Result<RetrievalReport, EvalError> {
+    let queries = read_all(&input.queries)?;
+    let folder = tempfile::tempdir()?;
+    let dir = folder.path().join("generation");
+    let entries = knowledge(&input.kb)?;
+    let now = Clock::System.now();
+    if input.labels.is_empty() {
+        let index = build_index(&dir, &entries, embedder, progress)?;
+        return measure(&index, None, &queries, embedder);
+    }
+    let train = read_all(&input.labels)?;
+    let promise = Promise::default();
+    let material = Material { entries: &entries, train: &train, calibrate: &[], promise, now };
+    build(&dir, material, embedder, progress)?;
+    let generation = Generation::open(&dir).map_err(|e| EvalError::Input(e.to_string()))?;
+    measure(&generation.index, generation.head.as_ref(), &queries, embedder)
+}
+
+/// Entries of a file, all at version 1.
+pub(super) fn knowledge(file: &Path) -> Result<Vec<VersionedEntry>, EvalError> {
+    let entries = read_entries(file)?;
+    Ok(entries.into_iter().map(|entry| VersionedEntry { version: 1, entry }).collect())
+}
+
+fn measure(
+    index: &KnowledgeIndex,
+    head: Option<&Head>,
+    queries: &[Labelled],
+    embedder: &EmbedWorker,
+) -> Result<RetrievalReport, EvalError> {
+    let mut ranks = Vec::new();
+    let mut times = Vec::new();
+    for query in queries {
+        let Some(answer) = &query.answer else { continue };
+        let watch = Stopwatch::start();
+        ranks.push(rank(index, head, query, answer, embedder)?);
+        times.push(watch.ms());
+    }
+    if ranks.is_empty() {
+        return Err(EvalError::Input("no query has a kb_id: nothing to measure".into()));
+    }
+    let n = ranks.len();
+    let share = |most: usize| {
+        ranks.iter().filter(|r| r.is_some_and(|rank| rank < most)).count() as f64 / n as f64
+    };
+    let reciprocal = ranks.iter().flatten().map(|rank| 1.0 / (*rank as f64 + 1.0)).sum::<f64>();
+    Ok(RetrievalReport {
+        n,
+        recall_at_1: share(1),
+        recall_at_5: share(5),
+        mrr_at_10: reciprocal / n as f64,
+        ms_p50: percentile(&times, 0.5),
+        ms_p99: percentile(&times, 0.99),
+    })
+}
+
+/// Place of the right entry among the candidates, from 0; `None` beyond [`CANDIDATES`].
+fn rank(
+    index: &KnowledgeIndex,
+    head: Option<&Head>,
+    query: &Labelled,
+    answer: &EntryId,
+    embedder: &EmbedWorker,
+) -> Result<Option<usize>, EvalError> {
+    let understood = understand(&query.text, &query.context);
+    let vector = embedder.embed_one(&understood.question, &Control::default())?;
+    let question = Question {
+        text: &understood.question,
+        vector: &vector,
+        rewritten: understood.rewritten_by.is_some(),
+    };
+    let found = look_up(index, head, question, Exclude::None, Clock::System.now())?;
+    debug_assert!(found.evidence.len() <= CANDIDATES);
+    Ok(found.evidence.iter().position(|e| e.id == *answer))
+}

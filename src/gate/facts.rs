@@ -1,0 +1,266 @@
+//! The hard facts of a text: amounts, dates, times, ranges, links, numbers to call, quoted names.
+
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use regex::{Captures, Regex};
+use unicode_normalization::UnicodeNormalization;
+
+use crate::gate::numerals;
+
+/// Facts in a spelling under which equal facts are equal strings (`quantity:3..5 day`).
+pub type Facts = BTreeSet<Fact>;
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fact {
+    pub kind: FactKind,
+    pub value: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FactKind {
+    Number,
+    Date,
+    Time,
+    Contact,
+    Link,
+    Name,
+}
+
+/// Compatibility forms folded (full-width digits, ％), lower case, and no blanks except between
+/// two Latin words, so that `3 个工作日` and `３个工作日` read alike.
+pub fn fold(text: &str) -> String {
+    let folded: String = text.nfkc().flat_map(char::to_lowercase).collect();
+    let mut out = String::with_capacity(folded.len());
+    let mut chars = folded.chars().peekable();
+    while let Some(c) = chars.next() {
+        if !c.is_whitespace() || c == '\n' {
+            out.push(c);
+            continue;
+        }
+        let latin = |c: Option<char>| c.is_some_and(|c| c.is_ascii() && !c.is_whitespace());
+        if latin(out.chars().last()) && latin(chars.peek().copied()) {
+            out.push(' ');
+        }
+    }
+    out
+}
+
+/// Facts of folded text. Each rule takes its matches out, so that a telephone number is not read
+/// as a range and a date not as three amounts.
+pub fn extract(folded: &str) -> Facts {
+    let mut facts = Facts::new();
+    let mut rest = folded.to_owned();
+    for rule in RULES.iter() {
+        let mut add = |captures: &Captures<'_>| {
+            if let Some(value) = (rule.read)(captures) {
+                facts.insert(Fact { kind: rule.kind, value });
+            }
+            if rule.kind == FactKind::Name { captures[0].to_owned() } else { "\u{1}".to_owned() }
+        };
+        rest = rule.pattern.replace_all(&rest, |c: &Captures<'_>| add(c)).into_owned();
+    }
+    facts
+}
+
+struct Rule {
+    kind: FactKind,
+    pattern: Regex,
+    read: fn(&Captures<'_>) -> Option<String>,
+}
+
+const NUMBER: &str = r"(?:\d+(?:,\d{3})*(?:\.\d+)?[十百千万亿]*|[零〇一二两三四五六七八九十百千万亿半壹贰叁肆伍陆柒捌玖拾佰仟]+(?:点[零一二三四五六七八九]+)?)";
+/// Longest first where one unit begins another; any other single character counts as a unit too.
+const UNIT: &str = r"(?:个?工作日|个?自然日|个?小时|个?星期|个?礼拜|个?月|个?百分点|分钟|块钱|人民币|美元|公里|公斤|千克|毫升|平方米|[a-z]+|[%‰℃$¥\p{Han}])";
+
+static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
+    let rule = |kind, pattern: String, read| Rule {
+        kind,
+        #[expect(clippy::expect_used, reason = "a constant pattern, compiled by every test")]
+        pattern: Regex::new(&pattern).expect("constant pattern"),
+        read,
+    };
+    let n = NUMBER;
+    vec![
+        rule(FactKind::Name, r#"《([^《》]+)》|“([^“”]+)”|「([^「」]+)」|"([^"]+)""#.to_owned(), name),
+        rule(FactKind::Contact, r"[a-z0-9._+-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)+".to_owned(), whole),
+        rule(
+            FactKind::Link,
+            r"(?:https?://|www\.)[a-z0-9._~:/?#@!$&'*+=%-]+|\b[a-z0-9-]+(?:\.[a-z0-9-]+)*\.(?:com|cn|net|org|io|top|cc|vip|xyz|info)\b[a-z0-9._~:/?#@!$&'*+=%-]*"
+                .to_owned(),
+            link,
+        ),
+        rule(
+            FactKind::Contact,
+            r"\b(?:\+?86-?)?1[3-9]\d(?:-?\d{4}){2}\b|\b0\d{2,3}-\d{7,8}\b|\b[48]00-?\d{3}-?\d{4}\b|\b(?:95|12|10)\d{3}\b"
+                .to_owned(),
+            digits,
+        ),
+        rule(
+            FactKind::Date,
+            format!("(?:({n})年)?({n})月({n})[日号]|()(\\d{{4}})[-/.](\\d{{1,2}})[-/.](\\d{{1,2}})"),
+            date,
+        ),
+        rule(
+            FactKind::Time,
+            format!(
+                "(凌晨|早上|早晨|上午|中午|下午|傍晚|晚上)?(?:(\\d{{1,2}}):(\\d{{2}})|({n})[点时](?:({n})分|(半))?)"
+            ),
+            time,
+        ),
+        rule(FactKind::Number, "(?:周|星期|礼拜)([一二三四五六日天1-7])".to_owned(), weekday),
+        rule(
+            FactKind::Number,
+            format!("(百分之)?([¥$])?({n})({UNIT})?(?:-|~|—+|–|至|到)(百分之)?[¥$]?({n})({UNIT})?"),
+            range,
+        ),
+        rule(FactKind::Number, format!("(百分之)?([¥$])?({n})({UNIT})?"), amount),
+    ]
+});
+
+fn whole(c: &Captures<'_>) -> Option<String> {
+    Some(c[0].to_owned())
+}
+
+fn name(c: &Captures<'_>) -> Option<String> {
+    c.iter().skip(1).flatten().next().map(|m| m.as_str().to_owned())
+}
+
+fn link(c: &Captures<'_>) -> Option<String> {
+    Some(c[0].trim_end_matches(['.', '/', '?', '!', ':']).to_owned())
+}
+
+fn digits(c: &Captures<'_>) -> Option<String> {
+    Some(c[0].chars().filter(char::is_ascii_digit).collect())
+}
+
+fn date(c: &Captures<'_>) -> Option<String> {
+    let part = |i: usize, j: usize| match c.get(i).or_else(|| c.get(j)) {
+        Some(m) => numerals::canonical(m.as_str()),
+        None => Some(String::from("any")),
+    };
+    Some(format!("{}-{}-{}", part(1, 5)?, part(2, 6)?, part(3, 7)?))
+}
+
+/// Minutes after midnight, 下午 and 晚上 counted.
+fn time(c: &Captures<'_>) -> Option<String> {
+    let number = |i: usize| c.get(i).map(|m| numerals::canonical(m.as_str()));
+    let value = |text: Option<Option<String>>| match text {
+        Some(text) => text?.parse::<f64>().ok(),
+        None => Some(0.0),
+    };
+    let mut hour = value(number(2).or_else(|| number(4)))?;
+    let minute = if c.get(6).is_some() { 30.0 } else { value(number(3).or_else(|| number(5)))? };
+    let afternoon = c.get(1).is_some_and(|m| matches!(m.as_str(), "下午" | "傍晚" | "晚上"));
+    if afternoon && hour < 12.0 {
+        hour += 12.0;
+    }
+    Some(format!("{hour}:{minute}"))
+}
+
+fn weekday(c: &Captures<'_>) -> Option<String> {
+    let day = match &c[1] {
+        "日" | "天" | "7" => "7".to_owned(),
+        other => numerals::canonical(other)?,
+    };
+    Some(format!("weekday {day}"))
+}
+
+fn range(c: &Captures<'_>) -> Option<String> {
+    let (low, high) = (numerals::canonical(&c[3])?, numerals::canonical(&c[6])?);
+    let percent = c.get(1).or_else(|| c.get(5)).map(|_| "percent");
+    let currency = c.get(2).map(|m| unit(m.as_str()));
+    let written = c.get(7).or_else(|| c.get(4)).map(|m| unit(m.as_str()));
+    Some(format!("{low}..{high} {}", percent.or(currency).or(written).unwrap_or("")))
+}
+
+fn amount(c: &Captures<'_>) -> Option<String> {
+    let value = numerals::canonical(&c[3])?;
+    let percent = c.get(1).map(|_| "percent");
+    let currency = c.get(2).map(|m| unit(m.as_str()));
+    let written = c.get(4).map(|m| unit(m.as_str()));
+    Some(format!("{value} {}", percent.or(currency).or(written).unwrap_or("")))
+}
+
+/// One name per unit.
+fn unit(written: &str) -> &str {
+    match written {
+        "%" => "percent",
+        "元" | "块" | "块钱" | "人民币" | "¥" | "rmb" | "yuan" => "yuan",
+        "$" | "美元" | "usd" => "usd",
+        "天" | "日" | "day" | "days" => "day",
+        "工作日" | "个工作日" => "workday",
+        "自然日" | "个自然日" => "calendar day",
+        "小时" | "个小时" | "h" | "hour" | "hours" => "hour",
+        "分钟" | "minute" | "minutes" | "min" => "minute",
+        "周" | "星期" | "个星期" | "礼拜" | "个礼拜" | "week" | "weeks" => "week",
+        "个月" | "month" | "months" => "month",
+        "年" | "year" | "years" => "year",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(text: &str) -> Vec<String> {
+        extract(&fold(text)).into_iter().map(|f| f.value).collect()
+    }
+
+    #[test]
+    fn one_fact_in_many_spellings() {
+        for group in [
+            &["三到五天", "3-5天", "3至5天", "３～５天", "3天到5天", "3 - 5 天"][..],
+            &["百分之三", "3%", "３％"],
+            &["30元", "三十块钱", "¥30", "30 元", "￥30"],
+            &["1千元", "1000元", "一千块", "1,000元"],
+            &["2026年5月1日", "2026-05-01", "2026/5/1", "二〇二六年五月一日"],
+            &["下午三点半", "15:30", "下午3:30"],
+            &["7个工作日", "七个工作日", "7 工作日"],
+            &["周三", "星期三", "礼拜3"],
+            &["400-123-4567", "4001234567"],
+            &["半年", "0.5年"],
+        ] {
+            let first = values(group[0]);
+            assert_eq!(first.len(), 1, "{}: {first:?}", group[0]);
+            for text in &group[1..] {
+                assert_eq!(values(text), first, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn different_facts_differ() {
+        for (a, b) in [
+            ("3天", "3个工作日"),
+            ("3元", "3折"),
+            ("5月1日", "6月1日"),
+            ("2025年5月1日", "5月1日"),
+            ("上午9点", "晚上9点"),
+            ("3-5天", "5天"),
+            ("《用户协议》", "《隐私协议》"),
+            ("www.a.com/x", "www.a.com/y"),
+        ] {
+            assert_ne!(values(a), values(b), "{a} / {b}");
+        }
+    }
+
+    #[test]
+    fn links_and_addresses_are_whole() {
+        assert_eq!(values("见https://a.example.com/b?c=1。"), ["https://a.example.com/b?c=1"]);
+        assert_eq!(values("邮箱help@example.com，"), ["help@example.com"]);
+    }
+
+    #[test]
+    fn text_without_facts_has_none() {
+        assert!(values("请在订单页点击申请退款").is_empty());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn never_panics(text in "\\PC{0,60}") {
+            let _ = extract(&fold(&text));
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! What the gate looks at: one candidate list turned into named numbers.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::evidence::{Evidence, Scores};
+
+/// Number of features.
+pub const COUNT: usize = 22;
+
+/// Names in the order of [`Features::values`], as they appear in traces and fitted models.
+pub const NAMES: [&str; COUNT] = [
+    "fused_top",
+    "fused_margin",
+    "fused_ratio",
+    "fused_lead_over_five",
+    "single_candidate",
+    "dense_missing",
+    "dense_chosen",
+    "dense_margin",
+    "lexical_missing",
+    "lexical_chosen",
+    "lexical_margin",
+    "lists_agree",
+    "head_missing",
+    "head_log_odds",
+    "head_margin",
+    "head_entropy",
+    "head_elsewhere",
+    "head_agrees",
+    "question_log_chars",
+    "question_short",
+    "question_long",
+    "question_rewritten",
+];
+
+/// What is known of the message besides its candidates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Length of the question that was searched for, characters.
+    pub chars: usize,
+    /// True when the conversation was needed to make it stand alone.
+    pub rewritten: bool,
+}
+
+/// One number per name; `None` where its list did not score the candidates.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Features {
+    pub values: [Option<f32>; COUNT],
+}
+
+impl Features {
+    /// `None` without any candidate: there is nothing whose answer could be right.
+    ///
+    /// A margin is the chosen candidate's score minus the best score of any other, so it is
+    /// negative where a list would have chosen differently.
+    pub fn extract(evidence: &[Evidence], facts: Facts) -> Option<Self> {
+        let scores: Vec<Scores> = evidence.iter().map(|e| e.scores).collect();
+        let top = scores.first()?.fused;
+        let second = scores.get(1).map(|s| s.fused);
+        let dense = List::of(&scores, |s| s.dense);
+        let lexical = List::of(&scores, |s| s.lexical);
+        let head = List::of(&scores, |s| s.head);
+        let lists_agree = dense.best.zip(lexical.best).map(|(d, l)| flag(d == l));
+        let values = [
+            Some(top),
+            second.map(|s| top - s),
+            second.filter(|_| top > 0.0).map(|s| s / top),
+            mean_fused(&scores[1..]).map(|mean| top - mean),
+            Some(flag(second.is_none())),
+            Some(flag(dense.best.is_none())),
+            dense.chosen,
+            dense.margin,
+            Some(flag(lexical.best.is_none())),
+            lexical.chosen,
+            lexical.margin,
+            lists_agree,
+            Some(flag(head.best.is_none())),
+            head.chosen.map(log_odds),
+            head.margin,
+            head.best.map(|_| entropy(&scores)),
+            head.best.map(|_| elsewhere(&scores)),
+            head.best.map(|best| flag(best == 0)),
+            Some((1.0 + facts.chars as f32).ln()),
+            Some(flag(facts.chars <= 4)),
+            Some(flag(facts.chars > 25)),
+            Some(flag(facts.rewritten)),
+        ];
+        Some(Self { values: values.map(|v| v.filter(|x| x.is_finite())) })
+    }
+
+    /// The named value; `None` for a missing one and for a name that does not exist.
+    pub fn get(&self, name: &str) -> Option<f32> {
+        NAMES.iter().position(|n| *n == name).and_then(|i| self.values[i])
+    }
+
+    /// Name and value of those that are there, for the trace.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, f32)> + '_ {
+        NAMES.iter().zip(&self.values).filter_map(|(name, value)| Some((*name, (*value)?)))
+    }
+}
+
+/// How one list saw the candidates. The candidate at index 0 is the chosen one.
+struct List {
+    /// Index of the list's own first.
+    best: Option<usize>,
+    /// Its score for the chosen candidate.
+    chosen: Option<f32>,
+    margin: Option<f32>,
+}
+
+impl List {
+    fn of(scores: &[Scores], score: impl Fn(&Scores) -> Option<f32>) -> Self {
+        let mut best: Option<(usize, f32)> = None;
+        let mut other: Option<f32> = None;
+        for (i, value) in scores.iter().enumerate().filter_map(|(i, s)| Some((i, score(s)?))) {
+            if best.is_none_or(|(_, b)| value > b) {
+                best = Some((i, value));
+            }
+            if i > 0 && other.is_none_or(|o| value > o) {
+                other = Some(value);
+            }
+        }
+        let chosen = scores.first().and_then(score);
+        let margin = chosen.zip(other).map(|(c, o)| c - o);
+        Self { best: best.map(|(i, _)| i), chosen, margin }
+    }
+}
+
+fn flag(yes: bool) -> f32 {
+    f32::from(u8::from(yes))
+}
+
+/// Mean of up to four candidates behind the first.
+fn mean_fused(rest: &[Scores]) -> Option<f32> {
+    let rest = &rest[..rest.len().min(4)];
+    (!rest.is_empty()).then(|| rest.iter().map(|s| s.fused).sum::<f32>() / rest.len() as f32)
+}
+
+/// Kept within ±8 so that a probability rounded to 0 or 1 stays a number.
+fn log_odds(p: f32) -> f32 {
+    (p.ln() - (1.0 - p).ln()).clamp(-8.0, 8.0)
+}
+
+/// Probability that the head gives to no candidate: entries not found, or out of scope.
+fn elsewhere(scores: &[Scores]) -> f32 {
+    (1.0 - scores.iter().filter_map(|s| s.head).sum::<f32>()).clamp(0.0, 1.0)
+}
+
+/// Entropy of the head in nats, all that is elsewhere taken as one class.
+fn entropy(scores: &[Scores]) -> f32 {
+    let shares = scores.iter().filter_map(|s| s.head).chain([elsewhere(scores)]);
+    shares.filter(|p| *p > 0.0).map(|p| -p * p.ln()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::tests_support::evidence;
+
+    const FACTS: Facts = Facts { chars: 4, rewritten: false };
+
+    fn scores(fused: f32, dense: f32, lexical: Option<f32>, head: Option<f32>) -> Scores {
+        Scores { fused, dense: Some(dense), lexical, head }
+    }
+
+    #[test]
+    fn nothing_found_has_no_features() {
+        assert_eq!(Features::extract(&[], FACTS), None);
+    }
+
+    #[test]
+    fn margins_are_seen_from_the_chosen_candidate() {
+        let list = [
+            evidence("a", scores(1.2, 0.6, Some(0.5), Some(0.7))),
+            evidence("b", scores(1.0, 0.8, Some(0.1), Some(0.2))),
+        ];
+        let f = Features::extract(&list, FACTS).expect("two candidates");
+        let close = |name: &str, wanted: f32| {
+            let got = f.get(name).expect(name);
+            assert!((got - wanted).abs() < 1e-5, "{name}: {got}");
+        };
+        close("fused_margin", 0.2);
+        close("dense_margin", -0.2);
+        close("lexical_margin", 0.4);
+        close("lists_agree", 0.0);
+        close("head_agrees", 1.0);
+        close("head_log_odds", (0.7_f32 / 0.3).ln());
+        close("head_elsewhere", 0.1);
+        let h = -(0.7 * 0.7_f32.ln() + 0.2 * 0.2_f32.ln() + 0.1 * 0.1_f32.ln());
+        close("head_entropy", h);
+        close("question_short", 1.0);
+    }
+
+    #[test]
+    fn a_missing_list_is_said_and_not_invented() {
+        let list = [evidence("a", Scores { fused: 0.4, ..Scores::default() })];
+        let f = Features::extract(&list, FACTS).expect("one candidate");
+        for name in ["dense_missing", "lexical_missing", "head_missing", "single_candidate"] {
+            assert_eq!(f.get(name), Some(1.0), "{name}");
+        }
+        for name in ["dense_chosen", "fused_margin", "head_entropy", "lists_agree"] {
+            assert_eq!(f.get(name), None, "{name}");
+        }
+        assert!(f.named().all(|(name, _)| NAMES.contains(&name)));
+    }
+
+    #[test]
+    fn certain_heads_and_broken_scores_stay_numbers() {
+        let list = [
+            evidence("a", scores(f32::NAN, 0.6, None, Some(1.0))),
+            evidence("b", scores(1.0, f32::INFINITY, None, Some(0.0))),
+        ];
+        let f = Features::extract(&list, FACTS).expect("two candidates");
+        assert!(f.named().all(|(_, value)| value.is_finite()));
+        assert_eq!(f.get("head_log_odds"), Some(8.0));
+        assert_eq!(f.get("fused_top"), None);
+    }
+
+    #[test]
+    fn json_keeps_the_holes() {
+        let list = [evidence("a", Scores { fused: 0.4, ..Scores::default() })];
+        let f = Features::extract(&list, FACTS).expect("one candidate");
+        let text = serde_json::to_string(&f).expect("plain numbers");
+        assert_eq!(serde_json::from_str::<Features>(&text).expect("own output"), f);
+    }
+}

@@ -1,0 +1,173 @@
+//! Figures of a gate on scored rows: what it answers, how often rightly, how honest its confidence is.
+
+use serde::Serialize;
+
+/// One evaluated message.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScoredRow {
+    pub confidence: f32,
+    /// False for a message that no entry answers.
+    pub answerable: bool,
+    /// True when the best evidence is the right entry.
+    pub correct: bool,
+}
+
+/// Shares are between 0 and 1; `None` where there is nothing to take a share of.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct GateMetrics {
+    pub n: usize,
+    pub n_oos: usize,
+    /// Automatic replies among all messages.
+    pub coverage: f64,
+    /// Right ones among the automatic replies.
+    pub precision: Option<f64>,
+    /// Answerable messages that were automatically and rightly answered.
+    pub answerable_covered: Option<f64>,
+    /// Unanswerable messages that were answered all the same.
+    pub oos_answered: Option<f64>,
+    /// Area under the risk–coverage curve: the mean, over all coverages, of the error share.
+    pub aurc: f64,
+    /// Expected calibration error over ten bins of equal width.
+    pub ece: f64,
+    /// At most [`CURVE_POINTS`] pairs of coverage and precision, coverage rising.
+    pub curve: Vec<[f64; 2]>,
+}
+
+pub const CURVE_POINTS: usize = 50;
+const BINS: usize = 10;
+
+/// `threshold` is `None` for a gate that lets nothing out.
+pub fn measure(rows: &[ScoredRow], threshold: Option<f32>) -> GateMetrics {
+    let right = |r: &ScoredRow| r.answerable && r.correct;
+    let sent: Vec<&ScoredRow> =
+        rows.iter().filter(|r| threshold.is_some_and(|t| r.confidence >= t)).collect();
+    let n_right = sent.iter().filter(|r| right(r)).count();
+    let n_oos = rows.iter().filter(|r| !r.answerable).count();
+    let oos_sent = sent.iter().filter(|r| !r.answerable).count();
+    let steps = risk_coverage(rows);
+    GateMetrics {
+        n: rows.len(),
+        n_oos,
+        coverage: share(sent.len(), rows.len()).unwrap_or(0.0),
+        precision: share(n_right, sent.len()),
+        answerable_covered: share(n_right, rows.len() - n_oos),
+        oos_answered: share(oos_sent, n_oos),
+        aurc: aurc(&steps),
+        ece: ece(rows),
+        curve: curve(&steps),
+    }
+}
+
+/// Expected calibration error: Σ over bins of (rows in bin / rows) · |mean confidence − share right|.
+pub fn ece(rows: &[ScoredRow]) -> f64 {
+    let mut bins = [(0.0_f64, 0.0_f64); BINS];
+    for row in rows {
+        let confidence = f64::from(row.confidence);
+        let bin = ((confidence * BINS as f64) as usize).min(BINS - 1);
+        bins[bin].0 += confidence;
+        bins[bin].1 += f64::from(u8::from(row.answerable && row.correct));
+    }
+    bins.iter().map(|(sum, right)| (sum - right).abs()).sum::<f64>() / rows.len().max(1) as f64
+}
+
+/// The rows at or above one distinct confidence.
+struct Step {
+    selected: usize,
+    right: usize,
+    total: usize,
+}
+
+impl Step {
+    fn coverage(&self) -> f64 {
+        self.selected as f64 / self.total as f64
+    }
+
+    fn precision(&self) -> f64 {
+        self.right as f64 / self.selected as f64
+    }
+}
+
+/// One step per distinct confidence, falling: equal confidences cannot be told apart.
+fn risk_coverage(rows: &[ScoredRow]) -> Vec<Step> {
+    let mut sorted: Vec<&ScoredRow> = rows.iter().collect();
+    sorted.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
+    let mut steps = Vec::new();
+    let (mut selected, mut right) = (0, 0);
+    for group in sorted.chunk_by(|a, b| a.confidence.total_cmp(&b.confidence).is_eq()) {
+        selected += group.len();
+        right += group.iter().filter(|r| r.answerable && r.correct).count();
+        steps.push(Step { selected, right, total: rows.len() });
+    }
+    steps
+}
+
+fn aurc(steps: &[Step]) -> f64 {
+    let mut before = 0.0;
+    let mut area = 0.0;
+    for step in steps {
+        area += (step.coverage() - before) * (1.0 - step.precision());
+        before = step.coverage();
+    }
+    area
+}
+
+fn curve(steps: &[Step]) -> Vec<[f64; 2]> {
+    let points = steps.len().min(CURVE_POINTS);
+    let at = |i: usize| &steps[(i + 1) * steps.len() / points - 1];
+    (0..points).map(|i| [at(i).coverage(), at(i).precision()]).collect()
+}
+
+fn share(part: usize, whole: usize) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(confidence: f32, answerable: bool, correct: bool) -> ScoredRow {
+        ScoredRow { confidence, answerable, correct }
+    }
+
+    #[test]
+    fn figures_by_hand() {
+        let rows = [
+            row(0.9, true, true),
+            row(0.8, true, false),
+            row(0.7, false, false),
+            row(0.2, true, true),
+        ];
+        let m = measure(&rows, Some(0.7));
+        assert_eq!((m.n, m.n_oos), (4, 1));
+        assert_eq!(m.coverage, 0.75);
+        assert_eq!(m.precision, Some(1.0 / 3.0));
+        assert_eq!(m.answerable_covered, Some(1.0 / 3.0));
+        assert_eq!(m.oos_answered, Some(1.0));
+        // Error shares at coverage ¼, ½, ¾, 1: 0, ½, ⅔, ½.
+        assert!((m.aurc - (0.0 + 0.5 + 2.0 / 3.0 + 0.5) / 4.0).abs() < 1e-12);
+        // Each row in a bin of its own: 0.1, 0.8, 0.7, 0.8.
+        assert!((m.ece - (0.1 + 0.8 + 0.7 + 0.8) / 4.0).abs() < 1e-6, "{}", m.ece);
+        assert_eq!(m.curve.first(), Some(&[0.25, 1.0]));
+        assert_eq!(m.curve.last(), Some(&[1.0, 0.5]));
+    }
+
+    #[test]
+    fn a_closed_gate_answers_nothing() {
+        let m = measure(&[row(1.0, true, true)], None);
+        assert_eq!((m.coverage, m.precision, m.answerable_covered), (0.0, None, Some(0.0)));
+        let empty = measure(&[], Some(0.5));
+        assert_eq!((empty.n, empty.coverage, empty.aurc, empty.ece), (0, 0.0, 0.0, 0.0));
+        assert!(empty.curve.is_empty());
+    }
+
+    #[test]
+    fn the_curve_is_short_and_equal_confidences_are_one_point() {
+        let rows: Vec<ScoredRow> =
+            (0..1000).map(|i| row(i as f32 / 1000.0, true, i % 3 > 0)).collect();
+        let m = measure(&rows, Some(0.5));
+        assert_eq!(m.curve.len(), CURVE_POINTS);
+        assert!(m.curve.windows(2).all(|w| w[0][0] < w[1][0]));
+        let tied: Vec<ScoredRow> = (0..10).map(|i| row(0.5, true, i % 2 == 0)).collect();
+        assert_eq!(measure(&tied, Some(0.5)).curve, vec![[1.0, 0.5]]);
+    }
+}

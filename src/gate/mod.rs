@@ -1,0 +1,317 @@
+//! Floor 2: the gate. Decides whether a reply goes out by itself, is proposed, or is left to a person.
+//!
+//! [`decide`] walks the stages in their order; each can only make the decision more careful.
+
+pub mod binomial;
+pub mod calibrate;
+pub mod compliance;
+pub mod facts;
+pub mod features;
+pub mod grounding;
+pub mod logistic;
+pub mod metrics;
+pub mod model;
+pub mod numerals;
+pub mod threshold;
+
+#[cfg(test)]
+mod tests_support;
+
+use crate::domain::decision::{Decision, Reason, Verdict};
+use crate::domain::draft::{Draft, DraftMode};
+use crate::domain::evidence::Evidence;
+use crate::domain::knowledge::Domain;
+use crate::gate::compliance::{Action, Hit};
+use crate::gate::grounding::Violation;
+
+/// Below this the best evidence is more likely wrong than right: a draft would mislead the person
+/// who reads it more often than it would help, so none is shown.
+pub const WORTH_SHOWING: f32 = 0.5;
+
+/// All that the stages found out about one turn.
+#[derive(Clone, Copy, Debug)]
+pub struct GateInput<'a> {
+    /// Hard signals with the ids of the rules that raised them, most pressing first.
+    pub signals: &'a [(Reason, String)],
+    /// Best first.
+    pub evidence: &'a [Evidence],
+    /// Calibrated probability that the best evidence answers the message.
+    pub confidence: f32,
+    /// True when the fitted threshold lets this confidence out.
+    pub admitted: bool,
+    pub draft: Option<&'a Draft>,
+    pub violations: &'a [Violation],
+    pub hits: &'a [Hit],
+}
+
+/// The verdict for one turn, with every reason that was met on the way, most pressing first.
+pub fn decide(input: &GateInput<'_>) -> Decision {
+    let mut findings = Findings::default();
+    for (reason, rule) in input.signals {
+        findings.raise(Verdict::Handoff, *reason, Some(rule));
+    }
+    answerable(input, &mut findings);
+    sayable(input, &mut findings);
+    if findings.reasons.is_empty() {
+        findings.reasons.push(Reason::ConfidenceReached);
+    }
+    Decision {
+        verdict: findings.verdict,
+        reasons: findings.reasons,
+        confidence: input.confidence,
+        rules: findings.rules,
+    }
+}
+
+/// Is there evidence that may answer, and is it likely enough to be the right one?
+fn answerable(input: &GateInput<'_>, findings: &mut Findings) {
+    let Some(best) = input.evidence.first() else {
+        findings.raise(Verdict::Handoff, Reason::NoEvidence, None);
+        return;
+    };
+    let reviewed_domain = match best.domain {
+        Domain::General => false,
+        Domain::Finance | Domain::Medical => true,
+    };
+    if best.answer.is_none() || (reviewed_domain && !is_approved_text(input.draft, best)) {
+        findings.raise(Verdict::Handoff, Reason::NoApprovedAnswer, None);
+    }
+    if !input.admitted {
+        let likely = input.confidence >= WORTH_SHOWING;
+        let verdict = if likely { Verdict::Suggest } else { Verdict::Handoff };
+        findings.raise(verdict, Reason::LowConfidence, None);
+    }
+}
+
+/// May the draft be said as it stands?
+fn sayable(input: &GateInput<'_>, findings: &mut Findings) {
+    if input.draft.is_none() && !input.evidence.is_empty() {
+        findings.raise(Verdict::Handoff, Reason::NoApprovedAnswer, None);
+    }
+    for violation in input.violations {
+        findings.raise(Verdict::Suggest, Reason::Ungrounded, Some(violation.rule));
+    }
+    for hit in input.hits {
+        match hit.action {
+            Action::Block => {
+                findings.raise(Verdict::Suggest, Reason::Noncompliant, Some(&hit.rule));
+            }
+            Action::Review => findings.note(&hit.rule),
+        }
+    }
+}
+
+fn is_approved_text(draft: Option<&Draft>, best: &Evidence) -> bool {
+    draft.is_some_and(|draft| {
+        draft.mode == DraftMode::Verbatim
+            && draft.citations() == [&best.id]
+            && best.answer.as_deref() == Some(draft.text().as_str())
+    })
+}
+
+struct Findings {
+    verdict: Verdict,
+    reasons: Vec<Reason>,
+    rules: Vec<String>,
+}
+
+impl Default for Findings {
+    fn default() -> Self {
+        Self { verdict: Verdict::AutoReply, reasons: Vec::new(), rules: Vec::new() }
+    }
+}
+
+impl Findings {
+    /// The more careful verdict stays.
+    fn raise(&mut self, verdict: Verdict, reason: Reason, rule: Option<&str>) {
+        self.verdict = more_careful(self.verdict, verdict);
+        if !self.reasons.contains(&reason) {
+            self.reasons.push(reason);
+        }
+        if let Some(rule) = rule {
+            self.note(rule);
+        }
+    }
+
+    fn note(&mut self, rule: &str) {
+        if !self.rules.iter().any(|r| r == rule) {
+            self.rules.push(rule.to_owned());
+        }
+    }
+}
+
+fn more_careful(a: Verdict, b: Verdict) -> Verdict {
+    match (a, b) {
+        (Verdict::Handoff, _) | (_, Verdict::Handoff) => Verdict::Handoff,
+        (Verdict::Suggest, _) | (_, Verdict::Suggest) => Verdict::Suggest,
+        (Verdict::AutoReply, Verdict::AutoReply) => Verdict::AutoReply,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::evidence::Scores;
+    use crate::gate::tests_support::evidence_with;
+
+    fn rank(verdict: Verdict) -> usize {
+        match verdict {
+            Verdict::AutoReply => 0,
+            Verdict::Suggest => 1,
+            Verdict::Handoff => 2,
+        }
+    }
+
+    fn hit(action: Action) -> Hit {
+        Hit {
+            rule: "adlaw.rank".into(),
+            action,
+            found: "顶级".into(),
+            law: "law".into(),
+            message_zh: "m".into(),
+            message_en: "m".into(),
+            owner: "legal".into(),
+        }
+    }
+
+    fn violation() -> Violation {
+        Violation { rule: "grounding.number", claim: "3天".into(), what: "not there".into() }
+    }
+
+    /// What a turn may look like; every part can make the decision more careful.
+    #[derive(Clone, Debug)]
+    struct Turn {
+        signals: Vec<(Reason, String)>,
+        evidence: Vec<Evidence>,
+        confidence: f32,
+        admitted: bool,
+        draft: Option<Draft>,
+        violations: Vec<Violation>,
+        hits: Vec<Hit>,
+    }
+
+    impl Turn {
+        fn good() -> Self {
+            let evidence = vec![evidence_with("e", Some("可以。"), Scores::default())];
+            let draft = Some(Draft::verbatim(evidence[0].id.clone(), "可以。".into()));
+            Self {
+                signals: vec![],
+                evidence,
+                confidence: 0.99,
+                admitted: true,
+                draft,
+                violations: vec![],
+                hits: vec![],
+            }
+        }
+
+        fn decide(&self) -> Decision {
+            decide(&GateInput {
+                signals: &self.signals,
+                evidence: &self.evidence,
+                confidence: self.confidence,
+                admitted: self.admitted,
+                draft: self.draft.as_ref(),
+                violations: &self.violations,
+                hits: &self.hits,
+            })
+        }
+
+        /// The `i`-th way in which a turn can be worse.
+        fn spoil(&mut self, i: usize) {
+            match i {
+                0 => self.signals.push((Reason::HumanRequest, "human.request".into())),
+                1 => self.evidence.clear(),
+                2 => self.evidence.iter_mut().for_each(|e| e.answer = None),
+                3 => self.evidence.iter_mut().for_each(|e| e.domain = Domain::Medical),
+                4 => self.admitted = false,
+                5 => (self.admitted, self.confidence) = (false, 0.1),
+                6 => self.violations.push(violation()),
+                7 => self.hits.push(hit(Action::Block)),
+                8 => self.hits.push(hit(Action::Review)),
+                _ => self.draft = None,
+            }
+        }
+    }
+
+    #[test]
+    fn a_clean_turn_goes_out() {
+        let decision = Turn::good().decide();
+        assert_eq!(decision.verdict, Verdict::AutoReply);
+        assert_eq!(decision.reasons, [Reason::ConfidenceReached]);
+        assert!(decision.rules.is_empty());
+    }
+
+    #[test]
+    fn each_stage_has_its_verdict_and_reason() {
+        for (spoiled, verdict, reason) in [
+            (0, Verdict::Handoff, Reason::HumanRequest),
+            (1, Verdict::Handoff, Reason::NoEvidence),
+            (2, Verdict::Handoff, Reason::NoApprovedAnswer),
+            (4, Verdict::Suggest, Reason::LowConfidence),
+            (5, Verdict::Handoff, Reason::LowConfidence),
+            (6, Verdict::Suggest, Reason::Ungrounded),
+            (7, Verdict::Suggest, Reason::Noncompliant),
+            (9, Verdict::Handoff, Reason::NoApprovedAnswer),
+        ] {
+            let mut turn = Turn::good();
+            turn.spoil(spoiled);
+            let decision = turn.decide();
+            assert_eq!((decision.verdict, decision.reasons[0]), (verdict, reason), "{spoiled}");
+        }
+    }
+
+    #[test]
+    fn a_reviewed_domain_says_only_the_approved_text() {
+        let mut turn = Turn::good();
+        turn.spoil(3);
+        assert_eq!(turn.decide().verdict, Verdict::AutoReply);
+        if let Some(draft) = &mut turn.draft {
+            draft.mode = DraftMode::Composed;
+        }
+        assert_eq!(turn.decide().reasons, [Reason::NoApprovedAnswer]);
+        turn.draft = Some(Draft::verbatim(turn.evidence[0].id.clone(), "可以的。".into()));
+        assert_eq!(turn.decide().verdict, Verdict::Handoff);
+    }
+
+    #[test]
+    fn a_review_hit_is_noted_and_goes_out() {
+        let mut turn = Turn::good();
+        turn.spoil(8);
+        let decision = turn.decide();
+        assert_eq!(decision.verdict, Verdict::AutoReply);
+        assert_eq!(decision.rules, ["adlaw.rank"]);
+    }
+
+    #[test]
+    fn the_most_pressing_reason_comes_first_and_none_twice() {
+        let mut turn = Turn::good();
+        for i in [7, 6, 6, 4, 0] {
+            turn.spoil(i);
+        }
+        let decision = turn.decide();
+        let wanted =
+            [Reason::HumanRequest, Reason::LowConfidence, Reason::Ungrounded, Reason::Noncompliant];
+        assert_eq!(decision.reasons, wanted);
+        assert_eq!(decision.rules, ["human.request", "grounding.number", "adlaw.rank"]);
+    }
+
+    proptest! {
+        #[test]
+        fn one_more_finding_never_loosens(
+            before in proptest::collection::vec(0..10_usize, 0..6),
+            more in 0..10_usize,
+        ) {
+            let mut turn = Turn::good();
+            before.iter().for_each(|i| turn.spoil(*i));
+            let first = turn.decide();
+            turn.spoil(more);
+            let second = turn.decide();
+            prop_assert!(rank(second.verdict) >= rank(first.verdict));
+            prop_assert!(!second.reasons.is_empty());
+            prop_assert!(second.priority() >= first.priority());
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Where automatic replies begin, so that the share of wrong ones keeps a bound.
+//!
+//! Learn-then-test (Angelopoulos, Bates, Candès, Jordan, Lei 2021) with the exact binomial bound
+//! of selection with guaranteed risk (Geifman & El-Yaniv 2017): every threshold t of a fixed grid
+//! has the null hypothesis "of the replies with confidence ≥ t, more than α are wrong". Its exact
+//! p-value after k errors among n replies is P(Binomial(n, α) ≤ k); p ≤ δ says the same as "the
+//! Clopper–Pearson upper bound of the error share at level 1 − δ is ≤ α". Hypotheses are tested
+//! from the strictest threshold down and the first that stands ends the walk, so the whole walk
+//! errs with probability ≤ δ without any correction for their number.
+//!
+//! What it rests on: calibration rows the model never saw, drawn like the messages to come.
+//! Thresholds that select too few rows are passed over by count alone; that is exact as long as
+//! the true error share does not rise with the confidence.
+
+use serde::{Deserialize, Serialize};
+
+use crate::gate::binomial;
+
+/// A confidence and whether the automatic reply would have been right; never right for a message
+/// that no entry answers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outcome {
+    pub confidence: f32,
+    pub correct: bool,
+}
+
+/// The promise an operator asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Promise {
+    /// Highest share of wrong automatic replies, α.
+    pub alpha: f64,
+    /// Probability 1 − δ with which the bound holds.
+    pub confidence: f64,
+}
+
+impl Default for Promise {
+    fn default() -> Self {
+        Self { alpha: 0.03, confidence: 0.95 }
+    }
+}
+
+impl Promise {
+    fn delta(self) -> f64 {
+        1.0 - self.confidence
+    }
+
+    /// Fewest calibration rows with which the promise could be shown at all: every one selected
+    /// and none wrong. `None` for an α or confidence outside 0 to 1.
+    pub fn rows_needed(self) -> Option<usize> {
+        binomial::trials_needed(0, self.alpha, self.delta())
+    }
+}
+
+/// A fitted threshold and what it was fitted on.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Threshold {
+    /// Replies with at least this confidence go out.
+    pub value: f32,
+    pub alpha: f64,
+    pub confidence: f64,
+    /// Rows at or above the threshold, and how many of them were wrong.
+    pub n_selected: usize,
+    pub errors: usize,
+    /// Share of all rows that were selected.
+    pub coverage: f64,
+    /// False where the bound was not shown on unseen labels.
+    pub promised: bool,
+}
+
+/// The loosest threshold that keeps the promise, or `None`: then nothing goes out by itself.
+pub fn select(outcomes: &[Outcome], promise: Promise) -> Option<Threshold> {
+    let sorted = Sorted::new(outcomes);
+    let fewest = first_test_size(outcomes.len(), promise)?;
+    let mut chosen = None;
+    for value in grid() {
+        let (n_selected, errors) = sorted.at_or_above(value);
+        if n_selected < fewest {
+            continue;
+        }
+        if binomial::cdf(errors, n_selected, promise.alpha) > promise.delta() {
+            break;
+        }
+        chosen = Some(sorted.threshold(value, promise, true));
+    }
+    chosen
+}
+
+/// The loosest threshold above which the mean of 1 − confidence stays within `risk`; for the cold
+/// start, whose rows are too few and too unlike real messages for a bound. Never promised.
+/// `weights` says how much each outcome counts in the mean.
+pub fn by_expected_risk(
+    outcomes: &[Outcome],
+    weights: &[f64],
+    risk: f64,
+    promise: Promise,
+) -> Option<Threshold> {
+    let sorted = Sorted::new(outcomes);
+    let within = |value: &f32| {
+        let (mut wrong, mut total) = (0.0, 0.0);
+        for (outcome, weight) in outcomes.iter().zip(weights) {
+            if outcome.confidence >= *value {
+                wrong += weight * (1.0 - f64::from(outcome.confidence));
+                total += weight;
+            }
+        }
+        total > 0.0 && wrong <= risk * total
+    };
+    let value = grid().filter(within).last()?;
+    Some(sorted.threshold(value, promise, false))
+}
+
+/// True when the outcomes refute "at most α of the replies at or above `value` are wrong".
+pub fn refutes(outcomes: &[Outcome], value: f32, promise: Promise) -> bool {
+    let (n, errors) = Sorted::new(outcomes).at_or_above(value);
+    binomial::upper_tail(errors, n, promise.alpha) <= promise.delta()
+}
+
+/// Thresholds from strict to loose, in even steps of log-odds since confidences crowd near 1;
+/// known before any row is seen.
+fn grid() -> impl Iterator<Item = f32> {
+    (-60..=180).rev().map(|step| {
+        let log_odds = f64::from(step) / 20.0;
+        (1.0 / (1.0 + (-log_odds).exp())) as f32
+    })
+}
+
+/// Rows that the first tested threshold must select. One error should not end the walk at its
+/// first step, so it waits for enough rows to bear one, unless that takes more than half of them.
+fn first_test_size(rows: usize, promise: Promise) -> Option<usize> {
+    let delta = promise.delta();
+    let clean = binomial::trials_needed(0, promise.alpha, delta)?;
+    let one_error = binomial::trials_needed(1, promise.alpha, delta)?;
+    Some(one_error.min(clean.max(rows / 2)))
+}
+
+/// Outcomes by falling confidence, with running error counts.
+struct Sorted {
+    confidences: Vec<f32>,
+    /// `errors[n]`: wrong ones among the `n` most confident.
+    errors: Vec<usize>,
+}
+
+impl Sorted {
+    fn new(outcomes: &[Outcome]) -> Self {
+        let mut outcomes = outcomes.to_vec();
+        outcomes.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
+        let mut errors = vec![0];
+        let mut count = 0;
+        for outcome in &outcomes {
+            count += usize::from(!outcome.correct);
+            errors.push(count);
+        }
+        Self { confidences: outcomes.iter().map(|o| o.confidence).collect(), errors }
+    }
+
+    /// Rows with confidence ≥ `value` and the wrong ones among them; equal confidences stay together.
+    fn at_or_above(&self, value: f32) -> (usize, usize) {
+        let n = self.confidences.partition_point(|c| *c >= value);
+        (n, self.errors[n])
+    }
+
+    fn threshold(&self, value: f32, promise: Promise, promised: bool) -> Threshold {
+        let (n_selected, errors) = self.at_or_above(value);
+        let coverage = n_selected as f64 / self.confidences.len().max(1) as f64;
+        let Promise { alpha, confidence } = promise;
+        Threshold { value, alpha, confidence, n_selected, errors, coverage, promised }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(confidence: f32, correct: bool) -> Outcome {
+        Outcome { confidence, correct }
+    }
+
+    /// SplitMix64; the simulation must not depend on a crate's stream.
+    struct Dice(u64);
+
+    impl Dice {
+        fn uniform(&mut self) -> f64 {
+            self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mut z = self.0;
+            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+        }
+    }
+
+    #[test]
+    fn too_few_rows_promise_nothing() {
+        let clean: Vec<Outcome> = (0..60).map(|_| outcome(0.99, true)).collect();
+        assert_eq!(select(&clean, Promise::default()), None);
+        assert_eq!(Promise::default().rows_needed(), Some(99));
+        let enough: Vec<Outcome> = (0..99).map(|_| outcome(0.99, true)).collect();
+        let threshold = select(&enough, Promise::default()).expect("99 clean rows show 3 %");
+        assert_eq!((threshold.n_selected, threshold.errors), (99, 0));
+        assert!(threshold.promised && threshold.coverage == 1.0);
+    }
+
+    #[test]
+    fn equal_confidences_are_taken_or_left_together() {
+        // 200 clean rows, then 100 equal ones of which every second is wrong.
+        let mut rows: Vec<Outcome> = (0..200).map(|_| outcome(0.95, true)).collect();
+        rows.extend((0..100).map(|i| outcome(0.80, i % 2 == 0)));
+        let threshold = select(&rows, Promise::default()).expect("the clean rows suffice");
+        assert_eq!((threshold.n_selected, threshold.errors), (200, 0));
+        assert!(threshold.value > 0.80 && threshold.value <= 0.95);
+    }
+
+    #[test]
+    fn a_bad_top_closes_the_gate() {
+        // The most confident fifth is wrong half of the time: looser thresholds are never reached,
+        // though the whole would pass at α = 0.2.
+        let mut rows: Vec<Outcome> = (0..200).map(|i| outcome(0.99, i % 2 == 0)).collect();
+        rows.extend((0..800).map(|_| outcome(0.5, true)));
+        assert_eq!(select(&rows, Promise { alpha: 0.2, confidence: 0.95 }), None);
+    }
+
+    #[test]
+    fn nonsense_promises_are_never_kept() {
+        let rows: Vec<Outcome> = (0..500).map(|_| outcome(0.9, true)).collect();
+        for (alpha, confidence) in [(0.0, 0.95), (1.0, 0.95), (0.03, 1.0), (0.03, 0.0)] {
+            assert_eq!(select(&rows, Promise { alpha, confidence }), None);
+        }
+        assert_eq!(select(&[], Promise::default()), None);
+    }
+
+    #[test]
+    fn refuted_only_by_clearly_too_many_errors() {
+        let promise = Promise { alpha: 0.1, confidence: 0.95 };
+        let rows =
+            |wrong: usize| -> Vec<Outcome> { (0..30).map(|i| outcome(0.9, i >= wrong)).collect() };
+        assert!(!refutes(&rows(4), 0.8, promise), "4 of 30 happen often enough at 10 %");
+        assert!(refutes(&rows(8), 0.8, promise));
+        assert!(!refutes(&rows(30), 0.95, promise), "nothing is selected there");
+    }
+
+    #[test]
+    fn expected_risk_opens_to_the_stated_mean() {
+        let rows: Vec<Outcome> = (0..100).map(|i| outcome(1.0 - i as f32 / 100.0, true)).collect();
+        let found = by_expected_risk(&rows, &[1.0; 100], 0.06, Promise::default())
+            .expect("the top is safe");
+        // 1 − c runs 0, 0.01, …: the mean of the first n is (n − 1)/200 ≤ 0.06 up to n = 13.
+        assert!((11..=13).contains(&found.n_selected), "{}", found.n_selected);
+        assert!(!found.promised);
+    }
+
+    /// The true error share above the threshold exceeds α in at most δ of the draws.
+    #[test]
+    fn the_promise_holds_over_many_draws() {
+        const DRAWS: usize = 400;
+        let promise = Promise { alpha: 0.05, confidence: 0.9 };
+        // Confidence u ~ U(0, 1) is right with probability u^0.3: overconfident rows exist, and
+        // the error share above t is known in closed form:
+        // 1 − ∫ₜ¹ u^0.3 du / (1 − t) = 1 − (1 − t^1.3) / (1.3 (1 − t)).
+        let risk = |t: f64| 1.0 - (1.0 - t.powf(1.3)) / (1.3 * (1.0 - t));
+        let mut dice = Dice(7);
+        let (mut broken, mut opened) = (0, 0);
+        for _ in 0..DRAWS {
+            let rows: Vec<Outcome> = (0..1500)
+                .map(|_| {
+                    let u = dice.uniform();
+                    outcome(u as f32, dice.uniform() < u.powf(0.3))
+                })
+                .collect();
+            if let Some(threshold) = select(&rows, promise) {
+                opened += 1;
+                broken += usize::from(risk(f64::from(threshold.value)) > promise.alpha);
+            }
+        }
+        assert!(opened > DRAWS / 2, "the test would be empty: {opened}");
+        // Slack: that many broken draws or more would happen with probability < 1 % at rate δ.
+        let p_value = binomial::upper_tail(broken, DRAWS, promise.delta());
+        assert!(p_value > 0.01, "{broken} of {DRAWS} draws broke the promise");
+    }
+}

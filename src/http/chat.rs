@@ -1,0 +1,115 @@
+//! The chat page: a web visitor's conversation, with every decision beside it as it is made.
+
+use std::convert::Infallible;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use minijinja::context;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::mpsc::{Sender, channel};
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::base::clock::Deadline;
+use crate::base::id::SessionId;
+use crate::domain::message::{AccountName, Content, Inbound, Platform};
+use crate::domain::texts::Lang;
+use crate::http::pages::{LANG_COOKIE, cookie, lang_of};
+use crate::http::state::HttpState;
+use crate::http::view::trace_view;
+use crate::pipeline::desk::Progress;
+
+const SESSION_COOKIE: &str = "huida_visitor";
+/// The account under which web conversations are kept.
+const ACCOUNT: &str = "web";
+/// Ids are 32 hex digits or a browser's 36-character UUID.
+const ID_CHARS: usize = 36;
+
+pub(super) async fn page(State(state): State<HttpState>, headers: HeaderMap, uri: Uri) -> Response {
+    let lang = lang_of(&headers, &uri);
+    let promise = state.generations.current().promise();
+    let data = context! {
+        promised => promise.promised,
+        alpha => format!("{:.0}%", promise.alpha * 100.0),
+    };
+    let mut response = state.pages.render("chat.html", lang, "/chat", data);
+    let mut cookies = vec![format!("{LANG_COOKIE}={}; SameSite=Strict; Path=/", lang.as_str())];
+    if visitor(&headers).is_none() {
+        let id = SessionId::generate();
+        cookies.push(format!("{SESSION_COOKIE}={id}; HttpOnly; SameSite=Strict; Path=/"));
+    }
+    for value in cookies.iter().filter_map(|c| c.parse().ok()) {
+        response.headers_mut().append(header::SET_COOKIE, value);
+    }
+    response
+}
+
+#[derive(Deserialize)]
+pub(super) struct Said {
+    text: String,
+    /// Made by the page, so that a send that is tried again is still one message.
+    id: String,
+}
+
+/// Answers with an event stream: `step` as each step ends, then `reply` or `failed`.
+pub(super) async fn send(
+    State(state): State<HttpState>,
+    headers: HeaderMap,
+    uri: Uri,
+    Json(said): Json<Said>,
+) -> Response {
+    let Some(visitor) = visitor(&headers) else {
+        return (StatusCode::BAD_REQUEST, "no_session").into_response();
+    };
+    if !is_id(&said.id) {
+        return (StatusCode::BAD_REQUEST, "bad_id").into_response();
+    }
+    let inbound = Inbound {
+        platform: Platform::Web,
+        account: AccountName(ACCOUNT.into()),
+        sender: visitor.to_owned(),
+        dedupe_key: format!("msg:{}", said.id),
+        sent_at: state.clock.now(),
+        content: Content::Text(said.text),
+    };
+    let lang = lang_of(&headers, &uri);
+    let (events, stream) = channel(32);
+    tokio::task::spawn_blocking(move || answer(&state, &inbound, lang, &events));
+    Sse::new(ReceiverStream::new(stream)).keep_alive(KeepAlive::default()).into_response()
+}
+
+type Events = Sender<Result<Event, Infallible>>;
+
+fn answer(state: &HttpState, inbound: &Inbound, lang: Lang, events: &Events) {
+    let emit = |name: &str, data: serde_json::Value| {
+        // The visitor may have closed the page; the turn is recorded all the same.
+        let _ = events.blocking_send(Ok(Event::default().event(name).data(data.to_string())));
+    };
+    let deadline = Deadline::after(state.deadline);
+    let handled = state.desk.handle(inbound, deadline, &mut |progress: &Progress| {
+        emit("step", json!({ "step": progress.step, "ms": progress.ms }));
+    });
+    let trace = handled.and_then(|outcome| Ok((outcome.reply, state.store.trace(&outcome.trace)?)));
+    match trace {
+        Ok((reply, Some(trace))) => {
+            emit("reply", json!({ "text": reply, "trace": trace_view(&trace, lang) }));
+        }
+        Ok((_, None)) => emit("failed", json!({})),
+        Err(error) => {
+            tracing::error!(%error, "a chat message could not be handled");
+            emit("failed", json!({}));
+        }
+    }
+}
+
+fn visitor(headers: &HeaderMap) -> Option<&str> {
+    cookie(headers, SESSION_COOKIE).filter(|id| is_id(id))
+}
+
+fn is_id(text: &str) -> bool {
+    (16..=ID_CHARS).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
+}

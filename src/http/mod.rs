@@ -1,0 +1,91 @@
+//! Floor 5: the service on a socket. Routes, who may call them, and a clean end.
+
+mod chat;
+mod console;
+mod guard;
+mod health;
+mod observe;
+mod pages;
+mod state;
+mod view;
+mod webhook;
+
+pub use pages::Pages;
+pub use state::{HttpState, OperatorAccess};
+
+use std::future::Future;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::Redirect;
+use axum::routing::{get, post};
+use tokio::net::TcpListener;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::limit::RequestBodyLimitLayer;
+
+use crate::base::limits::BODY_BYTES;
+
+/// All routes. `/channels/…` is what a proxy forwards to the platforms; the rest is for people.
+pub fn router(state: HttpState) -> Router {
+    let operator = Router::new()
+        .route("/traces", get(console::traces))
+        .route("/traces/{id}", get(console::trace))
+        .route("/queue", get(console::queue))
+        .route("/queue/{id}/close", post(console::close_case))
+        .route("/metrics", get(health::metrics))
+        .route_layer(from_fn_with_state(state.clone(), guard::operators_only));
+    let public = Router::new()
+        .route("/channels/wechat-mp/{account}", get(webhook::verify).post(webhook::receive))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready));
+    let chat = Router::new()
+        .route("/", get(|| async { Redirect::to("/chat") }))
+        .route("/chat", get(chat::page))
+        .route("/chat/messages", post(chat::send))
+        .route("/assets/{file}", get(pages::asset))
+        .route_layer(from_fn_with_state(state.clone(), guard::operators_only));
+    Router::new()
+        .merge(public)
+        .merge(chat)
+        .merge(operator)
+        .fallback(pages::not_found)
+        .layer(CatchPanicLayer::custom(observe::panicked))
+        // Refuses by Content-Length before a byte is read, and by count while reading.
+        .layer(RequestBodyLimitLayer::new(BODY_BYTES))
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn(observe::log_and_count))
+        .with_state(state)
+}
+
+/// Serves until `shutdown` resolves, then lets requests in work end within `grace`.
+pub async fn run(
+    listener: TcpListener,
+    state: HttpState,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+    grace: Duration,
+) -> std::io::Result<()> {
+    let (told, mut heard) = tokio::sync::watch::channel(false);
+    let service = router(state).into_make_service_with_connect_info::<std::net::SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(async move {
+        shutdown.await;
+        // The receiver lives in this function; it cannot be gone.
+        let _ = told.send(true);
+    });
+    let overtime = async {
+        let stopping = heard.wait_for(|stop| *stop).await.is_ok();
+        if stopping {
+            tokio::time::sleep(grace).await;
+        } else {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        ended = server.into_future() => ended,
+        () = overtime => {
+            tracing::warn!("requests were still in work after the grace period; ending anyway");
+            Ok(())
+        }
+    }
+}

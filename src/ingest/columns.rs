@@ -1,0 +1,88 @@
+//! The names under which an entry's fields and their words appear in files, English and Chinese.
+
+use crate::domain::knowledge::{Domain, EntryState, Level, Scene, Tone};
+
+pub(super) const ID: &str = "id";
+pub(super) const QUESTION: &str = "question";
+pub(super) const SIMILAR: &str = "similar_questions";
+pub(super) const ANSWER: &str = "answer";
+pub(super) const SCENE: &str = "scene";
+pub(super) const LEVEL: &str = "level";
+pub(super) const PARENT: &str = "parent";
+pub(super) const TONE: &str = "tone";
+pub(super) const DOMAIN: &str = "domain";
+pub(super) const FROM: &str = "valid_from";
+pub(super) const UNTIL: &str = "valid_until";
+pub(super) const STATE: &str = "state";
+
+/// All fields in the order in which they are exported.
+pub(super) const ALL: [&str; 12] =
+    [ID, QUESTION, SIMILAR, ANSWER, SCENE, LEVEL, PARENT, TONE, DOMAIN, FROM, UNTIL, STATE];
+
+/// The field that a CSV header names; `None` for a column we do not read.
+pub(super) fn field(header: &str) -> Option<&'static str> {
+    let header = header.trim().to_lowercase();
+    if let Some(name) = ALL.into_iter().find(|f| *f == header) {
+        return Some(name);
+    }
+    match header.as_str() {
+        "编号" | "知识编号" => Some(ID),
+        "问题" | "标准问题" | "标准问" => Some(QUESTION),
+        "相似问题" | "相似问" | "相似问法" => Some(SIMILAR),
+        "答案" | "回答" | "标准答案" => Some(ANSWER),
+        "场景" => Some(SCENE),
+        "级别" | "层级" => Some(LEVEL),
+        "上级" | "父级" => Some(PARENT),
+        "语气" | "情绪" => Some(TONE),
+        "领域" => Some(DOMAIN),
+        "生效时间" | "生效日期" => Some(FROM),
+        "失效时间" | "失效日期" => Some(UNTIL),
+        "状态" => Some(STATE),
+        _ => None,
+    }
+}
+
+pub(super) fn scene(word: &str) -> Option<Scene> {
+    match word {
+        "咨询" => Some(Scene::Inquiry),
+        "投诉" => Some(Scene::Complaint),
+        "建议" => Some(Scene::Suggestion),
+        "故障" => Some(Scene::Fault),
+        other => Scene::parse(other),
+    }
+}
+
+pub(super) fn level(word: &str) -> Option<Level> {
+    match word {
+        "一级" | "主" => Some(Level::Primary),
+        "二级" | "次" => Some(Level::Secondary),
+        other => Level::parse(other),
+    }
+}
+
+pub(super) fn tone(word: &str) -> Option<Tone> {
+    match word {
+        "中性" => Some(Tone::Neutral),
+        "负面" | "消极" => Some(Tone::Negative),
+        "紧急" => Some(Tone::Urgent),
+        other => Tone::parse(other),
+    }
+}
+
+pub(super) fn domain(word: &str) -> Option<Domain> {
+    match word {
+        "通用" => Some(Domain::General),
+        "金融" => Some(Domain::Finance),
+        "医疗" => Some(Domain::Medical),
+        other => Domain::parse(other),
+    }
+}
+
+pub(super) fn state(word: &str) -> Option<EntryState> {
+    match word {
+        "草稿" => Some(EntryState::Draft),
+        "已发布" | "发布" => Some(EntryState::Published),
+        "已归档" | "归档" => Some(EntryState::Archived),
+        other => EntryState::parse(other),
+    }
+}

@@ -1,0 +1,308 @@
+//! Entries from rows, and back: each field checked, each fault named by line and field.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::rows::{Row, entry_rows};
+use super::{IngestError, RowError, columns};
+use crate::base::clock::UnixMs;
+use crate::base::limits::QUESTION_CHARS;
+use crate::domain::knowledge::{Domain, Entry, EntryId, EntryState, Level, Scene, Tone, Validity};
+
+/// Longest answer, characters: beyond it the file is a document, not an entry.
+const ANSWER_CHARS: usize = 4_000;
+/// Most similar questions of one entry.
+const MOST_SIMILAR: usize = 500;
+/// Longest id, characters.
+const ID_CHARS: usize = 128;
+/// What separates similar questions inside one CSV cell.
+const CELL_SEPARATORS: [char; 3] = ['|', '\n', '｜'];
+
+/// All entries of a JSONL or CSV file, or every fault in it.
+pub fn read_entries(path: &Path) -> Result<Vec<Entry>, IngestError> {
+    let mut entries = Vec::new();
+    let mut bad = Vec::new();
+    let mut first_line: BTreeMap<EntryId, u64> = BTreeMap::new();
+    for row in entry_rows(path)? {
+        let mut fields = Fields { path, row: &row, bad: Vec::new() };
+        let entry = fields.entry();
+        bad.append(&mut fields.bad);
+        let Some(entry) = entry else { continue };
+        if let Some(line) = first_line.insert(entry.id.clone(), row.line) {
+            let reason = format!("{} is already on line {line}", entry.id);
+            bad.push(RowError { file: path.into(), line: row.line, field: columns::ID, reason });
+        }
+        entries.push(entry);
+    }
+    if bad.is_empty() { Ok(entries) } else { Err(IngestError::BadRows(bad)) }
+}
+
+/// Reads one row's fields and collects what is wrong with them.
+struct Fields<'a> {
+    path: &'a Path,
+    row: &'a Row,
+    bad: Vec<RowError>,
+}
+
+impl Fields<'_> {
+    fn entry(&mut self) -> Option<Entry> {
+        let id = self.required(columns::ID, ID_CHARS);
+        let question = self.required(columns::QUESTION, QUESTION_CHARS);
+        let similar_questions = self.similar_questions();
+        let answer = self.text(columns::ANSWER, ANSWER_CHARS);
+        let scene = self.word(columns::SCENE, columns::scene, Scene::Inquiry);
+        let level = self.word(columns::LEVEL, columns::level, Level::Primary);
+        let parent = self.text(columns::PARENT, ID_CHARS).map(EntryId);
+        let tone = self.word(columns::TONE, columns::tone, Tone::Neutral);
+        let domain = self.word(columns::DOMAIN, columns::domain, Domain::General);
+        let state = self.word(columns::STATE, columns::state, EntryState::Published);
+        let validity =
+            Validity { from: self.time(columns::FROM), until: self.time(columns::UNTIL) };
+        if let (Some(from), Some(until)) = (validity.from, validity.until)
+            && from >= until
+        {
+            self.fault(columns::UNTIL, "lies before valid_from");
+        }
+        if parent.as_ref().map(EntryId::as_str) == id.as_deref() && id.is_some() {
+            self.fault(columns::PARENT, "an entry cannot be its own parent");
+        }
+        if !self.bad.is_empty() {
+            return None;
+        }
+        Some(Entry {
+            id: EntryId(id?),
+            question: question?,
+            similar_questions,
+            answer,
+            scene,
+            level,
+            parent,
+            tone,
+            domain,
+            validity,
+            state,
+        })
+    }
+
+    fn fault(&mut self, field: &'static str, reason: impl Into<String>) {
+        let (file, line) = (self.path.into(), self.row.line);
+        self.bad.push(RowError { file, line, field, reason: reason.into() });
+    }
+
+    /// Trimmed text; `None` when absent, null or empty.
+    fn text(&mut self, field: &'static str, max_chars: usize) -> Option<String> {
+        let text = match self.row.fields.get(field) {
+            None | Some(Value::Null) => return None,
+            Some(Value::String(text)) => text.trim(),
+            Some(other) => {
+                self.fault(field, format!("must be text, is {other}"));
+                return None;
+            }
+        };
+        let length = text.chars().count();
+        if length > max_chars {
+            self.fault(field, format!("has {length} characters, at most {max_chars} are allowed"));
+        }
+        (!text.is_empty()).then(|| text.to_owned())
+    }
+
+    fn required(&mut self, field: &'static str, max_chars: usize) -> Option<String> {
+        let before = self.bad.len();
+        let text = self.text(field, max_chars);
+        if text.is_none() && self.bad.len() == before {
+            self.fault(field, "is missing");
+        }
+        text
+    }
+
+    fn similar_questions(&mut self) -> Vec<String> {
+        let texts: Vec<String> = match self.row.fields.get(columns::SIMILAR) {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::String(cell)) => cell.split(CELL_SEPARATORS).map(str::to_owned).collect(),
+            Some(Value::Array(items)) => {
+                let texts: Option<Vec<_>> =
+                    items.iter().map(|item| item.as_str().map(str::to_owned)).collect();
+                texts.unwrap_or_else(|| {
+                    self.fault(columns::SIMILAR, "must be a list of texts");
+                    Vec::new()
+                })
+            }
+            Some(other) => {
+                self.fault(columns::SIMILAR, format!("must be a list of texts, is {other}"));
+                Vec::new()
+            }
+        };
+        let mut kept: Vec<String> = Vec::new();
+        for text in texts.iter().map(|t| t.trim()).filter(|t| !t.is_empty()) {
+            if text.chars().count() > QUESTION_CHARS {
+                let reason = format!("one has more than {QUESTION_CHARS} characters");
+                self.fault(columns::SIMILAR, reason);
+            }
+            if !kept.iter().any(|k| k == text) {
+                kept.push(text.to_owned());
+            }
+        }
+        if kept.len() > MOST_SIMILAR {
+            self.fault(columns::SIMILAR, format!("more than {MOST_SIMILAR}"));
+        }
+        kept
+    }
+
+    fn word<T: Copy + std::fmt::Display>(
+        &mut self,
+        field: &'static str,
+        parse: impl Fn(&str) -> Option<T>,
+        default: T,
+    ) -> T {
+        let Some(word) = self.text(field, ID_CHARS) else { return default };
+        parse(&word).unwrap_or_else(|| {
+            self.fault(field, format!("unknown word {word:?} (a usual one is {default})"));
+            default
+        })
+    }
+
+    fn time(&mut self, field: &'static str) -> Option<UnixMs> {
+        let text = self.text(field, ID_CHARS)?;
+        let instant = text.parse::<jiff::Timestamp>().ok().or_else(|| {
+            let date: jiff::civil::Date = text.parse().ok()?;
+            date.in_tz("Asia/Shanghai").ok().map(|z| z.timestamp())
+        });
+        if instant.is_none() {
+            let reason = format!("{text:?} is neither 2026-01-31 nor 2026-01-31T08:00:00Z");
+            self.fault(field, reason);
+        }
+        instant.map(|t| t.as_millisecond())
+    }
+}
+
+fn time_text(at: Option<UnixMs>) -> Option<String> {
+    at.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).map(|t| t.to_string())
+}
+
+/// Writes what [`read_entries`] reads back as equal entries.
+pub fn write_jsonl(entries: &[Entry], out: &mut dyn Write) -> std::io::Result<()> {
+    for entry in entries {
+        let line = json!({
+            columns::ID: entry.id,
+            columns::QUESTION: entry.question,
+            columns::SIMILAR: entry.similar_questions,
+            columns::ANSWER: entry.answer,
+            columns::SCENE: entry.scene,
+            columns::LEVEL: entry.level,
+            columns::PARENT: entry.parent,
+            columns::TONE: entry.tone,
+            columns::DOMAIN: entry.domain,
+            columns::FROM: time_text(entry.validity.from),
+            columns::UNTIL: time_text(entry.validity.until),
+            columns::STATE: entry.state,
+        });
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
+
+/// CSV with a UTF-8 byte order mark, so that Excel opens it as text. Cells that a spreadsheet
+/// would run as a formula get a leading apostrophe.
+pub fn write_csv(entries: &[Entry], out: &mut dyn Write) -> std::io::Result<()> {
+    out.write_all("\u{feff}".as_bytes())?;
+    let mut writer = csv::Writer::from_writer(out);
+    writer.write_record(columns::ALL)?;
+    for entry in entries {
+        let id = |id: &Option<EntryId>| id.as_ref().map(|i| i.0.clone()).unwrap_or_default();
+        let cells = [
+            entry.id.0.clone(),
+            entry.question.clone(),
+            entry.similar_questions.join("|"),
+            entry.answer.clone().unwrap_or_default(),
+            entry.scene.to_string(),
+            entry.level.to_string(),
+            id(&entry.parent),
+            entry.tone.to_string(),
+            entry.domain.to_string(),
+            time_text(entry.validity.from).unwrap_or_default(),
+            time_text(entry.validity.until).unwrap_or_default(),
+            entry.state.to_string(),
+        ];
+        writer.write_record(cells.map(|cell| {
+            if cell.starts_with(['=', '+', '-', '@', '\t']) { format!("'{cell}") } else { cell }
+        }))?;
+    }
+    writer.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn read(name: &str, content: &[u8]) -> Result<Vec<Entry>, IngestError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        fs::write(&path, content).unwrap();
+        read_entries(&path)
+    }
+
+    fn faults(name: &str, content: &str) -> Vec<(u64, &'static str)> {
+        match read(name, content.as_bytes()) {
+            Err(IngestError::BadRows(rows)) => rows.iter().map(|r| (r.line, r.field)).collect(),
+            other => panic!("expected bad rows, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_plain_line_gets_the_defaults() {
+        let entries =
+            read("kb.jsonl", r#"{"id":"a","question":"怎么退货","more":1}"#.as_bytes()).unwrap();
+        assert_eq!(entries[0].scene, Scene::Inquiry);
+        assert_eq!(entries[0].answer, None);
+        assert_eq!(entries[0].state, EntryState::Published);
+    }
+
+    #[test]
+    fn chinese_csv_in_gb18030() {
+        let text = "编号,标准问题,相似问题,答案,场景\nA,怎么退货,退货流程|想退,七天内可退。,投诉\n";
+        let (bytes, _, _) = encoding_rs::GB18030.encode(text);
+        let entries = read("kb.csv", &bytes).unwrap();
+        assert_eq!(entries[0].similar_questions, ["退货流程", "想退"]);
+        assert_eq!(entries[0].scene, Scene::Complaint);
+    }
+
+    #[test]
+    fn every_fault_is_named() {
+        let text = "{\"id\":\"a\",\"question\":\"\"}\n\n{\"id\":\"b\",\"question\":\"q\",\"scene\":\"love\"}\n\
+                    {\"id\":\"c\",\"question\":\"q\"}\n{\"id\":\"c\",\"question\":\"q\"}\n\
+                    {\"id\":\"d\",\"question\":\"q\",\"similar_questions\":[1]}\n\
+                    {\"id\":\"e\",\"question\":\"q\",\"valid_from\":\"soon\"}";
+        let expected = [
+            (1, columns::QUESTION),
+            (3, columns::SCENE),
+            (5, columns::ID),
+            (6, columns::SIMILAR),
+            (7, columns::FROM),
+        ];
+        assert_eq!(faults("kb.jsonl", text), expected);
+        assert_eq!(faults("kb.jsonl", "{\"id\":1}\nnot json"), [(2, "line")]);
+        assert_eq!(faults("kb.csv", "id,question\na,q,extra\n"), [(2, "row")]);
+    }
+
+    #[test]
+    fn a_csv_without_the_needed_columns_says_what_it_has() {
+        let error = read("kb.csv", b"name,text\nx,y\n").unwrap_err().to_string();
+        assert!(error.contains("no column id") && error.contains("name, text"), "{error}");
+    }
+
+    #[test]
+    fn export_reads_back_equal() {
+        let line = r#"{"id":"a","question":"怎么退货","similar_questions":["退","想退"],"answer":"七天。","scene":"complaint","level":"secondary","parent":"b","tone":"urgent","domain":"finance","valid_from":"2026-01-01","valid_until":"2027-01-01T00:00:00Z","state":"draft"}"#;
+        let entries = read("kb.jsonl", line.as_bytes()).unwrap();
+        let mut jsonl = Vec::new();
+        write_jsonl(&entries, &mut jsonl).unwrap();
+        assert_eq!(read("kb.jsonl", &jsonl).unwrap(), entries);
+        let mut csv = Vec::new();
+        write_csv(&entries, &mut csv).unwrap();
+        assert_eq!(read("kb.csv", &csv).unwrap(), entries);
+    }
+}

@@ -1,0 +1,4 @@
+//! Forward passes over candle tensors, one file per architecture.
+
+pub mod bert;
+pub mod qwen2;

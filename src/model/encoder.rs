@@ -1,0 +1,102 @@
+//! multilingual-e5-small as an [`Embedder`]: tokenizer, BERT encoder, mean pooling, unit length.
+//!
+//! Model and recipe: <https://huggingface.co/intfloat/multilingual-e5-small>. Questions are matched
+//! against questions, which the model card wants prefixed `query: ` on both sides.
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::Device;
+
+use crate::model::arch::bert::Bert;
+use crate::model::gguf::GgufFile;
+use crate::model::tokenizer::Unigram;
+use crate::model::{Control, Embedder, ModelError, ModelIdentity};
+
+const PREFIX: &str = "query: ";
+/// Tokens of one forward pass: enough to fill the matrix kernels, little enough that activations
+/// stay near the caches and a cancelled caller is noticed soon.
+const BATCH_TOKENS: usize = 2048;
+
+/// Loaded weights and their tokenizer.
+pub struct E5Encoder {
+    identity: ModelIdentity,
+    tokenizer: Unigram,
+    bert: Bert,
+    /// One forward pass at a time: two would fight for the same threads and both lose.
+    turn: Mutex<()>,
+}
+
+impl E5Encoder {
+    /// Loads the GGUF file at `path`. `identity` is the manifest's word for what the file is; that
+    /// the bytes agree with it was checked when they were installed.
+    pub fn open(path: &Path, identity: ModelIdentity) -> Result<Self, ModelError> {
+        let mut gguf = GgufFile::open(path)?;
+        let tokenizer = Unigram::from_gguf(&gguf)?;
+        let bert = Bert::load(&mut gguf)?;
+        Ok(Self { identity, tokenizer, bert, turn: Mutex::new(()) })
+    }
+
+    fn tokens(&self, text: &str, window: usize) -> Vec<u32> {
+        self.tokenizer.encode(&format!("{PREFIX}{text}"), window)
+    }
+}
+
+impl Embedder for E5Encoder {
+    fn identity(&self) -> &ModelIdentity {
+        &self.identity
+    }
+
+    fn dim(&self) -> usize {
+        self.bert.config().hidden
+    }
+
+    fn count_tokens(&self, text: &str) -> usize {
+        self.tokens(text, usize::MAX).len()
+    }
+
+    fn embed(&self, texts: &[String], control: &Control) -> Result<Vec<Vec<f32>>, ModelError> {
+        let window = self.bert.config().window;
+        let sequences: Vec<Vec<u32>> = texts.iter().map(|t| self.tokens(t, window)).collect();
+        let mut order: Vec<usize> = (0..texts.len()).collect();
+        order.sort_by_key(|i| sequences[*i].len());
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut vectors = vec![Vec::new(); texts.len()];
+        for batch in batches(&order, |i| sequences[i].len()) {
+            control.check()?;
+            let inputs: Vec<&[u32]> = batch.iter().map(|i| sequences[*i].as_slice()).collect();
+            let pooled = Device::Cpu.with_context(|| self.bert.mean_pooled(&inputs, control))?;
+            for (i, vector) in batch.iter().zip(pooled) {
+                vectors[*i] = unit(vector);
+            }
+        }
+        Ok(vectors)
+    }
+}
+
+/// Cuts `order` so that no piece of more than one sequence holds more than [`BATCH_TOKENS`].
+fn batches(order: &[usize], length: impl Fn(usize) -> usize) -> Vec<&[usize]> {
+    let mut batches = Vec::new();
+    let (mut start, mut tokens) = (0, 0);
+    for (at, i) in order.iter().enumerate() {
+        let next = length(*i);
+        if at > start && tokens + next > BATCH_TOKENS {
+            batches.push(&order[start..at]);
+            (start, tokens) = (at, 0);
+        }
+        tokens += next;
+    }
+    if start < order.len() {
+        batches.push(&order[start..]);
+    }
+    batches
+}
+
+fn unit(mut vector: Vec<f32>) -> Vec<f32> {
+    let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
+    vector.iter_mut().for_each(|x| *x /= norm);
+    vector
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! From logits to the next token: greedy or nucleus sampling, repeatable from a seed.
+
+use crate::model::Sampling;
+
+/// A chosen token with its log-probability under the model itself, before temperature and cut.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampled {
+    pub token: u32,
+    pub logprob: f32,
+}
+
+/// Chooses token after token; the same seed and logits give the same choices.
+#[derive(Debug)]
+pub struct Sampler {
+    sampling: Sampling,
+    random: SplitMix64,
+}
+
+impl Sampler {
+    pub fn new(sampling: Sampling) -> Self {
+        let seed = match sampling {
+            Sampling::Greedy => 0,
+            Sampling::TopP { seed, .. } => seed,
+        };
+        Self { sampling, random: SplitMix64(seed) }
+    }
+
+    /// `None` only for an empty slice.
+    pub fn sample(&mut self, logits: &[f32]) -> Option<Sampled> {
+        let token = match self.sampling {
+            Sampling::Greedy => argmax(logits)?,
+            // At temperature zero the distribution is its mode.
+            Sampling::TopP { temperature, .. } if temperature <= 0.0 => argmax(logits)?,
+            Sampling::TopP { temperature, top_p, .. } => {
+                nucleus(logits, temperature, top_p, self.random.unit())?
+            }
+        };
+        Some(Sampled { token: token as u32, logprob: logits[token] - log_sum_exp(logits) })
+    }
+}
+
+/// `ln Σ exp(x)`, summed from the largest so that nothing overflows.
+pub fn log_sum_exp(logits: &[f32]) -> f32 {
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    top + logits.iter().map(|x| (x - top).exp()).sum::<f32>().ln()
+}
+
+/// The first of the largest.
+fn argmax(logits: &[f32]) -> Option<usize> {
+    let best = |a: usize, b: usize| if logits[b] > logits[a] { b } else { a };
+    (0..logits.len()).reduce(best)
+}
+
+/// The token at quantile `u` of the smallest set of likeliest tokens that holds `top_p`
+/// (Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration", §3.1).
+fn nucleus(logits: &[f32], temperature: f32, top_p: f32, u: f32) -> Option<usize> {
+    let top = logits[argmax(logits)?];
+    let weights: Vec<f32> = logits.iter().map(|x| ((x - top) / temperature).exp()).collect();
+    let total: f32 = weights.iter().sum();
+    // A token below this share can be in no such set of n tokens, so most need not be sorted.
+    let floor = total * (1.0 - top_p) / logits.len() as f32;
+    let mut likely: Vec<usize> = (0..logits.len()).filter(|&i| weights[i] >= floor).collect();
+    likely.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]).then(a.cmp(&b)));
+    let mut mass = 0.0;
+    let mut kept = 0;
+    while kept < likely.len() && (kept == 0 || mass < top_p * total) {
+        mass += weights[likely[kept]];
+        kept += 1;
+    }
+    let mut left = u * mass;
+    for &i in &likely[..kept] {
+        left -= weights[i];
+        if left < 0.0 {
+            return Some(i);
+        }
+    }
+    // Rounding can leave a crumb after the last one.
+    likely[..kept].last().copied()
+}
+
+/// Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators"; not for secrets.
+#[derive(Debug)]
+struct SplitMix64(u64);
+
+impl SplitMix64 {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in `[0, 1)`, 24 bits.
+    fn unit(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1_u64 << 24) as f32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn top_p(temperature: f32, top_p: f32, seed: u64) -> Sampler {
+        Sampler::new(Sampling::TopP { temperature, top_p, seed })
+    }
+
+    #[test]
+    fn greedy_takes_the_first_of_the_largest_and_tells_its_probability() {
+        let got = Sampler::new(Sampling::Greedy).sample(&[0.0, 1.0, 1.0]).unwrap();
+        assert_eq!(got.token, 1);
+        let e = 1.0_f32.exp();
+        assert!((got.logprob - (e / (1.0 + 2.0 * e)).ln()).abs() < 1e-6);
+        assert_eq!(Sampler::new(Sampling::Greedy).sample(&[]), None);
+    }
+
+    #[test]
+    fn frequencies_follow_the_probabilities_inside_the_nucleus() {
+        // .5, .3, .2: a nucleus of .7 holds the first two, at 5/8 and 3/8.
+        let logits = [0.5_f32.ln(), 0.3_f32.ln(), 0.2_f32.ln()];
+        let mut sampler = top_p(1.0, 0.7, 7);
+        let mut counts = [0_u32; 3];
+        for _ in 0..4000 {
+            counts[sampler.sample(&logits).unwrap().token as usize] += 1;
+        }
+        assert_eq!(counts[2], 0);
+        // Three standard deviations of a binomial share at n = 4000.
+        assert!((f64::from(counts[0]) / 4000.0 - 0.625).abs() < 0.023, "{counts:?}");
+    }
+
+    #[test]
+    fn a_seed_repeats_itself_and_another_differs() {
+        let logits: Vec<f32> = (0..50).map(|i| (i % 7) as f32 * 0.1).collect();
+        let run = |seed| {
+            let mut sampler = top_p(1.0, 1.0, seed);
+            (0..20).map(|_| sampler.sample(&logits).unwrap().token).collect::<Vec<_>>()
+        };
+        assert_eq!(run(1), run(1));
+        assert_ne!(run(1), run(2));
+    }
+
+    #[test]
+    fn the_edges_of_temperature_and_nucleus_are_greedy() {
+        let logits = [0.1, 3.0, 2.9];
+        assert_eq!(top_p(0.0, 1.0, 3).sample(&logits).unwrap().token, 1);
+        assert_eq!(top_p(1.0, 0.0, 3).sample(&logits).unwrap().token, 1);
+    }
+
+    #[test]
+    fn log_sum_exp_survives_large_logits() {
+        assert!((log_sum_exp(&[1000.0, 1000.0]) - (1000.0 + 2.0_f32.ln())).abs() < 1e-3);
+    }
+}

@@ -1,0 +1,87 @@
+//! The draft step: the approved answer as it stands, else clauses of the evidence, never words of our own.
+
+use crate::domain::draft::{Draft, DraftMode, Span};
+use crate::domain::evidence::Evidence;
+use crate::engine::EngineError;
+use crate::engine::generate::ComposeWorker;
+use crate::model::{ComposeRequest, ComposeSource, Composed, Control};
+use crate::understand::clauses::units;
+
+/// Pieces of evidence that a composed reply may draw from.
+const SOURCES: usize = 3;
+/// A piece joins only with at least this share of the best one's score.
+const JOINS_FROM: f32 = 0.75;
+
+/// How the reply may be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Longest composed reply, characters.
+    pub draft_chars: usize,
+    /// Longest text the channel carries, bytes.
+    pub channel_bytes: usize,
+}
+
+/// The approved answer of the best evidence, if it has one and the channel can carry it.
+pub fn verbatim(best: &Evidence, room: Room) -> Option<Draft> {
+    let answer = best.answer.as_ref().filter(|a| a.len() <= room.channel_bytes)?;
+    Some(Draft::verbatim(best.id.clone(), answer.clone()))
+}
+
+/// Chooses and orders clauses of the best pieces of evidence under the copy mask.
+pub fn compose(
+    composer: &ComposeWorker,
+    question: &str,
+    evidence: &[Evidence],
+    room: Room,
+    control: &Control,
+) -> Result<Option<Draft>, EngineError> {
+    let chosen = sources(evidence);
+    let sources: Vec<ComposeSource> = chosen
+        .iter()
+        .map(|(found, answer)| ComposeSource {
+            question: found.question.clone(),
+            units: units(answer).into_iter().map(|u| u.text).collect(),
+        })
+        .collect();
+    if sources.iter().all(|s| s.units.is_empty()) {
+        return Ok(None);
+    }
+    let request = ComposeRequest {
+        question: question.to_owned(),
+        sources: sources.clone(),
+        max_chars: room.draft_chars,
+    };
+    let composed = composer.compose(request, control)?;
+    Ok(join(&chosen, &sources, &composed))
+}
+
+/// How many pieces of evidence a composed reply would draw from.
+pub fn pieces(evidence: &[Evidence]) -> usize {
+    sources(evidence).len()
+}
+
+fn sources(evidence: &[Evidence]) -> Vec<(&Evidence, &str)> {
+    let top = evidence.first().map_or(0.0, |e| e.scores.fused);
+    evidence
+        .iter()
+        .take(SOURCES)
+        .filter(|e| e.scores.fused >= top * JOINS_FROM)
+        .filter_map(|e| Some((e, e.answer.as_deref()?)))
+        .collect()
+}
+
+fn join(
+    chosen: &[(&Evidence, &str)],
+    sources: &[ComposeSource],
+    composed: &Composed,
+) -> Option<Draft> {
+    let spans: Vec<Span> = composed
+        .chosen
+        .iter()
+        .filter_map(|pick| {
+            let text = sources.get(pick.source)?.units.get(pick.unit)?.clone();
+            Some(Span { text, source: Some(chosen.get(pick.source)?.0.id.clone()) })
+        })
+        .collect();
+    (!spans.is_empty()).then_some(Draft { mode: DraftMode::Composed, spans })
+}

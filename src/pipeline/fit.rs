@@ -1,0 +1,385 @@
+//! Builds a generation: knowledge and labels in; index, trained head and calibrated gate out.
+
+use std::path::Path;
+
+use crate::base::clock::UnixMs;
+use crate::domain::knowledge::{EntryState, VersionedEntry};
+use crate::domain::label::Labelled;
+use crate::engine::EngineError;
+use crate::engine::embed::EmbedWorker;
+use crate::gate::model::{
+    Fingerprint, FitOptions, GateError, GateModel, Kind, MIN_LABELS_FOR_ALL, Observation,
+};
+use crate::gate::threshold::Promise;
+use crate::model::Control;
+use crate::pipeline::generation::{WriteError, write_fitted};
+use crate::pipeline::retrieve::{Question, look_up};
+use crate::search::SearchError;
+use crate::search::head::{self, Example, Head};
+use crate::search::index::{Embedded, EntryTexts, Exclude, KnowledgeIndex};
+use crate::search::manifest::VectorSpace;
+use crate::understand::normalize::normalize;
+use crate::understand::readability::Readability;
+use crate::understand::understand;
+
+/// Questions of another world, as known negatives of self-calibration.
+const OPEN_DOMAIN: &str = include_str!("../../eval/sets/open_domain.jsonl");
+/// Texts handed to the embedder at once, so that progress is seen and the queue stays short.
+const CHUNK: usize = 64;
+/// Parts of the training labels that are scored by a head which did not see them.
+const FOLDS: usize = 5;
+/// Phrasings that self-calibration asks about; more would only repeat what these say.
+const MOST_PHRASINGS: usize = 2_000;
+/// Beyond this many entries a head costs more than it tells: labels per entry become few.
+const MOST_CLASSES: usize = 2_000;
+/// The head's class for messages that no entry answers.
+const OUT_OF_SCOPE: &str = "";
+
+#[derive(Debug, thiserror::Error)]
+pub enum FitError {
+    /// Import knowledge, or publish some of it.
+    #[error("there is no published entry to build an index from: run `huida kb import FILE`")]
+    NoKnowledge,
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Search(#[from] SearchError),
+    #[error(transparent)]
+    Gate(#[from] GateError),
+    #[error("the generation could not be written: {0}")]
+    Write(#[from] std::io::Error),
+}
+
+impl From<WriteError> for FitError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Search(e) => Self::Search(e),
+            WriteError::Gate(e) => Self::Gate(e),
+            WriteError::Io(e) => Self::Write(e),
+        }
+    }
+}
+
+/// What a generation is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Material<'a> {
+    /// All entries; only published ones are used.
+    pub entries: &'a [VersionedEntry],
+    /// Messages to fit on.
+    pub train: &'a [Labelled],
+    /// Messages for the threshold. Empty: a part of `train` is kept back for it.
+    pub calibrate: &'a [Labelled],
+    pub promise: Promise,
+    pub now: UnixMs,
+}
+
+/// How far the work has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FitProgress {
+    pub stage: Stage,
+    pub done: usize,
+    pub total: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    EmbedKnowledge,
+    EmbedLabels,
+    FitHead,
+    FitGate,
+}
+
+/// Writes a complete generation into the empty folder `dir`.
+pub fn build(
+    dir: &Path,
+    material: Material<'_>,
+    embedder: &EmbedWorker,
+    progress: &mut dyn FnMut(FitProgress),
+) -> Result<GateModel, FitError> {
+    let index = build_index(dir, material.entries, embedder, progress)?;
+    let mut bench = Bench { index: &index, embedder, now: material.now, progress };
+    let (train, calibrate) = split(material.train, material.calibrate);
+    let train = bench.messages(&train)?;
+    let calibrate = bench.messages(&calibrate)?;
+    let enough = train.len() >= MIN_LABELS_FOR_ALL;
+    let (head, mut observations) = if enough && index.entries().len() <= MOST_CLASSES {
+        bench.train(&train)?
+    } else {
+        (None, bench.observe(&train, None)?)
+    };
+    let unseen = bench.observe(&calibrate, head.as_ref())?;
+    if !enough {
+        observations.extend(bench.self_calibration()?);
+    }
+    bench.tell(Stage::FitGate, 0, 1);
+    let space = &index.manifest().space;
+    let options = FitOptions {
+        promise: material.promise,
+        fingerprint: Fingerprint {
+            knowledge: index.manifest().entries_digest.clone(),
+            embedder: space.sha256.clone(),
+        },
+    };
+    let gate = GateModel::fit(&observations, &unseen, &options)?;
+    write_fitted(dir, head.as_ref(), &gate)?;
+    bench.tell(Stage::FitGate, 1, 1);
+    Ok(gate)
+}
+
+/// Only the searchable part of a generation.
+pub fn build_index(
+    dir: &Path,
+    entries: &[VersionedEntry],
+    embedder: &EmbedWorker,
+    progress: &mut dyn FnMut(FitProgress),
+) -> Result<KnowledgeIndex, FitError> {
+    let published: Vec<VersionedEntry> =
+        entries.iter().filter(|e| e.entry.state == EntryState::Published).cloned().collect();
+    if published.is_empty() {
+        return Err(FitError::NoKnowledge);
+    }
+    let mut texts = Vec::new();
+    for VersionedEntry { entry, .. } in &published {
+        texts.extend(entry.phrasings().map(normalize));
+        texts.extend(entry.answer.as_deref().map(normalize));
+    }
+    let stage = Stage::EmbedKnowledge;
+    let vectors = embed_all(&texts, embedder, &mut |done, total| {
+        progress(FitProgress { stage, done, total });
+    })?;
+    let mut embedded =
+        texts.into_iter().zip(vectors).map(|(text, vector)| Embedded { text, vector });
+    let by_entry: Vec<EntryTexts> = published
+        .iter()
+        .map(|VersionedEntry { entry, .. }| EntryTexts {
+            phrasings: embedded.by_ref().take(entry.phrasings().count()).collect(),
+            answer: entry.answer.as_ref().and_then(|_| embedded.next()),
+        })
+        .collect();
+    let identity = embedder.identity();
+    let space = VectorSpace {
+        model: identity.name.clone(),
+        sha256: identity.sha256.clone(),
+        dim: embedder.dim(),
+    };
+    KnowledgeIndex::build(dir, &published, &by_entry, &space)?;
+    Ok(KnowledgeIndex::open(dir)?)
+}
+
+/// One vector per text, in chunks.
+pub fn embed_all(
+    texts: &[String],
+    embedder: &EmbedWorker,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Vec<Vec<f32>>, EngineError> {
+    let mut vectors = Vec::with_capacity(texts.len());
+    for chunk in texts.chunks(CHUNK) {
+        progress(vectors.len(), texts.len());
+        vectors.extend(embedder.embed(chunk.to_vec(), &Control::default())?);
+    }
+    progress(texts.len(), texts.len());
+    Ok(vectors)
+}
+
+/// Without calibration messages, every fourth training message becomes one.
+fn split(train: &[Labelled], calibrate: &[Labelled]) -> (Vec<Labelled>, Vec<Labelled>) {
+    if !calibrate.is_empty() {
+        return (train.to_vec(), calibrate.to_vec());
+    }
+    let (mut kept, mut held) = (Vec::new(), Vec::new());
+    for (at, label) in train.iter().enumerate() {
+        if at % 4 == 3 { held.push(label.clone()) } else { kept.push(label.clone()) }
+    }
+    (kept, held)
+}
+
+/// A labelled message as the service would search for it.
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub question: String,
+    pub vector: Vec<f32>,
+    pub rewritten: bool,
+    /// Ordinal of the entry that answers; `None` when none does.
+    pub answer: Option<u32>,
+    /// False for messages that never reach the gate's threshold: a hard rule, a greeting or
+    /// noise decides them.
+    pub gated: bool,
+}
+
+/// Index, embedder and clock, as fitting and evaluation ask them about messages.
+pub struct Bench<'a> {
+    pub index: &'a KnowledgeIndex,
+    pub embedder: &'a EmbedWorker,
+    pub now: UnixMs,
+    pub progress: &'a mut dyn FnMut(FitProgress),
+}
+
+impl Bench<'_> {
+    fn tell(&mut self, stage: Stage, done: usize, total: usize) {
+        (self.progress)(FitProgress { stage, done, total });
+    }
+
+    /// Understands and embeds labelled messages. A label of an entry that this index does not
+    /// hold says that the message cannot be answered from it.
+    pub fn messages(&mut self, labels: &[Labelled]) -> Result<Vec<Message>, FitError> {
+        let understood: Vec<_> = labels.iter().map(|l| understand(&l.text, &l.context)).collect();
+        let questions: Vec<String> = understood.iter().map(|u| u.question.clone()).collect();
+        let progress = &mut *self.progress;
+        let vectors = embed_all(&questions, self.embedder, &mut |done, total| {
+            progress(FitProgress { stage: Stage::EmbedLabels, done, total });
+        })?;
+        let rows = labels.iter().zip(understood).zip(vectors);
+        let messages = rows.map(|((label, understood), vector)| Message {
+            gated: understood.signals.hard_reasons().is_empty()
+                && understood.greeting.is_none()
+                && understood.readability == Readability::Readable,
+            question: understood.question,
+            rewritten: understood.rewritten_by.is_some(),
+            answer: label.answer.as_ref().and_then(|id| self.index.ordinal(id)),
+            vector,
+        });
+        Ok(messages.collect())
+    }
+
+    /// The head on all labels, and what the gate would see of each label under a head that was
+    /// fitted without it.
+    fn train(&mut self, labels: &[Message]) -> Result<(Option<Head>, Vec<Observation>), FitError> {
+        let mut observations = Vec::new();
+        for fold in 0..FOLDS {
+            self.tell(Stage::FitHead, fold, FOLDS + 1);
+            let of_fold = |at: usize| at % FOLDS == fold;
+            let (held, seen): (Vec<_>, Vec<_>) =
+                labels.iter().cloned().enumerate().partition(|(at, _)| of_fold(*at));
+            let seen: Vec<Message> = seen.into_iter().map(|(_, m)| m).collect();
+            let held: Vec<Message> = held.into_iter().map(|(_, m)| m).collect();
+            let head = self.fit_head(&seen)?;
+            observations.extend(self.observe(&held, Some(&head))?);
+        }
+        self.tell(Stage::FitHead, FOLDS, FOLDS + 1);
+        let head = self.fit_head(labels)?;
+        self.tell(Stage::FitHead, FOLDS + 1, FOLDS + 1);
+        Ok((Some(head), observations))
+    }
+
+    /// Messages and the knowledge's own phrasings are one training set.
+    fn fit_head(&self, labels: &[Message]) -> Result<Head, FitError> {
+        let ids = self.index.entries().iter().map(|e| e.entry.id.0.clone());
+        let classes: Vec<String> = ids.chain([OUT_OF_SCOPE.to_owned()]).collect();
+        let out_of_scope = classes.len() - 1;
+        let vectors = self.index.phrasing_vectors()?;
+        let phrasings: Vec<(String, usize, usize)> = self.phrasings().collect();
+        let known = phrasings.iter().map(|(text, entry, number)| Example {
+            text,
+            vector: vectors.row(*number),
+            class: *entry,
+        });
+        let said = labels.iter().map(|m| Example {
+            text: &m.question,
+            vector: &m.vector,
+            class: m.answer.map_or(out_of_scope, |a| a as usize),
+        });
+        let examples: Vec<Example<'_>> = known.chain(said).collect();
+        Ok(Head::fit(&examples, &classes, &head::FitOptions::default())?)
+    }
+
+    /// Normalised text, entry ordinal and number of every phrasing.
+    fn phrasings(&self) -> impl Iterator<Item = (String, usize, usize)> + '_ {
+        let texts = self.index.entries().iter().enumerate().flat_map(|(at, versioned)| {
+            versioned.entry.phrasings().map(move |p| (normalize(p), at))
+        });
+        texts.enumerate().map(|(number, (text, entry))| (text, entry, number))
+    }
+
+    /// What the gate would see of each message, and whether the best evidence is right.
+    pub fn observe(
+        &self,
+        messages: &[Message],
+        head: Option<&Head>,
+    ) -> Result<Vec<Observation>, FitError> {
+        let mut observations = Vec::new();
+        for message in messages.iter().filter(|m| m.gated) {
+            let question = Question {
+                text: &message.question,
+                vector: &message.vector,
+                rewritten: message.rewritten,
+            };
+            let found = look_up(self.index, head, question, Exclude::None, self.now)?;
+            let best = found.evidence.first().and_then(|e| self.index.ordinal(&e.id));
+            let correct = best.is_some() && best == message.answer;
+            observations.extend(found.features.map(|features| Observation {
+                features,
+                correct,
+                kind: Kind::Labelled,
+            }));
+        }
+        Ok(observations)
+    }
+
+    /// A company without labels: its own phrasings, once left out and once with their whole entry
+    /// taken away, and questions of another world.
+    fn self_calibration(&mut self) -> Result<Vec<Observation>, FitError> {
+        let vectors = self.index.phrasing_vectors()?;
+        let phrasings: Vec<_> = self.phrasings().collect();
+        let stride = phrasings.len().div_ceil(MOST_PHRASINGS).max(1);
+        let mut observations = Vec::new();
+        for (text, entry, number) in phrasings.iter().step_by(stride) {
+            let question = Question { text, vector: vectors.row(*number), rewritten: false };
+            let (entry, number) = (*entry as u32, *number as u32);
+            let alone = self.index.phrasings_of(entry).len() == 1;
+            let left_out = (Exclude::Phrasing(number), Kind::LeftOut);
+            let removed = (Exclude::Entry(entry), Kind::EntryRemoved);
+            for (exclude, kind) in [left_out, removed] {
+                if alone && kind == Kind::LeftOut {
+                    continue;
+                }
+                let found = look_up(self.index, None, question, exclude, self.now)?;
+                let best = found.evidence.first().and_then(|e| self.index.ordinal(&e.id));
+                let correct = kind == Kind::LeftOut && best == Some(entry);
+                observations.extend(found.features.map(|features| Observation {
+                    features,
+                    correct,
+                    kind,
+                }));
+            }
+        }
+        observations.extend(self.far()?);
+        Ok(observations)
+    }
+
+    fn far(&mut self) -> Result<Vec<Observation>, FitError> {
+        let lines = OPEN_DOMAIN.lines().filter_map(|line| {
+            let object: serde_json::Value = serde_json::from_str(line).ok()?;
+            Some(Labelled {
+                text: object.get("text")?.as_str()?.to_owned(),
+                context: Vec::new(),
+                answer: None,
+            })
+        });
+        let labels: Vec<Labelled> = lines.collect();
+        let messages = self.messages(&labels)?;
+        let observed = self.observe(&messages, None)?;
+        Ok(observed.into_iter().map(|o| Observation { kind: Kind::Far, ..o }).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_compiled_in_questions_are_read() {
+        let parsed = OPEN_DOMAIN.lines().filter(|l| l.contains("\"text\"")).count();
+        assert!(parsed >= 200 && OPEN_DOMAIN.lines().count() == parsed);
+    }
+
+    #[test]
+    fn a_quarter_is_kept_back_only_when_nothing_is_given() {
+        let label = |n: usize| Labelled { text: n.to_string(), context: vec![], answer: None };
+        let train: Vec<_> = (0..8).map(label).collect();
+        let (kept, held) = split(&train, &[]);
+        assert_eq!((kept.len(), held.len()), (6, 2));
+        assert!(held.iter().all(|h| !kept.contains(h)));
+        let (kept, held) = split(&train, &train[..1]);
+        assert_eq!((kept.len(), held.len()), (8, 1));
+    }
+}

@@ -1,0 +1,12 @@
+//! Floor 4: the message's way, one step a file. Blocking; async callers use a blocking thread.
+//!
+//! [`desk`] takes a message in and remembers it, [`responder`] walks the steps, [`generations`]
+//! holds the knowledge that answers.
+
+pub mod desk;
+pub mod draft;
+pub mod fit;
+pub mod generation;
+pub mod generations;
+pub mod responder;
+pub mod retrieve;

@@ -1,0 +1,368 @@
+//! One turn from words to decision: understand, retrieve, draft, gate, each step timed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::clock::{Clock, Deadline, Stopwatch, UnixMs};
+use crate::base::id::{ConversationId, TraceId};
+use crate::base::limits::PASSIVE_REPLY_BYTES;
+use crate::domain::decision::{Decision, Reason, Verdict};
+use crate::domain::draft::Draft;
+use crate::domain::message::{AccountName, Content, Utterance};
+use crate::domain::texts::{Lang, Text, handoff_notice};
+use crate::domain::trace::{Trace, Understanding};
+use crate::engine::EngineError;
+use crate::engine::embed::EmbedWorker;
+use crate::engine::generate::ComposeWorker;
+use crate::gate::compliance::Compliance;
+use crate::gate::{GateInput, WORTH_SHOWING, decide, grounding};
+use crate::model::{Control, ModelError};
+use crate::pipeline::desk::Progress;
+use crate::pipeline::draft::{self, Room};
+use crate::pipeline::generation::Generation;
+use crate::pipeline::generations::Generations;
+use crate::pipeline::retrieve::{Question, Retrieved, retrieve};
+use crate::understand::Language;
+use crate::understand::{Greeting, Readability, Understood, understand};
+
+/// Kept back from the deadline for the gate, the store and the way out.
+const RESERVE: Duration = Duration::from_millis(250);
+
+/// What the customer wants of us, as far as the message tells.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ask {
+    Said(String),
+    /// Follows or enters: is welcomed.
+    Arrived,
+    /// Needs no words: unsubscribes, taps a link, reports a position.
+    Silent,
+    /// Only a person can look at it.
+    ForPerson(Reason),
+}
+
+impl From<&Content> for Ask {
+    fn from(content: &Content) -> Self {
+        match content {
+            Content::Text(text) => Self::Said(text.clone()),
+            Content::Voice { transcript: Some(text) } => Self::Said(text.clone()),
+            Content::Voice { transcript: None } | Content::Attachment { .. } => {
+                Self::ForPerson(Reason::Attachment)
+            }
+            Content::Event { name, .. } if name == "subscribe" => Self::Arrived,
+            Content::Event { .. } => Self::Silent,
+            Content::Unknown { .. } => Self::ForPerson(Reason::UnknownMessage),
+        }
+    }
+}
+
+/// One message with its surroundings.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    pub account: AccountName,
+    pub conversation: ConversationId,
+    pub ask: Ask,
+    /// Oldest first.
+    pub context: Vec<Utterance>,
+    pub received_at: UnixMs,
+    pub deadline: Deadline,
+}
+
+/// What a responder is made of.
+pub struct Parts {
+    pub embedder: Arc<EmbedWorker>,
+    /// `None`: nothing is composed.
+    pub composer: Option<Arc<ComposeWorker>>,
+    pub generations: Arc<Generations>,
+    pub compliance: Compliance,
+    pub clock: Clock,
+    pub draft_chars: usize,
+}
+
+pub struct Responder {
+    parts: Parts,
+}
+
+impl Responder {
+    pub fn new(parts: Parts) -> Self {
+        Self { parts }
+    }
+
+    /// Never fails: whatever goes wrong ends at a person.
+    pub fn respond(&self, turn: &Turn, observe: &mut dyn FnMut(&Progress)) -> Trace {
+        let generation = self.parts.generations.current();
+        let mut record = Record::new(turn, generation.id(), observe);
+        match &turn.ask {
+            Ask::Said(text) => self.answer(text, turn, &generation, record),
+            Ask::Arrived => record.notice(Text::Welcome, Reason::Notice),
+            Ask::Silent => record.silence(),
+            Ask::ForPerson(reason) => {
+                record.message = format!("[{reason}]");
+                record.hand_over(*reason)
+            }
+        }
+    }
+
+    /// A trace that hands the message over without having looked for an answer.
+    pub fn give_up(&self, turn: &Turn, reason: Reason) -> Trace {
+        let generation = self.parts.generations.current();
+        let mut quiet = |_: &Progress| ();
+        let mut record = Record::new(turn, generation.id(), &mut quiet);
+        if let Ask::Said(text) = &turn.ask {
+            record.understood(&understand(text, &turn.context));
+        }
+        record.hand_over(reason)
+    }
+
+    fn answer(
+        &self,
+        text: &str,
+        turn: &Turn,
+        generation: &Generation,
+        mut record: Record<'_>,
+    ) -> Trace {
+        let understood = record.step("understand", || understand(text, &turn.context));
+        record.understood(&understood);
+        let hard = understood.signals.hard_reasons();
+        if hard.is_empty() {
+            if let Some(greeting) = understood.greeting {
+                return record.notice(courtesy(greeting), Reason::Greeting);
+            }
+            match understood.readability {
+                Readability::Readable | Readability::TooShort => {}
+                Readability::TooLong => return record.hand_over(Reason::Unreadable),
+                Readability::Empty
+                | Readability::EmojiOnly
+                | Readability::PunctuationOnly
+                | Readability::Binary => {
+                    return record.notice(Text::AskForText, Reason::Unreadable);
+                }
+            }
+        }
+        let found = match self.find(&understood, turn, generation, &mut record) {
+            Ok(found) => found,
+            Err(reason) if hard.is_empty() => return record.hand_over(reason),
+            // A hard rule decides with or without evidence.
+            Err(_) => Retrieved::default(),
+        };
+        let confidence = match &found.features {
+            Some(features) if understood.readability == Readability::Readable => {
+                generation.gate.confidence(features)
+            }
+            Some(_) | None => 0.0,
+        };
+        let admitted = generation.gate.admits(confidence);
+        let draft = self.draft(&understood, &found, confidence, admitted, turn, &mut record);
+        record.gate(GateStep {
+            signals: with_rules(&hard, &understood.signals.rules()),
+            found,
+            confidence,
+            admitted,
+            draft,
+            compliance: &self.parts.compliance,
+        })
+    }
+
+    fn find(
+        &self,
+        understood: &Understood,
+        turn: &Turn,
+        generation: &Generation,
+        record: &mut Record<'_>,
+    ) -> Result<Retrieved, Reason> {
+        let control = Control::with_deadline(turn.deadline.sooner_by(RESERVE));
+        let vector = record
+            .step("embed", || self.parts.embedder.embed_one(&understood.question, &control))
+            .map_err(|error| reason_of(&error))?;
+        let question = Question {
+            text: &understood.question,
+            vector: &vector,
+            rewritten: understood.rewritten_by.is_some(),
+        };
+        let now = self.parts.clock.now();
+        record.step("retrieve", || retrieve(generation, question, now)).map_err(|error| {
+            tracing::error!(%error, "search failed");
+            Reason::InternalError
+        })
+    }
+
+    /// The approved answer when the best entry is clear; composed from several pieces otherwise.
+    fn draft(
+        &self,
+        understood: &Understood,
+        found: &Retrieved,
+        confidence: f32,
+        admitted: bool,
+        turn: &Turn,
+        record: &mut Record<'_>,
+    ) -> Option<Draft> {
+        let best = found.evidence.first()?;
+        let room = Room { draft_chars: self.parts.draft_chars, channel_bytes: PASSIVE_REPLY_BYTES };
+        let approved = draft::verbatim(best, room);
+        let worth_composing = if admitted {
+            approved.is_none()
+        } else {
+            confidence >= WORTH_SHOWING && draft::pieces(&found.evidence) > 1
+        };
+        let Some(composer) = self.parts.composer.as_ref().filter(|_| worth_composing) else {
+            return approved;
+        };
+        let control = Control::with_deadline(turn.deadline.sooner_by(RESERVE));
+        let composed = record.step("compose", || {
+            draft::compose(composer, &understood.question, &found.evidence, room, &control)
+        });
+        match composed {
+            Ok(Some(composed)) => Some(composed),
+            Ok(None) => approved,
+            Err(error) => {
+                tracing::info!(%error, "not composed; the approved answer stands in");
+                approved
+            }
+        }
+    }
+}
+
+/// Each hard reason, and with the most pressing one every rule that fired.
+fn with_rules(hard: &[Reason], rules: &[&'static str]) -> Vec<(Reason, String)> {
+    let Some(first) = hard.first() else { return Vec::new() };
+    let fired = rules.iter().map(|rule| (*first, (*rule).to_owned()));
+    let others = hard.iter().skip(1).filter_map(|r| Some((*r, (*rules.first()?).to_owned())));
+    fired.chain(others).collect()
+}
+
+fn courtesy(greeting: Greeting) -> Text {
+    match greeting {
+        Greeting::Hello | Greeting::Acknowledgement => Text::Greeting,
+        Greeting::Thanks => Text::Thanks,
+        Greeting::Farewell => Text::Goodbye,
+    }
+}
+
+fn reason_of(error: &EngineError) -> Reason {
+    match error {
+        EngineError::Overloaded(_) => Reason::Overloaded,
+        EngineError::Model(ModelError::DeadlinePassed | ModelError::Cancelled) => Reason::Timeout,
+        EngineError::Unavailable { .. } | EngineError::Model(_) => {
+            tracing::error!(%error, "embedding failed");
+            Reason::ModelUnavailable
+        }
+    }
+}
+
+/// What the gate step needs.
+struct GateStep<'a> {
+    signals: Vec<(Reason, String)>,
+    found: Retrieved,
+    confidence: f32,
+    admitted: bool,
+    draft: Option<Draft>,
+    compliance: &'a Compliance,
+}
+
+/// The trace as it grows.
+struct Record<'a> {
+    turn: &'a Turn,
+    generation: String,
+    observe: &'a mut dyn FnMut(&Progress),
+    message: String,
+    lang: Lang,
+    understanding: Understanding,
+    timings_ms: BTreeMap<String, f64>,
+}
+
+impl<'a> Record<'a> {
+    fn new(turn: &'a Turn, generation: &str, observe: &'a mut dyn FnMut(&Progress)) -> Self {
+        Self {
+            turn,
+            generation: generation.to_owned(),
+            observe,
+            message: String::new(),
+            lang: Lang::Zh,
+            understanding: Understanding::default(),
+            timings_ms: BTreeMap::new(),
+        }
+    }
+
+    fn step<T>(&mut self, name: &'static str, work: impl FnOnce() -> T) -> T {
+        let watch = Stopwatch::start();
+        let done = work();
+        let ms = watch.ms();
+        self.timings_ms.insert(name.to_owned(), ms);
+        (self.observe)(&Progress { step: name, ms });
+        done
+    }
+
+    fn understood(&mut self, understood: &Understood) {
+        self.message = understood.masked.clone();
+        self.lang = match understood.language {
+            Language::English => Lang::En,
+            Language::Chinese | Language::Other | Language::None => Lang::Zh,
+        };
+        self.understanding = understood.into();
+    }
+
+    fn gate(mut self, input: GateStep<'_>) -> Trace {
+        let GateStep { signals, found, confidence, admitted, draft, compliance } = input;
+        let decision = self.step("gate", || {
+            let text = draft.as_ref().map(Draft::text).unwrap_or_default();
+            let violations =
+                draft.as_ref().map(|d| grounding::check(d, &found.evidence)).unwrap_or_default();
+            decide(&GateInput {
+                signals: &signals,
+                evidence: &found.evidence,
+                confidence,
+                admitted,
+                draft: draft.as_ref(),
+                violations: &violations,
+                hits: &compliance.check(&text),
+            })
+        });
+        let reply = match (decision.verdict, &draft) {
+            (Verdict::AutoReply, Some(draft)) => draft.text(),
+            (Verdict::AutoReply | Verdict::Suggest | Verdict::Handoff, _) => {
+                let reason = decision.reasons.first().copied().unwrap_or(Reason::InternalError);
+                handoff_notice(reason).get(self.lang).to_owned()
+            }
+        };
+        // Less likely right than wrong: a person is better off without it.
+        let draft = draft.filter(|_| confidence >= WORTH_SHOWING);
+        Trace { evidence: found.evidence, draft, ..self.end(decision, reply) }
+    }
+
+    fn notice(self, text: Text, reason: Reason) -> Trace {
+        let reply = text.get(self.lang).to_owned();
+        let draft = Draft::notice(reply.clone());
+        Trace { draft: Some(draft), ..self.end(plain(Verdict::AutoReply, reason, 1.0), reply) }
+    }
+
+    fn silence(self) -> Trace {
+        self.end(plain(Verdict::AutoReply, Reason::Notice, 1.0), String::new())
+    }
+
+    fn hand_over(self, reason: Reason) -> Trace {
+        let reply = handoff_notice(reason).get(self.lang).to_owned();
+        self.end(plain(Verdict::Handoff, reason, 0.0), reply)
+    }
+
+    fn end(self, decision: Decision, reply: String) -> Trace {
+        Trace {
+            id: TraceId::generate(),
+            conversation: self.turn.conversation.clone(),
+            account: self.turn.account.clone(),
+            received_at: self.turn.received_at,
+            message: self.message,
+            context: self.turn.context.clone(),
+            generation: self.generation,
+            understanding: self.understanding,
+            evidence: Vec::new(),
+            draft: None,
+            decision,
+            reply,
+            timings_ms: self.timings_ms,
+        }
+    }
+}
+
+fn plain(verdict: Verdict, reason: Reason, confidence: f32) -> Decision {
+    Decision { verdict, reasons: vec![reason], confidence, rules: Vec::new() }
+}

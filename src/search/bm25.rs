@@ -1,0 +1,254 @@
+//! Lexical scores: BM25 over characters, character pairs and words in an inverted index on disk.
+//!
+//! Postings are read term by term and scored with the index's own BM25 weights. There is no query
+//! language in between: quotes and operators in a message are punctuation and nothing else.
+
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use jieba_rs::Jieba;
+use tantivy::fieldnorm::FieldNormReader;
+use tantivy::index::{IndexBuilder, InvertedIndexReader, SegmentReader};
+use tantivy::postings::Postings;
+use tantivy::query::Bm25Weight;
+use tantivy::schema::{Field, IndexRecordOption, Schema, TextFieldIndexing, TextOptions};
+use tantivy::tokenizer::{PreTokenizedString, Token};
+use tantivy::{
+    DocSet, Index, SingleSegmentIndexWriter, TERMINATED, TantivyDocument, Term, directory,
+};
+
+use crate::base::text::is_han;
+use crate::search::SearchError;
+
+const FIELD: &str = "text";
+/// First size of the writer's term table, bytes; it grows when needed.
+const WRITER_BYTES: usize = 15_000_000;
+
+/// The built-in dictionary; some 100 ms to load, so once per process.
+static JIEBA: LazyLock<Jieba> = LazyLock::new(Jieba::new);
+
+/// An opened index: one segment whose document numbers are the order of writing.
+pub struct Bm25Index {
+    field: Field,
+    postings: Arc<InvertedIndexReader>,
+    norms: FieldNormReader,
+    docs: u32,
+    mean_length: f32,
+}
+
+impl Bm25Index {
+    /// Writes the index of `texts` into the empty directory `dir`.
+    ///
+    /// Tantivy's single-segment writer is used because it starts no thread, takes no lock file and
+    /// numbers documents in the order given.
+    pub fn write<'a>(
+        dir: &Path,
+        texts: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), SearchError> {
+        let (schema, field) = schema();
+        let directory = open_directory(dir)?;
+        let mut writer: SingleSegmentIndexWriter = IndexBuilder::new()
+            .schema(schema)
+            .single_segment_index_writer(directory, WRITER_BYTES)?;
+        for text in texts {
+            let tokens = terms(text).into_iter().enumerate().map(|(position, text)| Token {
+                position,
+                text,
+                ..Token::default()
+            });
+            let tokens = PreTokenizedString { text: String::new(), tokens: tokens.collect() };
+            let mut document = TantivyDocument::new();
+            document.add_pre_tokenized_text(field, tokens);
+            writer.add_document(document)?;
+        }
+        writer.finalize()?;
+        Ok(())
+    }
+
+    /// Opens what [`Bm25Index::write`] wrote; the files' digests are the caller's to check.
+    pub fn open(dir: &Path) -> Result<Self, SearchError> {
+        let (expected, field) = schema();
+        let index = Index::open(open_directory(dir)?)?;
+        if index.schema() != expected {
+            return Err(SearchError::incompatible(dir, "another schema"));
+        }
+        let segments = index.searchable_segments()?;
+        let [segment] = segments.as_slice() else {
+            return Err(SearchError::corrupt(dir, "not exactly one segment"));
+        };
+        let reader = SegmentReader::open(segment)?;
+        let postings = reader.inverted_index(field)?;
+        let docs = reader.max_doc();
+        let mean_length = postings.total_num_tokens() as f32 / docs.max(1) as f32;
+        Ok(Self { field, postings, norms: reader.get_fieldnorms_reader(field)?, docs, mean_length })
+    }
+
+    /// Number of documents.
+    pub fn len(&self) -> usize {
+        self.docs as usize
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.docs == 0
+    }
+
+    /// BM25 of every document divided by the score that the query itself would get as a document:
+    /// 0 where nothing is shared, about 1 where all is. A query without terms scores 0 everywhere.
+    pub fn scores(&self, query: &str) -> Result<Vec<f32>, SearchError> {
+        let mut scores = vec![0.0_f32; self.len()];
+        let mut counts = terms(query);
+        let own_norm = FieldNormReader::fieldnorm_to_id(counts.len() as u32);
+        counts.sort_unstable();
+        let mut own_score = 0.0_f32;
+        for same in counts.chunk_by(|a, b| a == b) {
+            let term = Term::from_field_text(self.field, &same[0]);
+            let info = self.postings.get_term_info(&term).map_err(tantivy::TantivyError::from)?;
+            let frequency = info.as_ref().map_or(0, |i| u64::from(i.doc_freq));
+            let weight = Bm25Weight::for_one_term_without_explain(
+                frequency,
+                u64::from(self.docs),
+                self.mean_length,
+            );
+            own_score += weight.score(own_norm, same.len() as u32);
+            let Some(info) = info else { continue };
+            let mut postings = self
+                .postings
+                .read_postings_from_terminfo(&info, IndexRecordOption::WithFreqs)
+                .map_err(tantivy::TantivyError::from)?;
+            while postings.doc() != TERMINATED {
+                let doc = postings.doc();
+                let norm = self.norms.fieldnorm_id(doc);
+                scores[doc as usize] += weight.score(norm, postings.term_freq());
+                postings.advance();
+            }
+        }
+        if own_score > 0.0 {
+            scores.iter_mut().for_each(|s| *s /= own_score);
+        }
+        Ok(scores)
+    }
+}
+
+fn schema() -> (Schema, Field) {
+    // Positions are never asked for; the tokenizer is never called, since texts come tokenised.
+    let indexing = TextFieldIndexing::default()
+        .set_tokenizer("raw")
+        .set_index_option(IndexRecordOption::WithFreqs);
+    let mut builder = Schema::builder();
+    let field =
+        builder.add_text_field(FIELD, TextOptions::default().set_indexing_options(indexing));
+    (builder.build(), field)
+}
+
+fn open_directory(dir: &Path) -> Result<directory::MmapDirectory, SearchError> {
+    directory::MmapDirectory::open(dir).map_err(|e| tantivy::TantivyError::from(e).into())
+}
+
+/// What a text is matched by, repetitions included: each Han character, each pair of neighbouring
+/// Han characters, each word of two or more Han characters as jieba cuts it (marked, so that the
+/// word 退款 and the pair 退款 count separately), and each run of other letters and digits.
+pub fn terms(text: &str) -> Vec<String> {
+    let mut terms = Vec::new();
+    for run in runs(text) {
+        if !run.starts_with(is_han) {
+            terms.push(run.to_owned());
+            continue;
+        }
+        let starts: Vec<usize> = run.char_indices().map(|(at, _)| at).chain([run.len()]).collect();
+        terms.extend(starts.windows(2).map(|w| run[w[0]..w[1]].to_owned()));
+        terms.extend(starts.windows(3).map(|w| run[w[0]..w[2]].to_owned()));
+        let words = JIEBA.cut(run, true);
+        terms.extend(
+            words
+                .iter()
+                .filter(|w| w.word.chars().nth(1).is_some())
+                .map(|w| format!("w:{}", w.word)),
+        );
+    }
+    terms
+}
+
+/// Maximal stretches of Han characters, or of other letters and digits; the rest separates.
+fn runs(text: &str) -> impl Iterator<Item = &str> {
+    #[derive(PartialEq)]
+    enum Kind {
+        Han,
+        Other,
+        Separator,
+    }
+    let kind = |c: char| {
+        if is_han(c) {
+            Kind::Han
+        } else if c.is_alphanumeric() {
+            Kind::Other
+        } else {
+            Kind::Separator
+        }
+    };
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        rest = rest.trim_start_matches(|c| kind(c) == Kind::Separator);
+        let first = kind(rest.chars().next()?);
+        let end = rest.find(|c| kind(c) != first).unwrap_or(rest.len());
+        let (run, after) = rest.split_at(end);
+        rest = after;
+        Some(run)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn index(texts: &[&str]) -> Bm25Index {
+        let dir = tempfile::tempdir().unwrap();
+        Bm25Index::write(dir.path(), texts.iter().copied()).unwrap();
+        Bm25Index::open(dir.path()).unwrap()
+    }
+
+    #[test]
+    fn cuts_both_scripts() {
+        assert_eq!(terms("退款app 3天?"), ["退", "款", "退款", "w:退款", "app", "3", "天"]);
+        assert_eq!(terms(" \"()!？ "), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_same_text_scores_one_and_a_stranger_none() {
+        let index = index(&["怎么申请退款", "发票抬头写错了", "快递几天能到"]);
+        let scores = index.scores("怎么申请退款").unwrap();
+        assert!((scores[0] - 1.0).abs() < 1e-5, "{scores:?}");
+        assert_eq!(scores[1], 0.0);
+        assert!(index.scores("退款怎么还没到").unwrap()[0] > 0.2);
+    }
+
+    #[test]
+    fn operators_are_only_punctuation() {
+        let index = index(&["怎么申请退款", "发票抬头写错了"]);
+        let plain = index.scores("退款").unwrap();
+        assert!(plain[0] > 0.3);
+        assert_eq!(index.scores("\"+退款~* []{}:").unwrap(), plain);
+        // What looks like a field or an operator is a word of its own that nobody wrote.
+        let words = index.scores("退款 AND text:/.*/").unwrap();
+        assert!(words[0] > 0.0 && words[0] < plain[0] && words[1] == 0.0);
+    }
+
+    #[test]
+    fn nothing_to_match_matches_nothing() {
+        let empty = index(&[]);
+        assert_eq!((empty.len(), empty.scores("退款").unwrap().len()), (0, 0));
+        let blank = index(&["", "退款"]);
+        assert_eq!(blank.scores("").unwrap(), [0.0, 0.0]);
+        assert!(blank.scores("退").unwrap()[1] > 0.0);
+    }
+
+    proptest! {
+        #[test]
+        fn any_query_scores_between_zero_and_about_one(query in ".{0,60}") {
+            static INDEX: LazyLock<Bm25Index> =
+                LazyLock::new(|| index(&["怎么申请退款", "app打不开", "ａ", "快递几天能到"]));
+            let scores = INDEX.scores(&query).unwrap();
+            prop_assert!(scores.iter().all(|s| (0.0..3.0).contains(s)), "{:?}", scores);
+        }
+    }
+}

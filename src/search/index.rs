@@ -1,0 +1,420 @@
+//! A knowledge generation: entries, their phrasings as vectors and postings, and the search in them.
+
+use std::collections::HashMap;
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use crate::base::clock::UnixMs;
+use crate::base::file::{sync_dir, write_atomic};
+use crate::domain::evidence::{Evidence, Scores};
+use crate::domain::knowledge::{EntryId, EntryState, VersionedEntry};
+use crate::search::SearchError;
+use crate::search::bm25::Bm25Index;
+use crate::search::flat::{FlatIndex, add, dot, normalise, top_k};
+use crate::search::fuse::{self, Signals};
+use crate::search::manifest::{FORMAT, Manifest, VectorSpace, digest_files};
+use crate::search::vectors::Matrix;
+
+const ENTRIES: &str = "entries.jsonl";
+const PHRASING_VECTORS: &str = "phrasings.vec";
+const ANSWER_VECTORS: &str = "answers.vec";
+const PHRASING_TEXT: &str = "phrasings.tantivy";
+const ANSWER_TEXT: &str = "answers.tantivy";
+
+/// A normalised text (compatibility forms, simplified, lower case) with its embedding.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Embedded {
+    pub text: String,
+    pub vector: Vec<f32>,
+}
+
+/// What is indexed of one entry: its phrasings in the order of
+/// [`Entry::phrasings`](crate::domain::knowledge::Entry::phrasings), and its answer if it has one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EntryTexts {
+    pub phrasings: Vec<Embedded>,
+    pub answer: Option<Embedded>,
+}
+
+/// What to leave out, so that an index can be asked about its own phrasings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Exclude {
+    #[default]
+    None,
+    /// One phrasing, by its number among all of the generation; an entry left without any is out.
+    Phrasing(u32),
+    /// A whole entry, by its ordinal.
+    Entry(u32),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Query<'a> {
+    /// Normalised as the indexed texts were.
+    pub text: &'a str,
+    /// Embedding of the text in the generation's [`VectorSpace`].
+    pub vector: &'a [f32],
+    /// Most candidates to return.
+    pub k: usize,
+    pub exclude: Exclude,
+    /// Entries outside their validity at this time are not found.
+    pub now: UnixMs,
+    /// The trained head's probability of each entry, by ordinal ([`KnowledgeIndex::votes`]).
+    pub head: Option<&'a [f32]>,
+}
+
+/// A found entry; an entry's score is that of its best phrasing, with what the other lists add.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate {
+    /// Ordinal of the entry in the generation.
+    pub entry: u32,
+    /// The phrasing that matched best, by its number among all of the generation.
+    pub phrasing: u32,
+    pub scores: Scores,
+    pub signals: Signals,
+    /// Place among all entries by [`Scores::dense`], from 0.
+    pub dense_rank: u32,
+    /// Place among all entries by [`Scores::lexical`], from 0.
+    pub lexical_rank: u32,
+}
+
+/// An opened generation: read-only, to be shared between threads.
+pub struct KnowledgeIndex {
+    dir: PathBuf,
+    manifest: Manifest,
+    entries: Vec<VersionedEntry>,
+    by_id: HashMap<EntryId, u32>,
+    /// The number of each entry's first phrasing, and at the end the number of phrasings.
+    starts: Vec<u32>,
+    /// Each entry's place among the answers.
+    answer_of: Vec<Option<usize>>,
+    dense: FlatIndex,
+    lexical: Bm25Index,
+    /// The mean direction of each entry's phrasings.
+    profiles: Matrix,
+    answer_dense: FlatIndex,
+    answer_lexical: Bm25Index,
+}
+
+impl KnowledgeIndex {
+    /// Writes a generation into the empty (or missing) directory `dir`; `texts` stand in the order
+    /// of `entries`. Naming generations and switching to a new one is the caller's.
+    ///
+    /// # Errors
+    /// [`SearchError::BadInput`] when the texts do not fit the entries, an entry is not published or
+    /// named twice, or the directory is not empty.
+    pub fn build(
+        dir: &Path,
+        entries: &[VersionedEntry],
+        texts: &[EntryTexts],
+        space: &VectorSpace,
+    ) -> Result<Manifest, SearchError> {
+        check_fit(entries, texts)?;
+        create_empty(dir)?;
+        let phrasings: Vec<&Embedded> = texts.iter().flat_map(|t| &t.phrasings).collect();
+        let answers: Vec<&Embedded> = texts.iter().filter_map(|t| t.answer.as_ref()).collect();
+        write_list(dir, PHRASING_VECTORS, PHRASING_TEXT, &phrasings, space.dim)?;
+        write_list(dir, ANSWER_VECTORS, ANSWER_TEXT, &answers, space.dim)?;
+        write_entries(&dir.join(ENTRIES), entries)?;
+        let files = digest_files(dir)?;
+        let manifest = Manifest {
+            format: FORMAT,
+            entries_digest: files.get(ENTRIES).cloned().unwrap_or_default(),
+            space: space.clone(),
+            entries: entries.len(),
+            phrasings: phrasings.len(),
+            answers: answers.len(),
+            files,
+        };
+        manifest.write(dir)?;
+        Ok(manifest)
+    }
+
+    /// Opens a generation after checking the digest of every file in it.
+    pub fn open(dir: &Path) -> Result<Self, SearchError> {
+        let manifest = Manifest::verify(dir)?;
+        let entries = read_entries(&dir.join(ENTRIES))?;
+        let vectors = Matrix::read(&dir.join(PHRASING_VECTORS))?;
+        let answers = Matrix::read(&dir.join(ANSWER_VECTORS))?;
+        let lexical = Bm25Index::open(&dir.join(PHRASING_TEXT))?;
+        let answer_lexical = Bm25Index::open(&dir.join(ANSWER_TEXT))?;
+        let mut starts = vec![0_u32];
+        let mut answer_of = Vec::with_capacity(entries.len());
+        let mut answered = 0;
+        let mut phrasings = 0;
+        for versioned in &entries {
+            phrasings += versioned.entry.phrasings().count();
+            starts.push(u32::try_from(phrasings).unwrap_or(u32::MAX));
+            let has_answer = versioned.entry.answer.is_some();
+            answer_of.push(has_answer.then_some(answered));
+            answered += usize::from(has_answer);
+        }
+        // Each file is what was built; this holds the builder itself to account.
+        let agree = [vectors.len(), lexical.len(), manifest.phrasings] == [phrasings; 3]
+            && [answers.len(), answer_lexical.len(), manifest.answers] == [answered; 3]
+            && [vectors.dim(), answers.dim()] == [manifest.space.dim; 2];
+        if !agree {
+            return Err(SearchError::corrupt(dir, "its files disagree on what is in it"));
+        }
+        let by_id = entries.iter().map(|e| e.entry.id.clone()).zip(0..).collect();
+        let dense = FlatIndex::new(&vectors)?;
+        let profiles = profiles(&dense, &starts)?;
+        let answer_dense = FlatIndex::new(&answers)?;
+        let dir = dir.to_owned();
+        Ok(Self {
+            dir,
+            manifest,
+            entries,
+            by_id,
+            starts,
+            answer_of,
+            dense,
+            lexical,
+            profiles,
+            answer_dense,
+            answer_lexical,
+        })
+    }
+
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The entries by ordinal.
+    pub fn entries(&self) -> &[VersionedEntry] {
+        &self.entries
+    }
+
+    pub fn ordinal(&self, id: &EntryId) -> Option<u32> {
+        self.by_id.get(id).copied()
+    }
+
+    /// The numbers of an entry's phrasings, in the order of the entry; empty for no such entry.
+    pub fn phrasings_of(&self, entry: u32) -> Range<u32> {
+        let at = entry as usize;
+        match (self.starts.get(at), self.starts.get(at + 1)) {
+            (Some(&start), Some(&end)) => start..end,
+            _ => 0..0,
+        }
+    }
+
+    /// The vectors as they were embedded, by number of phrasing, read again from disk: training
+    /// needs them, answering does not.
+    pub fn phrasing_vectors(&self) -> Result<Matrix, SearchError> {
+        Matrix::read(&self.dir.join(PHRASING_VECTORS))
+    }
+
+    /// Brings a head's probabilities into the order of the entries. Classes that are no entry (out
+    /// of scope, or taken out since the training) vote for nothing; entries unknown to the head get 0.
+    pub fn votes(&self, classes: &[String], probabilities: &[f32]) -> Vec<f32> {
+        let mut votes = vec![0.0; self.entries.len()];
+        for (class, &probability) in classes.iter().zip(probabilities) {
+            // The id is looked up as it is stored; a class is nothing but such an id.
+            if let Some(entry) = self.ordinal(&EntryId(class.clone())) {
+                votes[entry as usize] = probability;
+            }
+        }
+        votes
+    }
+
+    /// The best entries for the query, best first; equal ones stand in the order of the generation.
+    ///
+    /// # Errors
+    /// [`SearchError::BadInput`] for a vector or head votes of the wrong length; no text is an error.
+    pub fn search(&self, query: &Query<'_>) -> Result<Vec<Candidate>, SearchError> {
+        self.check(query)?;
+        let lists = self.lists(query)?;
+        let mut found: Vec<Option<Candidate>> = vec![None; self.entries.len()];
+        for (entry, slot) in (0..).zip(&mut found) {
+            *slot = self.candidate(entry, &lists, query);
+        }
+        let alive = || found.iter().flatten();
+        let best = top_k(alive().map(|c| (c.entry, c.scores.fused)), query.k);
+        let rank = |mine: Option<f32>, of: fn(&Scores) -> Option<f32>| {
+            // `None` sorts below every score.
+            alive().filter(|other| of(&other.scores) > mine).count() as u32
+        };
+        let ranked = best.iter().filter_map(|&(entry, _)| {
+            let candidate = found[entry as usize]?;
+            Some(Candidate {
+                dense_rank: rank(candidate.scores.dense, |s| s.dense),
+                lexical_rank: rank(candidate.scores.lexical, |s| s.lexical),
+                ..candidate
+            })
+        });
+        Ok(ranked.collect())
+    }
+
+    /// The candidate as evidence that stands by itself.
+    pub fn evidence(&self, candidate: &Candidate) -> Option<Evidence> {
+        let VersionedEntry { version, entry } = self.entries.get(candidate.entry as usize)?;
+        let start = self.phrasings_of(candidate.entry).start;
+        let phrasing = entry.phrasings().nth(candidate.phrasing.checked_sub(start)? as usize)?;
+        Some(Evidence {
+            id: entry.id.clone(),
+            version: *version,
+            question: entry.question.clone(),
+            answer: entry.answer.clone(),
+            scene: entry.scene,
+            domain: entry.domain,
+            phrasing: phrasing.to_owned(),
+            scores: candidate.scores,
+        })
+    }
+
+    fn check(&self, query: &Query<'_>) -> Result<(), SearchError> {
+        let (dim, width) = (self.dense.dim(), query.vector.len());
+        if width != dim {
+            return Err(SearchError::BadInput(format!("a vector {width} wide asked of {dim}")));
+        }
+        let (entries, votes) =
+            (self.entries.len(), query.head.map_or(self.entries.len(), <[_]>::len));
+        if votes != entries {
+            return Err(SearchError::BadInput(format!("{votes} votes for {entries} entries")));
+        }
+        Ok(())
+    }
+
+    fn lists(&self, query: &Query<'_>) -> Result<Lists, SearchError> {
+        let vector = self.dense.centred(query.vector);
+        Ok(Lists {
+            dense: self.dense.scores(&vector),
+            lexical: self.lexical.scores(query.text)?,
+            answer_dense: self.answer_dense.scores(&vector),
+            answer_lexical: self.answer_lexical.scores(query.text)?,
+            vector,
+        })
+    }
+
+    /// What the lists say of one entry; `None` when it must not be found.
+    fn candidate(&self, entry: u32, lists: &Lists, query: &Query<'_>) -> Option<Candidate> {
+        let at = entry as usize;
+        let left_out = match query.exclude {
+            Exclude::None => None,
+            Exclude::Phrasing(phrasing) => Some(phrasing),
+            Exclude::Entry(excluded) if excluded == entry => return None,
+            Exclude::Entry(_) => None,
+        };
+        if !self.entries[at].entry.validity.contains(query.now) {
+            return None;
+        }
+        let (mut dense, mut lexical) = (f32::NEG_INFINITY, 0.0_f32);
+        let mut best: Option<(u32, f32)> = None;
+        for phrasing in self.phrasings_of(entry).filter(|&p| Some(p) != left_out) {
+            let (d, l) = (lists.dense[phrasing as usize], lists.lexical[phrasing as usize]);
+            (dense, lexical) = (dense.max(d), lexical.max(l));
+            let score = fuse::phrasing(d, l);
+            if best.is_none_or(|(_, most)| score > most) {
+                best = Some((phrasing, score));
+            }
+        }
+        let (phrasing, _) = best?;
+        let answer = self.answer_of[at];
+        let signals = Signals {
+            profile: self.profile(entry, left_out, &lists.vector),
+            answer_dense: answer.map(|a| lists.answer_dense[a]),
+            answer_lexical: answer.map(|a| lists.answer_lexical[a]),
+        };
+        let mut scores = Scores {
+            fused: 0.0,
+            dense: Some(dense),
+            lexical: (lexical > 0.0).then_some(lexical),
+            head: query.head.map(|votes| votes[at]),
+        };
+        scores.fused = fuse::entry(&scores, &signals);
+        Some(Candidate { entry, phrasing, scores, signals, dense_rank: 0, lexical_rank: 0 })
+    }
+
+    /// Cosine with the mean of the entry's phrasings, without the one that is left out.
+    fn profile(&self, entry: u32, left_out: Option<u32>, vector: &[f32]) -> f32 {
+        let sum = self.profiles.row(entry as usize);
+        let gone = left_out.filter(|p| self.phrasings_of(entry).contains(p));
+        let Some(gone) = gone else { return dot(sum, vector) };
+        let kept = self.phrasings_of(entry).filter(|&p| p != gone);
+        dot(&profile(&self.dense, kept), vector)
+    }
+}
+
+/// Scores of every phrasing and every answer for one query.
+struct Lists {
+    /// The query's vector, centred.
+    vector: Vec<f32>,
+    dense: Vec<f32>,
+    lexical: Vec<f32>,
+    answer_dense: Vec<f32>,
+    answer_lexical: Vec<f32>,
+}
+
+/// The mean direction of some phrasings.
+fn profile(dense: &FlatIndex, phrasings: impl Iterator<Item = u32>) -> Vec<f32> {
+    let mut sum = vec![0.0; dense.dim()];
+    phrasings.for_each(|p| add(&mut sum, dense.row(p as usize)));
+    normalise(&mut sum);
+    sum
+}
+
+fn profiles(dense: &FlatIndex, starts: &[u32]) -> Result<Matrix, SearchError> {
+    let rows: Vec<Vec<f32>> = starts.windows(2).map(|w| profile(dense, w[0]..w[1])).collect();
+    Matrix::from_rows(dense.dim(), rows.iter().map(Vec::as_slice))
+}
+
+fn check_fit(entries: &[VersionedEntry], texts: &[EntryTexts]) -> Result<(), SearchError> {
+    if entries.len() != texts.len() {
+        let (entries, texts) = (entries.len(), texts.len());
+        return Err(SearchError::BadInput(format!("{texts} texts for {entries} entries")));
+    }
+    let mut seen = HashMap::new();
+    for (at, (VersionedEntry { entry, .. }, texts)) in entries.iter().zip(texts).enumerate() {
+        let fault = if entry.state != EntryState::Published {
+            "is not published"
+        } else if seen.insert(&entry.id, at).is_some() {
+            "is there twice"
+        } else if entry.phrasings().count() != texts.phrasings.len() {
+            "has another number of phrasings than texts"
+        } else if entry.answer.is_some() != texts.answer.is_some() {
+            "has an answer without text, or a text without answer"
+        } else {
+            continue;
+        };
+        return Err(SearchError::BadInput(format!("entry {}: {fault}", entry.id)));
+    }
+    Ok(())
+}
+
+fn create_empty(dir: &Path) -> Result<(), SearchError> {
+    fs::create_dir_all(dir).map_err(SearchError::io(dir))?;
+    match fs::read_dir(dir).map_err(SearchError::io(dir))?.next() {
+        None => Ok(()),
+        Some(_) => Err(SearchError::BadInput(format!("{} is not empty", dir.display()))),
+    }
+}
+
+fn write_list(
+    dir: &Path,
+    vectors: &str,
+    text: &str,
+    list: &[&Embedded],
+    dim: usize,
+) -> Result<(), SearchError> {
+    Matrix::from_rows(dim, list.iter().map(|e| e.vector.as_slice()))?.write(&dir.join(vectors))?;
+    let folder = dir.join(text);
+    fs::create_dir(&folder).map_err(SearchError::io(&folder))?;
+    Bm25Index::write(&folder, list.iter().map(|e| e.text.as_str()))?;
+    sync_dir(&folder).map_err(SearchError::io(&folder))
+}
+
+fn write_entries(path: &Path, entries: &[VersionedEntry]) -> Result<(), SearchError> {
+    let mut lines = Vec::new();
+    for entry in entries {
+        serde_json::to_writer(&mut lines, entry)
+            .map_err(|e| SearchError::BadInput(format!("entry {}: {e}", entry.entry.id)))?;
+        lines.push(b'\n');
+    }
+    write_atomic(path, &lines).map_err(SearchError::io(path))
+}
+
+fn read_entries(path: &Path) -> Result<Vec<VersionedEntry>, SearchError> {
+    let text = fs::read_to_string(path).map_err(SearchError::io(path))?;
+    let entries = text.lines().map(serde_json::from_str).collect::<Result<_, _>>();
+    entries.map_err(|e| SearchError::corrupt(path, e.to_string()))
+}

@@ -1,0 +1,50 @@
+//! Floor 2: finding the entries that a message may be about. Pure compute on vectors and
+//! normalised text that the caller supplies; blocking, no models, no SQL, no network.
+//!
+//! [`index::KnowledgeIndex`] is the door: built once per knowledge generation, read-only afterwards.
+//! It stands on an exact dense scan ([`flat`]), an inverted index ([`bm25`]), a trained vote
+//! ([`head`]) and one formula that joins them ([`fuse`]).
+
+pub mod bm25;
+pub mod flat;
+mod frame;
+pub mod fuse;
+pub mod head;
+pub mod index;
+pub mod manifest;
+pub mod vectors;
+
+use std::io;
+use std::path::Path;
+
+/// Grouped by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum SearchError {
+    /// The file is damaged: build the generation (or train the head) again.
+    #[error("{path}: {reason}")]
+    Corrupt { path: String, reason: String },
+    /// The file is sound but was made by another format: build again.
+    #[error("{path}: {reason}")]
+    Incompatible { path: String, reason: String },
+    /// The caller's data do not fit together; a fault of the program, not of the disk.
+    #[error("{0}")]
+    BadInput(String),
+    #[error("{path}: {source}")]
+    Io { path: String, source: io::Error },
+    #[error("full-text index: {0}")]
+    FullText(#[from] tantivy::TantivyError),
+}
+
+impl SearchError {
+    fn corrupt(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Corrupt { path: path.display().to_string(), reason: reason.into() }
+    }
+
+    fn incompatible(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Incompatible { path: path.display().to_string(), reason: reason.into() }
+    }
+
+    fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
+        move |source| Self::Io { path: path.display().to_string(), source }
+    }
+}

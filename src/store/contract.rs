@@ -1,0 +1,176 @@
+//! What every [`Store`] must do; each implementation runs all cases, each on a fresh store.
+
+use super::*;
+use crate::domain::decision::{Decision, Reason};
+use crate::domain::evidence::{Evidence, Scores};
+use crate::domain::knowledge::{Domain, EntryState, Level, Scene, Tone, Validity};
+use crate::domain::message::{AccountName, Content, Platform, Role};
+use crate::domain::trace::Understanding;
+
+pub(crate) const CASES: &[fn(&dyn Store)] = &[
+    importing_twice_changes_nothing,
+    a_changed_entry_gets_the_next_version,
+    labels_are_kept_once_and_by_purpose,
+    a_retry_finds_the_same_message,
+    the_same_id_of_another_sender_is_another_message,
+    a_message_is_decided_once,
+    context_is_the_conversation_before,
+    handoffs_wait_by_priority,
+    undecided_messages_are_found_again,
+];
+
+fn entry(id: &str, question: &str) -> Entry {
+    Entry {
+        id: EntryId(id.into()),
+        question: question.into(),
+        similar_questions: vec![format!("{question}呢")],
+        answer: Some("三天内。".into()),
+        scene: Scene::Inquiry,
+        level: Level::Primary,
+        parent: None,
+        tone: Tone::Neutral,
+        domain: Domain::General,
+        validity: Validity::default(),
+        state: EntryState::Published,
+    }
+}
+
+pub(crate) fn import_one(store: &dyn Store, id: &str, question: &str) -> ImportOutcome {
+    store.import_entries(&[entry(id, question)], "test", "tester", 1).unwrap()
+}
+
+fn text(sender: &str, id: &str, said: &str) -> Inbound {
+    Inbound {
+        platform: Platform::WechatMp,
+        account: AccountName("mp".into()),
+        sender: sender.into(),
+        dedupe_key: format!("msg:{id}"),
+        sent_at: 1,
+        content: Content::Text(said.into()),
+    }
+}
+
+fn turn(accepted: &Accepted, verdict: Verdict, reason: Reason, reply: &str) -> Trace {
+    Trace {
+        id: TraceId::generate(),
+        conversation: accepted.conversation.clone(),
+        account: AccountName("mp".into()),
+        received_at: 1,
+        message: "怎么退货".into(),
+        context: vec![],
+        generation: "g1".into(),
+        understanding: Understanding::default(),
+        evidence: vec![Evidence {
+            id: EntryId("shop.a".into()),
+            version: 1,
+            question: "怎么退货".into(),
+            answer: None,
+            scene: Scene::Inquiry,
+            domain: Domain::General,
+            phrasing: "怎么退货".into(),
+            scores: Scores::default(),
+        }],
+        draft: None,
+        decision: Decision { verdict, reasons: vec![reason], confidence: 0.5, rules: vec![] },
+        reply: reply.into(),
+        timings_ms: Default::default(),
+    }
+}
+
+fn importing_twice_changes_nothing(store: &dyn Store) {
+    assert_eq!(import_one(store, "shop.a", "怎么退货").added.len(), 1);
+    let again = import_one(store, "shop.a", "怎么退货");
+    assert_eq!(again, ImportOutcome { unchanged: 1, ..Default::default() });
+    assert_eq!(store.entries().unwrap()[0].version, 1);
+}
+
+fn a_changed_entry_gets_the_next_version(store: &dyn Store) {
+    import_one(store, "shop.a", "怎么退货");
+    let outcome = import_one(store, "shop.a", "如何退货");
+    assert_eq!(outcome.changed, [EntryId("shop.a".into())]);
+    let entries = store.entries().unwrap();
+    assert_eq!((entries.len(), entries[0].version), (1, 2));
+    assert_eq!(entries[0].entry.question, "如何退货");
+}
+
+fn labels_are_kept_once_and_by_purpose(store: &dyn Store) {
+    let labels = [
+        Labelled { text: "退货".into(), context: vec![], answer: Some(EntryId("shop.a".into())) },
+        Labelled { text: "天气".into(), context: vec![], answer: None },
+    ];
+    assert_eq!(store.add_labels(Purpose::Train, &labels, "f", 1).unwrap(), 2);
+    assert_eq!(store.add_labels(Purpose::Train, &labels, "f", 1).unwrap(), 0);
+    assert_eq!(store.labels(Purpose::Train).unwrap(), labels);
+    assert_eq!(store.labels(Purpose::Calibrate).unwrap(), []);
+}
+
+fn a_retry_finds_the_same_message(store: &dyn Store) {
+    let first = store.accept(&text("anna", "7", "怎么退货"), 1).unwrap();
+    assert_eq!(first.state, AcceptedState::New);
+    let retry = store.accept(&text("anna", "7", "怎么退货"), 2).unwrap();
+    assert_eq!((retry.message, retry.state), (first.message, AcceptedState::Undecided));
+    let trace = turn(&first, Verdict::AutoReply, Reason::ConfidenceReached, "三天内。");
+    store.decide(first.message, &trace, false, 3).unwrap();
+    let retry = store.accept(&text("anna", "7", "怎么退货"), 4).unwrap();
+    let reply = "三天内。".to_owned();
+    let verdict = Verdict::AutoReply;
+    assert_eq!(retry.state, AcceptedState::Decided { trace: trace.id.clone(), verdict, reply });
+    assert_eq!(store.trace(&trace.id).unwrap(), Some(trace));
+}
+
+fn the_same_id_of_another_sender_is_another_message(store: &dyn Store) {
+    let anna = store.accept(&text("anna", "7", "怎么退货"), 1).unwrap();
+    let ben = store.accept(&text("ben", "7", "怎么退货"), 1).unwrap();
+    assert_eq!(ben.state, AcceptedState::New);
+    assert_ne!(anna.conversation, ben.conversation);
+}
+
+fn a_message_is_decided_once(store: &dyn Store) {
+    let accepted = store.accept(&text("anna", "7", "怎么退货"), 1).unwrap();
+    let decide = |reply| {
+        let trace = turn(&accepted, Verdict::AutoReply, Reason::ConfidenceReached, reply);
+        store.decide(accepted.message, &trace, false, 2)
+    };
+    decide("一").unwrap();
+    assert!(matches!(decide("二"), Err(StoreError::AlreadyDecided(_))));
+    assert_eq!(store.recent_traces(10).unwrap()[0].reply, "一");
+}
+
+fn context_is_the_conversation_before(store: &dyn Store) {
+    let first = store.accept(&text("anna", "1", "怎么退货"), 1).unwrap();
+    let trace = turn(&first, Verdict::AutoReply, Reason::ConfidenceReached, "七天内可退。");
+    store.decide(first.message, &trace, false, 2).unwrap();
+    store.accept(&text("ben", "1", "你好"), 3).unwrap();
+    let second = store.accept(&text("anna", "2", "那运费呢"), 4).unwrap();
+    let said = store.context(second.message, 8).unwrap();
+    let said: Vec<_> = said.iter().map(|u| (u.role, u.text.as_str())).collect();
+    assert_eq!(said, [(Role::Customer, "怎么退货"), (Role::Agent, "七天内可退。")]);
+    assert_eq!(store.context(second.message, 1).unwrap()[0].role, Role::Agent);
+}
+
+fn handoffs_wait_by_priority(store: &dyn Store) {
+    let mut open = |id: &str, verdict, reason| {
+        let accepted = store.accept(&text("anna", id, "在吗"), 1).unwrap();
+        let trace = turn(&accepted, verdict, reason, "稍等");
+        store.decide(accepted.message, &trace, verdict != Verdict::AutoReply, 2).unwrap();
+    };
+    open("1", Verdict::Suggest, Reason::LowConfidence);
+    open("2", Verdict::Handoff, Reason::SecurityIncident);
+    open("3", Verdict::AutoReply, Reason::ConfidenceReached);
+    let cases = store.open_cases(10).unwrap();
+    let order: Vec<_> = cases.iter().map(|c| c.trace.decision.reasons[0]).collect();
+    assert_eq!(order, [Reason::SecurityIncident, Reason::LowConfidence]);
+    assert!(store.close_case(&cases[0].id, 3).unwrap());
+    assert!(!store.close_case(&cases[0].id, 4).unwrap());
+    assert_eq!(store.open_cases(10).unwrap().len(), 1);
+}
+
+fn undecided_messages_are_found_again(store: &dyn Store) {
+    let left = store.accept(&text("anna", "1", "怎么退货"), 5).unwrap();
+    let done = store.accept(&text("anna", "2", "你好"), 6).unwrap();
+    let trace = turn(&done, Verdict::AutoReply, Reason::Greeting, "您好");
+    store.decide(done.message, &trace, false, 7).unwrap();
+    let found = store.unfinished().unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].message, found[0].received_at), (left.message, 5));
+}

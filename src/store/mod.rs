@@ -1,0 +1,160 @@
+//! The store port: what the service must remember, whatever database holds it.
+//!
+//! Calls block for a group commit; async callers go through a blocking thread.
+
+pub mod sqlite;
+
+use crate::base::clock::UnixMs;
+use crate::base::id::{CaseId, ConversationId, TraceId};
+use crate::domain::decision::{Priority, Verdict};
+use crate::domain::knowledge::{Entry, EntryId, VersionedEntry};
+use crate::domain::label::{Labelled, Purpose};
+use crate::domain::message::{Inbound, Utterance};
+use crate::domain::trace::Trace;
+
+/// Grouped by what the caller can do.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file cannot be opened, is locked by someone else, or the disk is full.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// Written by a newer build: upgrade, or restore a backup.
+    #[error(
+        "the store has schema version {found}, this build knows up to {known}: use a newer huida"
+    )]
+    TooNew { found: u32, known: u32 },
+    /// A stored row cannot be read back.
+    #[error("a stored {what} cannot be read: {reason}")]
+    Corrupt { what: &'static str, reason: String },
+    /// The message was already decided; the first decision stands.
+    #[error("message {0} was already decided")]
+    AlreadyDecided(i64),
+}
+
+/// Row number of an inbound message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MessageRow(pub i64);
+
+/// What became of an inbound message when it was offered to the store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Accepted {
+    pub message: MessageRow,
+    pub conversation: ConversationId,
+    pub state: AcceptedState,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum AcceptedState {
+    /// First time seen: it is now this service's duty.
+    New,
+    /// Seen before, decision still to come.
+    Undecided,
+    /// Seen before and decided: the same reply goes out again.
+    Decided { trace: TraceId, verdict: Verdict, reply: String },
+}
+
+/// What an import changed, entry by entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImportOutcome {
+    pub added: Vec<EntryId>,
+    pub changed: Vec<EntryId>,
+    pub unchanged: usize,
+}
+
+/// A waiting case as the queue page shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenCase {
+    pub id: CaseId,
+    pub priority: Priority,
+    pub opened_at: UnixMs,
+    pub trace: Trace,
+}
+
+/// An accepted message that no decision covers: the process ended in between.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unfinished {
+    pub message: MessageRow,
+    pub conversation: ConversationId,
+    pub inbound: Inbound,
+    pub received_at: UnixMs,
+}
+
+/// Who did what, for the audit log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditEvent {
+    pub actor: String,
+    pub action: &'static str,
+    pub subject: String,
+    pub detail: String,
+}
+
+/// Where the audit chain is broken, if it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuditState {
+    Intact { rows: i64 },
+    BrokenAt { seq: i64 },
+}
+
+/// The contract; every implementation passes `store::contract`.
+pub trait Store: Send + Sync {
+    /// Adds or changes entries by id, all of them or none; an equal entry keeps its version.
+    fn import_entries(
+        &self,
+        entries: &[Entry],
+        source: &str,
+        author: &str,
+        now: UnixMs,
+    ) -> Result<ImportOutcome, StoreError>;
+
+    /// Every entry at its current version, by id.
+    fn entries(&self) -> Result<Vec<VersionedEntry>, StoreError>;
+
+    /// Adds labels that are not there yet; returns how many were new.
+    fn add_labels(
+        &self,
+        purpose: Purpose,
+        labels: &[Labelled],
+        source: &str,
+        now: UnixMs,
+    ) -> Result<usize, StoreError>;
+
+    /// In the order in which they came.
+    fn labels(&self, purpose: Purpose) -> Result<Vec<Labelled>, StoreError>;
+
+    /// Remembers a message before any work is done on it. Personal data must already be masked.
+    fn accept(&self, inbound: &Inbound, now: UnixMs) -> Result<Accepted, StoreError>;
+
+    /// What was said before `message` in its conversation, oldest first, at most `limit` utterances.
+    fn context(&self, message: MessageRow, limit: u32) -> Result<Vec<Utterance>, StoreError>;
+
+    /// Records the turn in one transaction: decision, evidence and, if asked, a case for a person.
+    /// Fails with [`StoreError::AlreadyDecided`] the second time.
+    fn decide(
+        &self,
+        message: MessageRow,
+        trace: &Trace,
+        for_person: bool,
+        now: UnixMs,
+    ) -> Result<(), StoreError>;
+
+    /// Accepted, but never decided; oldest first.
+    fn unfinished(&self) -> Result<Vec<Unfinished>, StoreError>;
+
+    fn trace(&self, id: &TraceId) -> Result<Option<Trace>, StoreError>;
+
+    /// Newest first.
+    fn recent_traces(&self, limit: u32) -> Result<Vec<Trace>, StoreError>;
+
+    /// Most pressing first, then oldest.
+    fn open_cases(&self, limit: u32) -> Result<Vec<OpenCase>, StoreError>;
+
+    /// True when the case was open.
+    fn close_case(&self, id: &CaseId, now: UnixMs) -> Result<bool, StoreError>;
+
+    fn audit(&self, event: &AuditEvent, now: UnixMs) -> Result<(), StoreError>;
+
+    fn verify_audit(&self) -> Result<AuditState, StoreError>;
+}
+
+#[cfg(test)]
+pub(crate) mod contract;

@@ -1,0 +1,216 @@
+//! Rows of the message side: who wrote, what came in, what was decided.
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use super::{from_json, to_json};
+use crate::base::clock::UnixMs;
+use crate::base::id::{CaseId, ConversationId, TraceId};
+use crate::domain::decision::Verdict;
+use crate::domain::message::{Content, Inbound, Role, Utterance};
+use crate::domain::trace::Trace;
+use crate::store::{Accepted, AcceptedState, MessageRow, StoreError, Unfinished};
+
+pub(super) fn accept(
+    transaction: &Transaction<'_>,
+    inbound: &Inbound,
+    now: UnixMs,
+) -> Result<Accepted, StoreError> {
+    if let Some(known) = find(transaction, inbound)? {
+        return Ok(known);
+    }
+    let customer = customer(transaction, inbound, now)?;
+    let conversation = conversation(transaction, inbound, customer, now)?;
+    transaction.execute(
+        "INSERT INTO messages (conversation_id, account, sender, dedupe_key, inbound, received_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        params![
+            conversation.as_str(),
+            inbound.account.as_str(),
+            inbound.sender,
+            inbound.dedupe_key,
+            to_json("message", inbound)?,
+            now
+        ],
+    )?;
+    let message = MessageRow(transaction.last_insert_rowid());
+    Ok(Accepted { message, conversation, state: AcceptedState::New })
+}
+
+fn find(transaction: &Transaction<'_>, inbound: &Inbound) -> Result<Option<Accepted>, StoreError> {
+    let row = transaction
+        .prepare_cached(
+            "SELECT m.id, m.conversation_id, d.trace_id, d.verdict, d.reply
+             FROM messages m LEFT JOIN decisions d ON d.message_id = m.id
+             WHERE m.account = ?1 AND m.sender = ?2 AND m.dedupe_key = ?3",
+        )?
+        .query_row(params![inbound.account.as_str(), inbound.sender, inbound.dedupe_key], |r| {
+            let decided: Option<String> = r.get(2)?;
+            let verdict: Option<String> = r.get(3)?;
+            let reply: Option<String> = r.get(4)?;
+            Ok((r.get(0)?, r.get::<_, String>(1)?, decided.zip(verdict).zip(reply)))
+        })
+        .optional()?;
+    let Some((id, conversation, decided)) = row else { return Ok(None) };
+    let state = match decided {
+        None => AcceptedState::Undecided,
+        Some(((trace, verdict), reply)) => AcceptedState::Decided {
+            trace: TraceId::from_text(trace),
+            verdict: Verdict::parse(&verdict).ok_or_else(|| StoreError::Corrupt {
+                what: "verdict",
+                reason: format!("unknown word {verdict:?}"),
+            })?,
+            reply,
+        },
+    };
+    let conversation = ConversationId::from_text(conversation);
+    Ok(Some(Accepted { message: MessageRow(id), conversation, state }))
+}
+
+fn customer(
+    transaction: &Transaction<'_>,
+    inbound: &Inbound,
+    now: UnixMs,
+) -> Result<i64, StoreError> {
+    let key = params![inbound.platform.as_str(), inbound.account.as_str(), inbound.sender];
+    let known = transaction
+        .prepare_cached(
+            "SELECT customer_id FROM identities
+             WHERE platform = ?1 AND account = ?2 AND external_id = ?3",
+        )?
+        .query_row(key, |r| r.get(0))
+        .optional()?;
+    if let Some(id) = known {
+        return Ok(id);
+    }
+    transaction.execute("INSERT INTO customers (created_at) VALUES (?1)", [now])?;
+    let id = transaction.last_insert_rowid();
+    transaction.execute(
+        "INSERT INTO identities (platform, account, external_id, customer_id)
+         VALUES (?1, ?2, ?3, ?4)",
+        params![inbound.platform.as_str(), inbound.account.as_str(), inbound.sender, id],
+    )?;
+    Ok(id)
+}
+
+fn conversation(
+    transaction: &Transaction<'_>,
+    inbound: &Inbound,
+    customer: i64,
+    now: UnixMs,
+) -> Result<ConversationId, StoreError> {
+    let id = transaction.query_row(
+        "INSERT INTO conversations (id, account, customer_id, updated_at) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (account, customer_id) DO UPDATE SET updated_at = ?4 RETURNING id",
+        params![ConversationId::generate().as_str(), inbound.account.as_str(), customer, now],
+        |r| r.get::<_, String>(0),
+    )?;
+    Ok(ConversationId::from_text(id))
+}
+
+pub(super) fn context(
+    connection: &Connection,
+    message: MessageRow,
+    limit: u32,
+) -> Result<Vec<Utterance>, StoreError> {
+    let mut query = connection.prepare_cached(
+        "SELECT m.inbound, d.reply FROM messages m LEFT JOIN decisions d ON d.message_id = m.id
+         WHERE m.conversation_id = (SELECT conversation_id FROM messages WHERE id = ?1)
+           AND m.id < ?1
+         ORDER BY m.id DESC LIMIT ?2",
+    )?;
+    let rows = query.query_map(params![message.0, limit], |r| {
+        Ok((r.get::<_, String>(0)?, r.get::<_, Option<String>>(1)?))
+    })?;
+    let mut newest_first = Vec::new();
+    for row in rows {
+        let (inbound, reply) = row?;
+        if let Some(text) = reply {
+            newest_first.push(Utterance { role: Role::Agent, text });
+        }
+        let inbound: Inbound = from_json("message", &inbound)?;
+        if let Some(text) = spoken(inbound.content) {
+            newest_first.push(Utterance { role: Role::Customer, text });
+        }
+    }
+    newest_first.truncate(limit as usize);
+    newest_first.reverse();
+    Ok(newest_first)
+}
+
+fn spoken(content: Content) -> Option<String> {
+    match content {
+        Content::Text(text) => Some(text),
+        Content::Voice { transcript } => transcript,
+        Content::Attachment { .. } | Content::Event { .. } | Content::Unknown { .. } => None,
+    }
+}
+
+pub(super) fn decide(
+    transaction: &Transaction<'_>,
+    message: MessageRow,
+    trace: &Trace,
+    for_person: bool,
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    let added = transaction.execute(
+        "INSERT INTO decisions (trace_id, message_id, verdict, confidence, reply, trace, decided_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (message_id) DO NOTHING",
+        params![
+            trace.id.as_str(),
+            message.0,
+            trace.decision.verdict.as_str(),
+            f64::from(trace.decision.confidence),
+            trace.reply,
+            to_json("trace", trace)?,
+            now
+        ],
+    )?;
+    if added == 0 {
+        return Err(StoreError::AlreadyDecided(message.0));
+    }
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO evidence (trace_id, rank, entry_id, version, score) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
+    for (found, rank) in trace.evidence.iter().zip(0_u32..) {
+        let score = f64::from(found.scores.fused);
+        insert.execute(params![
+            trace.id.as_str(),
+            rank,
+            found.id.as_str(),
+            found.version,
+            score
+        ])?;
+    }
+    if for_person {
+        transaction.execute(
+            "INSERT INTO cases (id, trace_id, priority, opened_at) VALUES (?1, ?2, ?3, ?4)",
+            params![
+                CaseId::generate().as_str(),
+                trace.id.as_str(),
+                trace.decision.priority() as u8,
+                now
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+pub(super) fn unfinished(connection: &Connection) -> Result<Vec<Unfinished>, StoreError> {
+    let mut query = connection.prepare_cached(
+        "SELECT m.id, m.conversation_id, m.inbound, m.received_at FROM messages m
+         WHERE NOT EXISTS (SELECT 1 FROM decisions d WHERE d.message_id = m.id) ORDER BY m.id",
+    )?;
+    let rows = query.query_map([], |r| {
+        Ok((r.get(0)?, r.get::<_, String>(1)?, r.get::<_, String>(2)?, r.get(3)?))
+    })?;
+    rows.map(|row| {
+        let (id, conversation, inbound, received_at) = row?;
+        Ok(Unfinished {
+            message: MessageRow(id),
+            conversation: ConversationId::from_text(conversation),
+            inbound: from_json("message", &inbound)?,
+            received_at,
+        })
+    })
+    .collect()
+}

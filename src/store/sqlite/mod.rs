@@ -1,0 +1,251 @@
+//! [`Store`] on SQLite: WAL, one writer thread with group commit, a few readers beside it.
+
+mod inbox;
+mod knowledge;
+mod ledger;
+mod schema;
+mod writer;
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use self::writer::Writer;
+use crate::base::clock::UnixMs;
+use crate::base::id::{CaseId, TraceId};
+use crate::domain::knowledge::{Entry, VersionedEntry};
+use crate::domain::label::{Labelled, Purpose};
+use crate::domain::message::{Inbound, Utterance};
+use crate::domain::trace::Trace;
+use crate::store::{
+    Accepted, AuditEvent, AuditState, ImportOutcome, MessageRow, OpenCase, Store, StoreError,
+    Unfinished,
+};
+
+const READERS: usize = 2;
+/// Another process (an import beside the service) may hold the write lock this long.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub struct SqliteStore {
+    writer: Writer,
+    readers: Vec<Mutex<Connection>>,
+}
+
+impl SqliteStore {
+    /// Opens or creates the file and brings it to this build's schema.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let tell =
+            |e: &dyn std::fmt::Display| StoreError::Unavailable(format!("{}: {e}", path.display()));
+        if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+            std::fs::create_dir_all(parent).map_err(|e| tell(&e))?;
+        }
+        let mut connection = Connection::open(path).map_err(|e| tell(&e))?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(|e| tell(&e))?;
+        // FULL: a commit that was reported has reached the disk, also after a power cut.
+        connection
+            .execute_batch(
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;",
+            )
+            .map_err(|e| tell(&e))?;
+        schema::migrate(&mut connection)?;
+        let readers = (0..READERS)
+            .map(|_| open_reader(path))
+            .collect::<Result<_, _>>()
+            .map_err(|e| tell(&e))?;
+        let writer = Writer::start(connection).map_err(|e| tell(&e))?;
+        Ok(Self { writer, readers })
+    }
+
+    fn read<T>(
+        &self,
+        query: impl Fn(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let free = self.readers.iter().find_map(|r| r.try_lock().ok());
+        let connection = match free {
+            Some(connection) => connection,
+            // A reader holds no state between queries, so one that panicked is still good.
+            None => self.readers[0].lock().unwrap_or_else(PoisonError::into_inner),
+        };
+        query(&connection)
+    }
+}
+
+fn open_reader(path: &Path) -> rusqlite::Result<Mutex<Connection>> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(Mutex::new(connection))
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+fn to_json<T: Serialize>(what: &'static str, value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|e| StoreError::Corrupt { what, reason: e.to_string() })
+}
+
+fn from_json<T: DeserializeOwned>(what: &'static str, text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|e| StoreError::Corrupt { what, reason: e.to_string() })
+}
+
+impl Store for SqliteStore {
+    fn import_entries(
+        &self,
+        entries: &[Entry],
+        source: &str,
+        author: &str,
+        now: UnixMs,
+    ) -> Result<ImportOutcome, StoreError> {
+        let (entries, source, author) = (entries.to_vec(), source.to_owned(), author.to_owned());
+        self.writer.write(move |t| knowledge::import(t, &entries, &source, &author, now))
+    }
+
+    fn entries(&self) -> Result<Vec<VersionedEntry>, StoreError> {
+        self.read(knowledge::entries)
+    }
+
+    fn add_labels(
+        &self,
+        purpose: Purpose,
+        labels: &[Labelled],
+        source: &str,
+        now: UnixMs,
+    ) -> Result<usize, StoreError> {
+        let (labels, source) = (labels.to_vec(), source.to_owned());
+        self.writer.write(move |t| knowledge::add_labels(t, purpose, &labels, &source, now))
+    }
+
+    fn labels(&self, purpose: Purpose) -> Result<Vec<Labelled>, StoreError> {
+        self.read(|c| knowledge::labels(c, purpose))
+    }
+
+    fn accept(&self, inbound: &Inbound, now: UnixMs) -> Result<Accepted, StoreError> {
+        let inbound = inbound.clone();
+        self.writer.write(move |t| inbox::accept(t, &inbound, now))
+    }
+
+    fn context(&self, message: MessageRow, limit: u32) -> Result<Vec<Utterance>, StoreError> {
+        self.read(|c| inbox::context(c, message, limit))
+    }
+
+    fn decide(
+        &self,
+        message: MessageRow,
+        trace: &Trace,
+        for_person: bool,
+        now: UnixMs,
+    ) -> Result<(), StoreError> {
+        let trace = trace.clone();
+        self.writer.write(move |t| inbox::decide(t, message, &trace, for_person, now))
+    }
+
+    fn unfinished(&self) -> Result<Vec<Unfinished>, StoreError> {
+        self.read(inbox::unfinished)
+    }
+
+    fn trace(&self, id: &TraceId) -> Result<Option<Trace>, StoreError> {
+        self.read(|c| ledger::trace(c, id))
+    }
+
+    fn recent_traces(&self, limit: u32) -> Result<Vec<Trace>, StoreError> {
+        self.read(|c| ledger::recent_traces(c, limit))
+    }
+
+    fn open_cases(&self, limit: u32) -> Result<Vec<OpenCase>, StoreError> {
+        self.read(|c| ledger::open_cases(c, limit))
+    }
+
+    fn close_case(&self, id: &CaseId, now: UnixMs) -> Result<bool, StoreError> {
+        let id = id.clone();
+        self.writer.write(move |t| ledger::close_case(t, &id, now))
+    }
+
+    fn audit(&self, event: &AuditEvent, now: UnixMs) -> Result<(), StoreError> {
+        let event = event.clone();
+        self.writer.write(move |t| ledger::audit(t, &event, now))
+    }
+
+    fn verify_audit(&self) -> Result<AuditState, StoreError> {
+        self.read(ledger::verify_audit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::contract;
+
+    fn fresh() -> (tempfile::TempDir, SqliteStore) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&dir.path().join("huida.db")).unwrap();
+        (dir, store)
+    }
+
+    #[test]
+    fn keeps_the_contract() {
+        for case in contract::CASES {
+            let (_dir, store) = fresh();
+            case(&store);
+        }
+    }
+
+    #[test]
+    fn what_was_written_survives_reopening() {
+        let (dir, store) = fresh();
+        contract::import_one(&store, "shop.a", "怎么退货");
+        drop(store);
+        let store = SqliteStore::open(&dir.path().join("huida.db")).unwrap();
+        assert_eq!(store.entries().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused() {
+        let (dir, store) = fresh();
+        drop(store);
+        let path = dir.path().join("huida.db");
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", 999).unwrap();
+        assert!(matches!(SqliteStore::open(&path), Err(StoreError::TooNew { found: 999, .. })));
+    }
+
+    #[test]
+    fn a_changed_audit_row_is_found() {
+        let (dir, store) = fresh();
+        for n in 0..3 {
+            let event = AuditEvent {
+                actor: "cli".into(),
+                action: "kb.import",
+                subject: format!("file-{n}"),
+                detail: String::new(),
+            };
+            store.audit(&event, n).unwrap();
+        }
+        assert_eq!(store.verify_audit().unwrap(), AuditState::Intact { rows: 3 });
+        let raw = Connection::open(dir.path().join("huida.db")).unwrap();
+        assert!(raw.execute("UPDATE audit_log SET subject = 'x' WHERE seq = 2", []).is_err());
+        raw.execute_batch("DROP TRIGGER audit_log_keeps_text").unwrap();
+        raw.execute("UPDATE audit_log SET subject = 'x' WHERE seq = 2", []).unwrap();
+        assert_eq!(store.verify_audit().unwrap(), AuditState::BrokenAt { seq: 2 });
+    }
+
+    #[test]
+    fn a_panicking_write_leaves_the_writer_alive() {
+        let (_dir, store) = fresh();
+        let failed: Result<(), _> = store.writer.write(|t| {
+            t.execute("INSERT INTO customers (created_at) VALUES (1)", [])?;
+            panic!("boom")
+        });
+        assert!(failed.is_err());
+        let left: i64 = store
+            .read(|c| Ok(c.query_row("SELECT count(*) FROM customers", [], |r| r.get(0))?))
+            .unwrap();
+        assert_eq!(left, 0);
+        contract::import_one(&store, "shop.a", "怎么退货");
+    }
+}
