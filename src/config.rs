@@ -164,7 +164,8 @@ fn layers(file: Option<&Path>) -> Result<Figment, ConfigError> {
             return Err(ConfigError::Invalid(format!("{} does not exist", path.display())));
         }
         Some(path) => base.merge(Toml::file_exact(path)),
-        None => base.merge(Toml::file_exact(DEFAULT_FILE)),
+        None if Path::new(DEFAULT_FILE).is_file() => base.merge(Toml::file_exact(DEFAULT_FILE)),
+        None => base,
     };
     Ok(with_file.merge(Env::prefixed("HUIDA__").split("__")))
 }
