@@ -18,11 +18,15 @@ pub struct Scored {
 pub enum Calibrator {
     /// σ(slope · score + bias), slope ≥ 0.
     Platt { slope: f64, bias: f64 },
-    /// Straight lines through `knots` (score, probability), both rising; flat beyond the ends.
-    Isotonic { knots: Vec<(f64, f64)> },
+    /// Straight lines through `knots` (score, probability), both rising and flat beyond the ends,
+    /// mixed with a tenth of Platt's sigmoid so that no two scores share a probability: the
+    /// threshold must be able to fall between them.
+    Isotonic { knots: Vec<(f64, f64)>, slope: f64, bias: f64 },
 }
 
 const FOLDS: usize = 5;
+/// Share of the sigmoid in the isotonic map.
+const TIE_BREAK: f64 = 0.1;
 /// Fewer rows than this cannot tell the two methods apart, and steps overfit sooner.
 const MIN_ISOTONIC_ROWS: usize = 200;
 
@@ -42,51 +46,66 @@ impl Calibrator {
     /// Platt (1999) with his smoothed targets (N₊ + 1)/(N₊ + 2) and 1/(N₋ + 2), which keep the
     /// sigmoid finite on separable scores. Scores that rank backwards give the base rate.
     pub fn platt(rows: &[Scored]) -> Self {
-        let of = |correct| rows.iter().filter(|r| r.correct == correct).map(|r| r.weight).sum();
-        let (positive, negative): (f64, f64) = (of(true), of(false));
-        let high = (positive + 1.0) / (positive + 2.0);
-        let low = 1.0 / (negative + 2.0);
-        let target = |r: &Scored| if r.correct { high } else { low };
-        let row = |r: &Scored| Row { x: vec![r.score], target: target(r), weight: r.weight };
-        let rows: Vec<Row> = rows.iter().map(row).collect();
-        let model = Logistic::fit(&rows, 0.0);
-        match model.weights.first() {
-            Some(&slope) if slope > 0.0 => Self::Platt { slope, bias: model.bias },
-            _ => {
-                let base = (positive + 1.0) / (positive + negative + 2.0);
-                Self::Platt { slope: 0.0, bias: (base / (1.0 - base)).ln() }
-            }
-        }
+        let (slope, bias) = fit_sigmoid(rows);
+        Self::Platt { slope, bias }
     }
 
     /// Pool adjacent violators; a block's probability stands at its mean score and is kept
     /// 1/(rows + 2) away from 0 and 1, since no finite sample shows certainty.
     pub fn isotonic(rows: &[Scored]) -> Self {
-        let mut rows = rows.to_vec();
-        rows.sort_by(|a, b| a.score.total_cmp(&b.score));
-        let total: f64 = rows.iter().map(|r| r.weight).sum();
-        let margin = 1.0 / (total + 2.0);
-        let mut blocks: Vec<Block> = Vec::new();
-        for row in &rows {
-            let mut block = Block::of(row);
-            while let Some(last) = blocks.pop_if(|last| {
-                last.rate() >= block.rate() || last.mean_score() >= block.mean_score()
-            }) {
-                block = block.joined(&last);
-            }
-            blocks.push(block);
-        }
-        let knot = |b: &Block| (b.mean_score(), b.rate().clamp(margin, 1.0 - margin));
-        Self::Isotonic { knots: blocks.iter().map(knot).collect() }
+        let (slope, bias) = fit_sigmoid(rows);
+        Self::Isotonic { knots: pool_adjacent_violators(rows), slope, bias }
     }
 
     /// Probability that a row of this score is correct.
     pub fn probability(&self, score: f64) -> f64 {
         match self {
             Self::Platt { slope, bias } => sigmoid(slope * score + bias),
-            Self::Isotonic { knots } => interpolate(knots, score),
+            Self::Isotonic { knots, slope, bias } => {
+                let sigmoid = sigmoid(slope * score + bias);
+                (1.0 - TIE_BREAK) * interpolate(knots, score) + TIE_BREAK * sigmoid
+            }
         }
     }
+}
+
+/// Slope and bias by smoothed maximum likelihood.
+fn fit_sigmoid(rows: &[Scored]) -> (f64, f64) {
+    let of = |correct| rows.iter().filter(|r| r.correct == correct).map(|r| r.weight).sum();
+    let (positive, negative): (f64, f64) = (of(true), of(false));
+    let high = (positive + 1.0) / (positive + 2.0);
+    let low = 1.0 / (negative + 2.0);
+    let target = |r: &Scored| if r.correct { high } else { low };
+    let row = |r: &Scored| Row { x: vec![r.score], target: target(r), weight: r.weight };
+    let rows: Vec<Row> = rows.iter().map(row).collect();
+    let model = Logistic::fit(&rows, 0.0);
+    match model.weights.first() {
+        Some(&slope) if slope > 0.0 => (slope, model.bias),
+        _ => {
+            let base = (positive + 1.0) / (positive + negative + 2.0);
+            (0.0, (base / (1.0 - base)).ln())
+        }
+    }
+}
+
+/// Mean score and share of correct rows of each block, both rising.
+fn pool_adjacent_violators(rows: &[Scored]) -> Vec<(f64, f64)> {
+    let mut rows = rows.to_vec();
+    rows.sort_by(|a, b| a.score.total_cmp(&b.score));
+    let total: f64 = rows.iter().map(|r| r.weight).sum();
+    let margin = 1.0 / (total + 2.0);
+    let mut blocks: Vec<Block> = Vec::new();
+    for row in &rows {
+        let mut block = Block::of(row);
+        while let Some(last) = blocks
+            .pop_if(|last| last.rate() >= block.rate() || last.mean_score() >= block.mean_score())
+        {
+            block = block.joined(&last);
+        }
+        blocks.push(block);
+    }
+    let knot = |b: &Block| (b.mean_score(), b.rate().clamp(margin, 1.0 - margin));
+    blocks.iter().map(knot).collect()
 }
 
 struct Block {
@@ -158,14 +177,13 @@ mod tests {
         let made = rows(&[(1.0, false), (2.0, true), (3.0, false), (4.0, true), (5.0, true)]);
         let margin = 1.0 / 7.0;
         let wanted = vec![(1.0, margin), (2.5, 0.5), (4.5, 1.0 - margin)];
-        assert_eq!(Calibrator::isotonic(&made), Calibrator::Isotonic { knots: wanted });
+        assert_eq!(pool_adjacent_violators(&made), wanted);
     }
 
     #[test]
     fn equal_scores_share_one_probability() {
         let made = rows(&[(1.0, false), (1.0, true), (1.0, false), (1.0, true)]);
-        let fitted = Calibrator::isotonic(&made);
-        assert_eq!(fitted, Calibrator::Isotonic { knots: vec![(1.0, 0.5)] });
+        assert_eq!(pool_adjacent_violators(&made), vec![(1.0, 0.5)]);
         assert!((Calibrator::platt(&made).probability(1.0) - 0.5).abs() < 1e-6);
     }
 

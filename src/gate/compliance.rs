@@ -207,11 +207,11 @@ impl Matcher {
     /// What to look at more closely.
     fn shape(self) -> &'static str {
         match self {
-            Self::Mobile => r"(?:\+?86[- ]?)?1[3-9]\d[- ]?\d{4}[- ]?\d{4}|\d{12,}",
+            Self::Mobile => r"\d{12,}|(?:\+?86[- ]?)?1[3-9]\d[- ]?\d{4}[- ]?\d{4}",
             Self::IdCard => r"\d[\d -]{15,20}[\dx]",
             Self::BankCard => r"\d[\d -]{11,24}\d",
             Self::Link => {
-                r"(?:https?://|www\.)[a-z0-9._~:/?#@!$&'*+=%-]+|[a-z0-9-]+(?:\.[a-z0-9-]+)*\.(?:com|cn|net|org|io|top|cc|vip|xyz|info)\b"
+                r"(?:https?://|www\.)[a-z0-9._~:/?#@!$&'*+=%-]+|[a-z0-9-]+(?:\.[a-z0-9-]+)*\.(?:com|cn|net|org|io|top|cc|vip|xyz|info)(?-u:\b)"
             }
         }
     }
@@ -223,9 +223,12 @@ impl Matcher {
         match self {
             // Longer runs of digits (order numbers) are in the shape only so that no eleven
             // digits out of their middle are taken for a telephone.
-            Self::Mobile => matches!(digits.len(), 11 | 13) && !listed(),
+            Self::Mobile => {
+                let country = digits.len() == 13 && digits.starts_with("86");
+                (digits.len() == 11 || country) && !listed()
+            }
             Self::IdCard => is_id_card(found),
-            Self::BankCard => (15..=19).contains(&digits.len()) && luhn(&digits) && !listed(),
+            Self::BankCard => (16..=19).contains(&digits.len()) && luhn(&digits) && !listed(),
             Self::Link => !host_listed(found, &lists.link_hosts),
         }
     }
@@ -330,7 +333,9 @@ mod tests {
         assert_eq!(rules("卡号4111 1111 1111 1111"), ["privacy.bank_card"]);
         assert!(rules("卡号4111 1111 1111 1112").is_empty());
         assert_eq!(rules("请打１３９ ０００0 2222"), ["privacy.mobile"]);
+        assert_eq!(rules("请打8613900002222"), ["privacy.mobile"]);
         assert!(rules("客服 13800001111").is_empty());
+        assert!(rules("单号139000022221234，SF5699470850131").is_empty());
     }
 
     #[test]

@@ -27,8 +27,8 @@ pub enum FactKind {
     Name,
 }
 
-/// Compatibility forms folded (full-width digits, ％), lower case, and no blanks except between
-/// two Latin words, so that `3 个工作日` and `３个工作日` read alike.
+/// Compatibility forms folded (full-width digits, ％), lower case, and no blanks except before
+/// Latin words, so that `3 个工作日` and `３个工作日` read alike.
 pub fn fold(text: &str) -> String {
     let folded: String = text.nfkc().flat_map(char::to_lowercase).collect();
     let mut out = String::with_capacity(folded.len());
@@ -38,17 +38,23 @@ pub fn fold(text: &str) -> String {
             out.push(c);
             continue;
         }
-        let latin = |c: Option<char>| c.is_some_and(|c| c.is_ascii() && !c.is_whitespace());
-        if latin(out.chars().last()) && latin(chars.peek().copied()) {
+        let word = |c: char| c.is_ascii_alphanumeric();
+        let before = out.chars().last().is_some_and(|c| word(c) || ".,!?;:)".contains(c));
+        if before && chars.peek().copied().is_some_and(word) {
             out.push(' ');
         }
     }
     out
 }
 
-/// Facts of folded text. Each rule takes its matches out, so that a telephone number is not read
-/// as a range and a date not as three amounts.
+/// Facts of folded text.
 pub fn extract(folded: &str) -> Facts {
+    split(folded).0
+}
+
+/// Facts of folded text, and the words without them. Each rule takes its matches out, so that a telephone number is not read
+/// as a range and a date not as three amounts.
+pub fn split(folded: &str) -> (Facts, String) {
     let mut facts = Facts::new();
     let mut rest = folded.to_owned();
     for rule in RULES.iter() {
@@ -60,7 +66,7 @@ pub fn extract(folded: &str) -> Facts {
         };
         rest = rule.pattern.replace_all(&rest, |c: &Captures<'_>| add(c)).into_owned();
     }
-    facts
+    (facts, rest)
 }
 
 struct Rule {
@@ -82,17 +88,23 @@ static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     };
     let n = NUMBER;
     vec![
+        // Words with a numeral in them that count nothing.
+        rule(
+            FactKind::Number,
+            "一定|一起|一般|一直|一样|一下|一些|一旦|一切|一律|一致|统一|唯一|万一|十分|第一时间".to_owned(),
+            |_| None,
+        ),
         rule(FactKind::Name, r#"《([^《》]+)》|“([^“”]+)”|「([^「」]+)」|"([^"]+)""#.to_owned(), name),
         rule(FactKind::Contact, r"[a-z0-9._+-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)+".to_owned(), whole),
         rule(
             FactKind::Link,
-            r"(?:https?://|www\.)[a-z0-9._~:/?#@!$&'*+=%-]+|\b[a-z0-9-]+(?:\.[a-z0-9-]+)*\.(?:com|cn|net|org|io|top|cc|vip|xyz|info)\b[a-z0-9._~:/?#@!$&'*+=%-]*"
+            r"(?:https?://|www\.)[a-z0-9._~:/?#@!$&'*+=%-]+|[a-z0-9-]+(?:\.[a-z0-9-]+)*\.(?:com|cn|net|org|io|top|cc|vip|xyz|info)(?-u:\b)[a-z0-9._~:/?#@!$&'*+=%-]*"
                 .to_owned(),
             link,
         ),
         rule(
             FactKind::Contact,
-            r"\b(?:\+?86-?)?1[3-9]\d(?:-?\d{4}){2}\b|\b0\d{2,3}-\d{7,8}\b|\b[48]00-?\d{3}-?\d{4}\b|\b(?:95|12|10)\d{3}\b"
+            r"(?-u:\b)(?:\+?86-?)?1[3-9]\d(?:-?\d{4}){2}(?-u:\b)|(?-u:\b)0\d{2,3}-\d{7,8}(?-u:\b)|(?-u:\b)[48]00-?\d{3}-?\d{4}(?-u:\b)|(?-u:\b)(?:95|12|10)\d{3}(?-u:\b)"
                 .to_owned(),
             digits,
         ),
@@ -254,6 +266,7 @@ mod tests {
 
     #[test]
     fn text_without_facts_has_none() {
+        assert!(values("这边一定帮您看一下").is_empty());
         assert!(values("请在订单页点击申请退款").is_empty());
     }
 

@@ -132,10 +132,10 @@ mod tests {
     #[test]
     fn figures_by_hand() {
         let rows = [
-            row(0.9, true, true),
-            row(0.8, true, false),
-            row(0.7, false, false),
-            row(0.2, true, true),
+            row(0.95, true, true),
+            row(0.85, true, false),
+            row(0.75, false, false),
+            row(0.25, true, true),
         ];
         let m = measure(&rows, Some(0.7));
         assert_eq!((m.n, m.n_oos), (4, 1));
@@ -145,8 +145,8 @@ mod tests {
         assert_eq!(m.oos_answered, Some(1.0));
         // Error shares at coverage ¼, ½, ¾, 1: 0, ½, ⅔, ½.
         assert!((m.aurc - (0.0 + 0.5 + 2.0 / 3.0 + 0.5) / 4.0).abs() < 1e-12);
-        // Each row in a bin of its own: 0.1, 0.8, 0.7, 0.8.
-        assert!((m.ece - (0.1 + 0.8 + 0.7 + 0.8) / 4.0).abs() < 1e-6, "{}", m.ece);
+        // Each row in a bin of its own: 0.05, 0.85, 0.75, 0.75.
+        assert!((m.ece - (0.05 + 0.85 + 0.75 + 0.75) / 4.0).abs() < 1e-6, "{}", m.ece);
         assert_eq!(m.curve.first(), Some(&[0.25, 1.0]));
         assert_eq!(m.curve.last(), Some(&[1.0, 0.5]));
     }

@@ -131,9 +131,9 @@ impl GateModel {
     /// Fits weights and calibrator on `observations`, the threshold on `calibration`: labelled
     /// rows that nothing else was fitted on.
     ///
-    /// A calibration set too small to show the promise even without an error cannot open the gate
-    /// and cannot close it either, unless it refutes it: the threshold is then taken from
-    /// out-of-fold confidences of the observations, and not promised.
+    /// A calibration set too small to show the promise does not close the gate either, unless it
+    /// refutes it: the threshold is then taken from out-of-fold confidences of the observations,
+    /// and not promised. Twice [`Promise::rows_needed`] rows are enough to decide.
     pub fn fit(
         observations: &[Observation],
         calibration: &[Observation],
@@ -171,13 +171,14 @@ impl GateModel {
             threshold: None,
         };
         let unseen = model.outcomes(calibration);
-        model.threshold = if unseen.len() >= rows_needed {
-            threshold::select(&unseen, promise)
-        } else {
+        // The first test waits for half of the rows at most, so this many can fail it honestly.
+        let decisive = unseen.len() >= 2 * rows_needed;
+        let cold = || {
             cold_threshold(&fitted.out_of_fold, &fitted.weights, promise)
-                .filter(|t| !threshold::refutes(&unseen, t.value, promise))
+                .filter(|t| !decisive && !threshold::refutes(&unseen, t.value, promise))
         };
-        if from_labels || unseen.len() >= rows_needed {
+        model.threshold = threshold::select(&unseen, promise).or_else(cold);
+        if from_labels || decisive || model.promised() {
             model.origin = Origin::Labelled;
         }
         Ok(model)
