@@ -71,22 +71,30 @@ pub fn centre_of(vectors: &Matrix) -> Vec<f32> {
     centre
 }
 
-/// `vector − centre`, scaled to length one.
+/// `vector − centre`, scaled to length one. What has no direction to begin with (all zero, or not
+/// finite) becomes all zero: equally far from everything, instead of poisoning the order with NaN.
 pub fn centred(vector: &[f32], centre: &[f32]) -> Vec<f32> {
+    if !has_direction(vector) {
+        return vec![0.0; centre.len()];
+    }
     let mut out: Vec<f32> = vector.iter().zip(centre).map(|(x, c)| x - c).collect();
     normalise(&mut out);
     out
 }
 
-/// Scales to length one. What has no direction (all zero, or not finite) becomes all zero, so that
-/// it is equally far from everything instead of poisoning the order with NaN.
+/// Scales to length one; what has no direction becomes all zero.
 pub fn normalise(vector: &mut [f32]) {
-    let length = dot(vector, vector).sqrt();
-    if length.is_finite() && length > 1e-12 {
+    if has_direction(vector) {
+        let length = dot(vector, vector).sqrt();
         vector.iter_mut().for_each(|x| *x /= length);
     } else {
         vector.fill(0.0);
     }
+}
+
+fn has_direction(vector: &[f32]) -> bool {
+    let square = dot(vector, vector);
+    square.is_finite() && square > 1e-20
 }
 
 /// Inner product over the shorter of the two lengths.
@@ -182,8 +190,8 @@ mod tests {
     fn a_vector_without_direction_is_far_from_everything() {
         let matrix = Matrix::from_rows(2, [&[1.0, 0.0][..], &[0.0, 1.0][..]]).unwrap();
         let index = FlatIndex::new(&matrix).unwrap();
-        for odd in [[f32::NAN, 0.0], [f32::INFINITY, 1.0], index.centre.clone().try_into().unwrap()]
-        {
+        let middle = [index.centre[0], index.centre[1]];
+        for odd in [[f32::NAN, 0.0], [f32::INFINITY, 1.0], [0.0, 0.0], middle] {
             assert_eq!(index.scores(&index.centred(&odd)), [0.0, 0.0]);
         }
     }

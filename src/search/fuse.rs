@@ -2,8 +2,25 @@
 //!
 //! A weighted sum of scores, not reciprocal-rank fusion. The lists are on comparable scales
 //! (centred cosines, BM25 over the query's own score, probabilities), and ranks throw away how much
-//! better the first is than the second: two good lists bear that, a third that is only right four
-//! times in ten does not. MEASURED
+//! better the first is than the second: two good lists bear that, further ones that are right only
+//! four times in ten do not. Measured on a bank's FAQ (63 entries, 280 phrasings, 3172 customer
+//! questions) and on 11448 open-domain questions (1332 paraphrases), nothing fitted on either:
+//!
+//! | lists | fused by | bank R@1 | R@5 | MRR@10 | open R@1 |
+//! |---|---|---|---|---|---|
+//! | dense | | .764 | .955 | .847 | .888 |
+//! | lexical | | .698 | .934 | .803 | .887 |
+//! | dense, lexical | ranks, k = 60 | .783 | .960 | .862 | .909 |
+//! | dense, lexical | this sum | .776 | .964 | .861 | .907 |
+//! | and both answer lists | ranks, k = 60 | .726 | .944 | .819 | |
+//! | and both answer lists | this sum | .822 | .967 | .886 | |
+//! | and the profile | this sum | .828 | .969 | .889 | .908 |
+//! | and a head fitted on the phrasings alone | this sum | .841 | .972 | .899 | |
+//!
+//! Weights are round numbers and matter little: halving or doubling any one of the first four costs
+//! the bank's R@1 at most .008.
+//! With a head fitted on 2537 labelled questions the sum finds .932 of 635 others first.
+
 use crate::domain::evidence::Scores;
 
 /// Best cosine of a phrasing.

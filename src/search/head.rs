@@ -23,7 +23,7 @@ const FRAME: Frame = Frame { magic: *b"HUIDAHED", version: 1, what: "head file" 
 /// Length of the embedding's part of the features; the terms' part has length 1.
 const DENSE_SCALE: f32 = 3.0;
 /// Step of AdaGrad before its own scaling.
-const STEP: f32 = 0.2;
+const STEP: f32 = 0.05;
 const BATCH: usize = 16;
 /// Epochs without a better inner loss after which training stops.
 const PATIENCE: usize = 3;
@@ -56,7 +56,7 @@ pub struct FitOptions {
 
 impl Default for FitOptions {
     fn default() -> Self {
-        Self { seed: 1, strength: 10.0, epochs: 30, inner_share: 0.1, balance: 0.0 }
+        Self { seed: 1, strength: 30.0, epochs: 30, inner_share: 0.1, balance: 0.0 }
     }
 }
 
@@ -72,9 +72,16 @@ pub struct Head {
     weights: Matrix,
 }
 
-/// An example as features: the row numbers that are not zero, with their values.
+/// A text as features.
+struct Features {
+    /// The embedding, centred and scaled as a whole.
+    dense: Vec<f32>,
+    /// The weight rows of the known terms, ascending, with their values; at the end the constant 1.
+    sparse: Vec<(usize, f32)>,
+}
+
 struct Encoded {
-    features: Vec<(usize, f32)>,
+    features: Features,
     class: usize,
     weight: f32,
 }
@@ -134,7 +141,8 @@ impl Head {
     /// Of a vector of the wrong width only what fits is read.
     pub fn probabilities(&self, text: &str, vector: &[f32]) -> Vec<f32> {
         let mut scores = vec![0.0; self.classes.len()];
-        for (row, value) in self.encode(text, vector) {
+        let Features { dense, sparse } = self.encode(text, vector);
+        for (row, value) in dense.into_iter().enumerate().chain(sparse) {
             add_scaled(&mut scores, self.weights.row(row), value);
         }
         softmax(&mut scores);
@@ -196,12 +204,9 @@ impl Head {
         })
     }
 
-    /// Rows and values of the features that are not zero: the centred embedding, the known terms by
-    /// 1 + ln(count), each part scaled as a whole, and the constant 1.
-    fn encode(&self, text: &str, vector: &[f32]) -> Vec<(usize, f32)> {
-        let dense = centred(vector, &self.centre);
-        let mut features: Vec<(usize, f32)> =
-            dense.iter().enumerate().map(|(row, x)| (row, x * DENSE_SCALE)).collect();
+    fn encode(&self, text: &str, vector: &[f32]) -> Features {
+        let mut dense = centred(vector, &self.centre);
+        dense.iter_mut().for_each(|x| *x *= DENSE_SCALE);
         let mut counts: BTreeMap<u32, f32> = BTreeMap::new();
         for term in terms(text) {
             *counts.entry(hash(&term)).or_default() += 1.0;
@@ -209,13 +214,12 @@ impl Head {
         let weight = |count: f32| 1.0 + count.ln();
         // Unknown terms count for the length: a text made of them says little.
         let length = counts.values().map(|&c| weight(c).powi(2)).sum::<f32>().sqrt();
-        for (term, count) in counts {
-            if let Ok(at) = self.terms.binary_search(&term) {
-                features.push((self.dim() + at, weight(count) / length));
-            }
-        }
-        features.push((self.dim() + self.terms.len(), 1.0));
-        features
+        let known = counts.into_iter().filter_map(|(term, count)| {
+            let at = self.terms.binary_search(&term).ok()?;
+            Some((self.dim() + at, weight(count) / length))
+        });
+        let constant = (self.dim() + self.terms.len(), 1.0);
+        Features { dense, sparse: known.chain([constant]).collect() }
     }
 
     fn encode_all(&self, examples: &[Example<'_>], balance: f32) -> Vec<Encoded> {
@@ -250,18 +254,19 @@ struct Trainer<'a> {
     /// tenth batch pays ten times as much there.
     penalty: Vec<f32>,
     weights: Vec<f32>,
-    gradient: Vec<f32>,
+    /// Sums of squared slopes, by which AdaGrad shortens the steps.
     squares: Vec<f32>,
 }
 
 impl<'a> Trainer<'a> {
     fn new(head: &Head, examples: &'a [Encoded], order: Vec<usize>, options: &FitOptions) -> Self {
-        let classes = head.classes.len();
-        let rows = head.centre.len() + head.terms.len() + 1;
+        let (classes, dim) = (head.classes.len(), head.dim());
+        let rows = dim + head.terms.len() + 1;
         let count = order.len().max(1) as f32;
         let mut met = vec![0.0_f32; rows];
+        met[..dim].fill(count);
         for &at in &order {
-            examples[at].features.iter().for_each(|&(row, _)| met[row] += 1.0);
+            examples[at].features.sparse.iter().for_each(|&(row, _)| met[row] += 1.0);
         }
         let base = 1.0 / (options.strength * count);
         let in_batch = |met: f32| 1.0 - (1.0 - met / count).powi(BATCH as i32);
@@ -269,69 +274,91 @@ impl<'a> Trainer<'a> {
             met.iter().map(|&m| if m > 0.0 { base / in_batch(m) } else { 0.0 }).collect();
         // The constant stands for how common a class is; pulling it to 0 would be a belief.
         penalty[rows - 1] = 0.0;
-        let zeros = vec![0.0; rows * classes];
-        let (weights, gradient) = (zeros.clone(), zeros.clone());
-        Self { examples, order, classes, penalty, weights, gradient, squares: zeros }
+        let weights = vec![0.0; rows * classes];
+        Self { examples, order, classes, penalty, squares: weights.clone(), weights }
     }
 
     fn epoch(&mut self, random: &mut SplitMix) {
         random.shuffle(&mut self.order);
-        for batch in 0..self.order.len().div_ceil(BATCH) {
-            let end = self.order.len().min((batch + 1) * BATCH);
-            self.step(batch * BATCH..end);
+        let order = std::mem::take(&mut self.order);
+        for batch in order.chunks(BATCH) {
+            let examples = self.examples;
+            self.step(&batch.iter().map(|&at| &examples[at]).collect::<Vec<_>>());
         }
+        self.order = order;
     }
 
-    fn step(&mut self, batch: std::ops::Range<usize>) {
+    /// One step down the slope of a batch, row by row, so that a row is in cache for all of it.
+    fn step(&mut self, batch: &[&Encoded]) {
         let share = 1.0 / batch.len() as f32;
-        let mut touched = BTreeSet::new();
-        for at in batch {
-            let example = &self.examples[self.order[at]];
-            let mut error = self.predict(example);
+        let mut errors = self.predict(batch);
+        for (error, example) in errors.chunks_exact_mut(self.classes).zip(batch) {
             error[example.class] -= 1.0;
             error.iter_mut().for_each(|e| *e *= example.weight * share);
-            for &(row, value) in &example.features {
-                let start = row * self.classes;
-                let gradient = &mut self.gradient[start..start + self.classes];
-                add_scaled(gradient, &error, value);
-                touched.insert(row);
+        }
+        let error_of = |at: usize| &errors[at * self.classes..(at + 1) * self.classes];
+        let mut slope = vec![0.0_f32; self.classes];
+        let mut touched: Vec<(usize, usize, f32)> = Vec::new();
+        for (at, example) in batch.iter().enumerate() {
+            touched.extend(example.features.sparse.iter().map(|&(row, value)| (row, at, value)));
+        }
+        touched.sort_unstable_by_key(|&(row, at, _)| (row, at));
+        for row in 0..batch[0].features.dense.len() {
+            slope.fill(0.0);
+            for (at, example) in batch.iter().enumerate() {
+                add_scaled(&mut slope, error_of(at), example.features.dense[row]);
+            }
+            update(&mut self.weights, &mut self.squares, row, self.penalty[row], &slope);
+        }
+        for same in touched.chunk_by(|a, b| a.0 == b.0) {
+            slope.fill(0.0);
+            same.iter().for_each(|&(_, at, value)| add_scaled(&mut slope, error_of(at), value));
+            let row = same[0].0;
+            update(&mut self.weights, &mut self.squares, row, self.penalty[row], &slope);
+        }
+    }
+
+    /// Probabilities of the classes for each example, one example after the other.
+    fn predict(&self, batch: &[&Encoded]) -> Vec<f32> {
+        let mut scores = vec![0.0; batch.len() * self.classes];
+        let dim = batch.first().map_or(0, |e| e.features.dense.len());
+        let row = |at: usize| &self.weights[at * self.classes..(at + 1) * self.classes];
+        for at in 0..dim {
+            for (scores, example) in scores.chunks_exact_mut(self.classes).zip(batch) {
+                add_scaled(scores, row(at), example.features.dense[at]);
             }
         }
-        touched.into_iter().for_each(|row| self.update(row));
-    }
-
-    fn update(&mut self, row: usize) {
-        let here = row * self.classes..(row + 1) * self.classes;
-        let penalty = self.penalty[row];
-        let weights = &mut self.weights[here.clone()];
-        let gradients = &mut self.gradient[here.clone()];
-        let squares = &mut self.squares[here];
-        for ((weight, gradient), square) in weights.iter_mut().zip(gradients).zip(squares) {
-            let slope = *gradient + penalty * *weight;
-            *square += slope * slope;
-            *weight -= STEP * slope / (square.sqrt() + 1e-8);
-            *gradient = 0.0;
+        for (scores, example) in scores.chunks_exact_mut(self.classes).zip(batch) {
+            example
+                .features
+                .sparse
+                .iter()
+                .for_each(|&(at, value)| add_scaled(scores, row(at), value));
+            softmax(scores);
         }
-    }
-
-    fn predict(&self, example: &Encoded) -> Vec<f32> {
-        let mut scores = vec![0.0; self.classes];
-        for &(row, value) in &example.features {
-            let start = row * self.classes;
-            add_scaled(&mut scores, &self.weights[start..start + self.classes], value);
-        }
-        softmax(&mut scores);
         scores
     }
 
     /// Mean negative log-likelihood of some examples.
     fn loss(&self, of: &BTreeSet<usize>) -> f32 {
+        let examples: Vec<&Encoded> = of.iter().map(|&at| &self.examples[at]).collect();
         let (mut loss, mut total) = (0.0, 0.0);
-        for example in of.iter().map(|&at| &self.examples[at]) {
-            loss -= example.weight * self.predict(example)[example.class].max(1e-9).ln();
+        for (p, example) in self.predict(&examples).chunks_exact(self.classes).zip(&examples) {
+            loss -= example.weight * p[example.class].max(1e-9).ln();
             total += example.weight;
         }
         loss / total
+    }
+}
+
+/// AdaGrad's step for one row of weights.
+fn update(weights: &mut [f32], squares: &mut [f32], row: usize, penalty: f32, slope: &[f32]) {
+    let here = row * slope.len()..(row + 1) * slope.len();
+    let (weights, squares) = (&mut weights[here.clone()], &mut squares[here]);
+    for ((weight, square), slope) in weights.iter_mut().zip(squares).zip(slope) {
+        let slope = slope + penalty * *weight;
+        *square += slope * slope;
+        *weight -= STEP * slope / (square.sqrt() + 1e-8);
     }
 }
 
@@ -388,6 +415,142 @@ impl SplitMix {
         for last in (1..items.len()).rev() {
             let at = (self.next() % (last as u64 + 1)) as usize;
             items.swap(last, at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three topics on three axes with some spread, and what people say of them.
+    fn sample() -> Vec<(&'static str, [f32; 3], usize)> {
+        vec![
+            ("怎么申请退款", [1.0, 0.1, 0.0], 0),
+            ("退款多久到账", [0.9, 0.0, 0.2], 0),
+            ("我要退钱", [1.0, 0.2, 0.1], 0),
+            ("发票怎么开", [0.1, 1.0, 0.0], 1),
+            ("能开电子发票吗", [0.0, 0.9, 0.1], 1),
+            ("发票抬头写错了", [0.2, 1.0, 0.0], 1),
+            ("快递几天能到", [0.0, 0.1, 1.0], 2),
+            ("什么时候发货", [0.2, 0.0, 0.9], 2),
+            ("物流一直不动", [0.1, 0.1, 1.0], 2),
+        ]
+    }
+
+    fn names() -> Vec<String> {
+        ["refund", "invoice", "delivery"].map(String::from).to_vec()
+    }
+
+    fn fit(options: &FitOptions) -> Head {
+        let data = sample();
+        let examples: Vec<Example<'_>> = data
+            .iter()
+            .map(|(text, vector, class)| Example { text, vector, class: *class })
+            .collect();
+        Head::fit(&examples, &names(), options).unwrap()
+    }
+
+    fn winner(probabilities: &[f32]) -> usize {
+        (0..probabilities.len())
+            .max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b]))
+            .unwrap()
+    }
+
+    #[test]
+    fn learns_from_both_kinds_of_features() {
+        let head = fit(&FitOptions::default());
+        for (text, vector, class) in sample() {
+            assert_eq!(winner(&head.probabilities(text, &vector)), class, "{text}");
+        }
+        let middle = [0.5, 0.5, 0.5];
+        assert_eq!(winner(&head.probabilities("发票", &middle)), 1);
+        assert_eq!(winner(&head.probabilities("没见过", &[0.0, 0.1, 0.9])), 2);
+    }
+
+    #[test]
+    fn probabilities_add_up_for_any_input() {
+        let head = fit(&FitOptions::default());
+        for (text, vector) in [("", [0.0; 3]), ("退款", [f32::NAN; 3]), ("\"*:", [1e30; 3])] {
+            let p = head.probabilities(text, &vector);
+            assert!((p.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{p:?}");
+        }
+        assert_eq!(head.probabilities("退款", &[]).len(), 3);
+    }
+
+    #[test]
+    fn the_seed_decides() {
+        assert_eq!(fit(&FitOptions::default()), fit(&FitOptions::default()));
+        let other = FitOptions { seed: 2, ..FitOptions::default() };
+        assert_ne!(fit(&FitOptions::default()), fit(&other));
+    }
+
+    #[test]
+    fn balance_lifts_the_rare_class() {
+        let mut data = sample();
+        data.truncate(4);
+        let examples: Vec<Example<'_>> = data
+            .iter()
+            .map(|(text, vector, class)| Example { text, vector, class: *class })
+            .collect();
+        let rare = |balance| {
+            let options = FitOptions { balance, epochs: 5, ..FitOptions::default() };
+            Head::fit(&examples, &names(), &options)
+                .unwrap()
+                .probabilities("发票", &[0.5, 0.5, 0.0])[1]
+        };
+        assert!(rare(1.0) > rare(0.0) + 0.02, "{} {}", rare(1.0), rare(0.0));
+    }
+
+    #[test]
+    fn held_back_examples_leave_every_class_two() {
+        let encoded: Vec<Encoded> = (0..100)
+            .map(|at| Encoded {
+                features: Features { dense: vec![], sparse: vec![] },
+                class: if at < 95 { at % 2 } else { 2 + at % 3 },
+                weight: 1.0,
+            })
+            .collect();
+        let inner = inner_split(&encoded, 0.5, &mut SplitMix(3));
+        assert_eq!(inner.len(), 50);
+        assert!(inner.iter().all(|&at| at < 95), "{inner:?}");
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_learned() {
+        let options = FitOptions::default();
+        let one = Example { text: "退款", vector: &[1.0], class: 0 };
+        for (examples, classes) in [
+            (vec![], names()),
+            (vec![one], vec!["refund".to_owned()]),
+            (vec![Example { class: 3, ..one }], names()),
+            (vec![one, Example { vector: &[1.0, 2.0], ..one }], names()),
+        ] {
+            let fitted = Head::fit(&examples, &classes, &options);
+            assert!(matches!(fitted, Err(SearchError::BadInput(_))));
+        }
+    }
+
+    #[test]
+    fn survives_the_disk_and_refuses_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("head.bin");
+        let head = fit(&FitOptions::default());
+        head.write(&path).unwrap();
+        assert_eq!(Head::read(&path).unwrap(), head);
+        let good = fs::read(&path).unwrap();
+        for at in (0..good.len()).step_by(7) {
+            let mut bad = good.clone();
+            bad[at] ^= 0x20;
+            fs::write(&path, &bad).unwrap();
+            assert!(Head::read(&path).is_err(), "byte {at}");
+        }
+        // A sound envelope around a body that ends too soon.
+        let body = FRAME.open(&good, &path).unwrap();
+        for keep in [0, 7, 8, 60, body.len() - 4] {
+            fs::write(&path, FRAME.seal(&body[..keep])).unwrap();
+            let error = Head::read(&path).unwrap_err();
+            assert!(matches!(error, SearchError::Corrupt { .. }), "{error}");
         }
     }
 }

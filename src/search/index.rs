@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::base::clock::UnixMs;
 use crate::base::file::{sync_dir, write_atomic};
 use crate::domain::evidence::{Evidence, Scores};
-use crate::domain::knowledge::{EntryId, EntryState, VersionedEntry};
+use crate::domain::knowledge::{EntryId, EntryState, Validity, VersionedEntry};
 use crate::search::SearchError;
 use crate::search::bm25::Bm25Index;
 use crate::search::flat::{FlatIndex, add, dot, normalise, top_k};
@@ -83,6 +83,8 @@ pub struct KnowledgeIndex {
     dir: PathBuf,
     manifest: Manifest,
     entries: Vec<VersionedEntry>,
+    /// The entries' validity once more, close together for the scan.
+    validity: Vec<Validity>,
     by_id: HashMap<EntryId, u32>,
     /// The number of each entry's first phrasing, and at the end the number of phrasings.
     starts: Vec<u32>,
@@ -157,6 +159,7 @@ impl KnowledgeIndex {
             return Err(SearchError::corrupt(dir, "its files disagree on what is in it"));
         }
         let by_id = entries.iter().map(|e| e.entry.id.clone()).zip(0..).collect();
+        let validity = entries.iter().map(|e| e.entry.validity).collect();
         let dense = FlatIndex::new(&vectors)?;
         let profiles = profiles(&dense, &starts)?;
         let answer_dense = FlatIndex::new(&answers)?;
@@ -165,6 +168,7 @@ impl KnowledgeIndex {
             dir,
             manifest,
             entries,
+            validity,
             by_id,
             starts,
             answer_of,
@@ -224,23 +228,20 @@ impl KnowledgeIndex {
     pub fn search(&self, query: &Query<'_>) -> Result<Vec<Candidate>, SearchError> {
         self.check(query)?;
         let lists = self.lists(query)?;
-        let mut found: Vec<Option<Candidate>> = vec![None; self.entries.len()];
-        for (entry, slot) in (0..).zip(&mut found) {
-            *slot = self.candidate(entry, &lists, query);
-        }
-        let alive = || found.iter().flatten();
-        let best = top_k(alive().map(|c| (c.entry, c.scores.fused)), query.k);
-        let rank = |mine: Option<f32>, of: fn(&Scores) -> Option<f32>| {
-            // `None` sorts below every score.
-            alive().filter(|other| of(&other.scores) > mine).count() as u32
-        };
+        // Of most entries only the scores are needed; whole candidates are made of the best.
+        let all = (0..self.entries.len() as u32).filter_map(|entry| {
+            let Scores { fused, dense, lexical, .. } = self.candidate(entry, &lists, query)?.scores;
+            Some(Summary { entry, fused, dense, lexical })
+        });
+        let all: Vec<Summary> = all.collect();
+        let best = top_k(all.iter().map(|s| (s.entry, s.fused)), query.k);
         let ranked = best.iter().filter_map(|&(entry, _)| {
-            let candidate = found[entry as usize]?;
-            Some(Candidate {
-                dense_rank: rank(candidate.scores.dense, |s| s.dense),
-                lexical_rank: rank(candidate.scores.lexical, |s| s.lexical),
-                ..candidate
-            })
+            let candidate = self.candidate(entry, &lists, query)?;
+            let scores = candidate.scores;
+            // `None` is less than every score.
+            let dense_rank = all.iter().filter(|s| s.dense > scores.dense).count() as u32;
+            let lexical_rank = all.iter().filter(|s| s.lexical > scores.lexical).count() as u32;
+            Some(Candidate { dense_rank, lexical_rank, ..candidate })
         });
         Ok(ranked.collect())
     }
@@ -295,7 +296,7 @@ impl KnowledgeIndex {
             Exclude::Entry(excluded) if excluded == entry => return None,
             Exclude::Entry(_) => None,
         };
-        if !self.entries[at].entry.validity.contains(query.now) {
+        if !self.validity[at].contains(query.now) {
             return None;
         }
         let (mut dense, mut lexical) = (f32::NEG_INFINITY, 0.0_f32);
@@ -311,7 +312,7 @@ impl KnowledgeIndex {
         let (phrasing, _) = best?;
         let answer = self.answer_of[at];
         let signals = Signals {
-            profile: self.profile(entry, left_out, &lists.vector),
+            profile: self.profile(entry, left_out, lists),
             answer_dense: answer.map(|a| lists.answer_dense[a]),
             answer_lexical: answer.map(|a| lists.answer_lexical[a]),
         };
@@ -326,13 +327,25 @@ impl KnowledgeIndex {
     }
 
     /// Cosine with the mean of the entry's phrasings, without the one that is left out.
-    fn profile(&self, entry: u32, left_out: Option<u32>, vector: &[f32]) -> f32 {
-        let sum = self.profiles.row(entry as usize);
-        let gone = left_out.filter(|p| self.phrasings_of(entry).contains(p));
-        let Some(gone) = gone else { return dot(sum, vector) };
-        let kept = self.phrasings_of(entry).filter(|&p| p != gone);
-        dot(&profile(&self.dense, kept), vector)
+    fn profile(&self, entry: u32, left_out: Option<u32>, lists: &Lists) -> f32 {
+        let phrasings = self.phrasings_of(entry);
+        if let Some(gone) = left_out.filter(|p| phrasings.contains(p)) {
+            let kept = phrasings.filter(|&p| p != gone);
+            return dot(&profile(&self.dense, kept), &lists.vector);
+        }
+        match phrasings.len() {
+            1 => lists.dense[phrasings.start as usize],
+            _ => dot(self.profiles.row(entry as usize), &lists.vector),
+        }
     }
+}
+
+/// What ranking needs of an entry.
+struct Summary {
+    entry: u32,
+    fused: f32,
+    dense: Option<f32>,
+    lexical: Option<f32>,
 }
 
 /// Scores of every phrasing and every answer for one query.
@@ -418,3 +431,6 @@ fn read_entries(path: &Path) -> Result<Vec<VersionedEntry>, SearchError> {
     let entries = text.lines().map(serde_json::from_str).collect::<Result<_, _>>();
     entries.map_err(|e| SearchError::corrupt(path, e.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,278 @@
+//! A small shop's knowledge with synthetic vectors: what is found, hidden, refused.
+
+use super::*;
+use crate::domain::knowledge::{Domain, Entry, Level, Scene, Tone};
+use proptest::prelude::*;
+
+/// Topic (an axis of the vectors), question, similar questions, answer.
+const KNOWLEDGE: [(usize, &str, &[&str], &str); 12] = [
+    (0, "怎么申请退款", &["我想退款", "钱能退回来吗"], "在订单页点申请退款,三天内处理。"),
+    (1, "退款多久到账", &["退的钱什么时候到"], "原路退回,一到五个工作日到账。"),
+    (2, "怎么开发票", &["能开电子发票吗", "要一张发票"], "在订单详情里点开具发票。"),
+    (3, "发票抬头写错了怎么办", &["发票可以改吗"], "未入账的发票可以作废重开。"),
+    (4, "快递几天能到", &["什么时候送到"], "一般两到四天送达。"),
+    (5, "怎么查物流", &["我的包裹到哪了"], "在我的订单里点查看物流。"),
+    (6, "可以换货吗", &["尺码不合适想换"], "七天内不影响销售可以换货。"),
+    (7, "会员有什么好处", &["vip有什么权益"], "会员享九五折和生日礼。"),
+    (8, "怎么修改收货地址", &["地址填错了"], "未发货前可在订单页修改地址。"),
+    (9, "优惠券怎么用", &["券用不了"], "结算时勾选可用的优惠券。"),
+    (10, "门店几点开门", &["周末营业吗"], "每天十点到二十二点营业。"),
+    (11, "忘记密码怎么办", &["登录不上"], "在登录页点忘记密码重设。"),
+];
+const DIM: usize = 14;
+
+/// A unit vector near axis `topic`, like others of the same topic but not equal to them.
+fn near(topic: usize, variant: usize) -> Vec<f32> {
+    let mut vector = vec![0.0; DIM];
+    vector[topic] = 1.0;
+    vector[12] = 2.0;
+    vector[(topic + variant) % 12] += 0.3 * variant as f32;
+    normalise(&mut vector);
+    vector
+}
+
+fn embedded(text: &str, topic: usize, variant: usize) -> Embedded {
+    Embedded { text: text.to_owned(), vector: near(topic, variant) }
+}
+
+fn knowledge() -> (Vec<VersionedEntry>, Vec<EntryTexts>) {
+    let entry = |&(topic, question, similar, answer): &(usize, &str, &[&str], &str)| {
+        let entry = Entry {
+            id: EntryId(format!("shop.{topic}")),
+            question: question.to_owned(),
+            similar_questions: similar.iter().map(ToString::to_string).collect(),
+            answer: Some(answer.to_owned()),
+            scene: Scene::Inquiry,
+            level: Level::Primary,
+            parent: None,
+            tone: Tone::Neutral,
+            domain: Domain::General,
+            validity: Validity::default(),
+            state: EntryState::Published,
+        };
+        let phrasings = entry.phrasings().enumerate().map(|(v, t)| embedded(t, topic, v));
+        let phrasings = phrasings.collect();
+        let texts = EntryTexts { phrasings, answer: Some(embedded(answer, topic, 5)) };
+        (VersionedEntry { version: 3, entry }, texts)
+    };
+    KNOWLEDGE.iter().map(entry).unzip()
+}
+
+fn space() -> VectorSpace {
+    VectorSpace { model: "synthetic".into(), sha256: "00".into(), dim: DIM }
+}
+
+fn build(
+    entries: &[VersionedEntry],
+    texts: &[EntryTexts],
+) -> Result<(tempfile::TempDir, KnowledgeIndex), SearchError> {
+    let dir = tempfile::tempdir().unwrap();
+    KnowledgeIndex::build(dir.path(), entries, texts, &space())?;
+    let index = KnowledgeIndex::open(dir.path())?;
+    Ok((dir, index))
+}
+
+fn shop() -> (tempfile::TempDir, KnowledgeIndex) {
+    let (entries, texts) = knowledge();
+    build(&entries, &texts).unwrap()
+}
+
+fn query<'a>(text: &'a str, vector: &'a [f32]) -> Query<'a> {
+    Query { text, vector, k: 5, exclude: Exclude::None, now: 0, head: None }
+}
+
+fn order(found: &[Candidate]) -> Vec<u32> {
+    found.iter().map(|c| c.entry).collect()
+}
+
+#[test]
+fn finds_by_meaning_and_by_wording() {
+    let (_dir, index) = shop();
+    let found = index.search(&query("能开电子发票吗", &near(2, 1))).unwrap();
+    let evidence = index.evidence(&found[0]).unwrap();
+    assert_eq!((evidence.id.as_str(), evidence.version), ("shop.2", 3));
+    assert_eq!(evidence.phrasing, "能开电子发票吗");
+    assert!((evidence.scores.lexical.unwrap() - 1.0).abs() < 1e-4);
+    assert!((evidence.scores.dense.unwrap() - 1.0).abs() < 1e-4);
+    assert_eq!((found[0].dense_rank, found[0].lexical_rank, found.len()), (0, 0, 5));
+    assert!(found.is_sorted_by(|a, b| a.scores.fused >= b.scores.fused));
+    // Meaning alone, wording alone.
+    assert_eq!(index.search(&query("qwerty", &near(9, 0))).unwrap()[0].entry, 9);
+    assert_eq!(index.search(&query("门店几点开门", &[0.0; DIM])).unwrap()[0].entry, 10);
+}
+
+#[test]
+fn the_same_question_gets_the_same_answer() {
+    let ((_d1, one), (_d2, two)) = (shop(), shop());
+    assert_eq!(one.manifest().entries_digest, two.manifest().entries_digest);
+    let vector = near(4, 2);
+    let ask = |index: &KnowledgeIndex| index.search(&query("退款几天到", &vector)).unwrap();
+    assert_eq!(ask(&one), ask(&one));
+    assert_eq!(ask(&one), ask(&two));
+}
+
+#[test]
+fn ties_stand_in_the_order_of_the_generation() {
+    let (_dir, index) = shop();
+    let found = index.search(&query("", &[0.0; DIM])).unwrap();
+    assert_eq!(order(&found), [0, 1, 2, 3, 4]);
+    assert_eq!(found[4].dense_rank, 0);
+    assert_eq!(found[0].scores.lexical, None);
+}
+
+#[test]
+fn any_k_and_a_single_character() {
+    let (_dir, index) = shop();
+    let vector = near(0, 0);
+    let all = index.search(&Query { k: 99, ..query("退", &vector) }).unwrap();
+    assert_eq!((all.len(), all[0].entry), (12, 0));
+    assert!(index.search(&Query { k: 0, ..query("退", &vector) }).unwrap().is_empty());
+}
+
+#[test]
+fn exclusion_hides_what_was_asked_to_be_hidden() {
+    let (_dir, index) = shop();
+    let vector = index.phrasing_vectors().unwrap().row(1).to_vec();
+    let ask = |exclude| index.search(&Query { exclude, ..query("我想退款", &vector) }).unwrap();
+    assert_eq!((ask(Exclude::None)[0].entry, ask(Exclude::None)[0].phrasing), (0, 1));
+    let without = ask(Exclude::Phrasing(1));
+    let seen = without.iter().find(|c| c.entry == 0).unwrap();
+    let full = ask(Exclude::None)[0];
+    assert_ne!(seen.phrasing, 1);
+    assert!(seen.scores.dense < full.scores.dense && seen.scores.lexical < full.scores.lexical);
+    assert!(seen.signals.profile < full.signals.profile);
+    assert!(ask(Exclude::Entry(0)).iter().all(|c| c.entry != 0));
+}
+
+#[test]
+fn an_entry_without_phrasings_left_is_out() {
+    let (mut entries, mut texts) = knowledge();
+    entries[6].entry.similar_questions.clear();
+    texts[6].phrasings.truncate(1);
+    let (_dir, index) = build(&entries, &texts).unwrap();
+    let only = index.phrasings_of(6).start;
+    let ask = |exclude| {
+        let vector = near(6, 0);
+        let query = Query { exclude, k: 12, ..query("可以换货吗", &vector) };
+        order(&index.search(&query).unwrap())
+    };
+    assert_eq!(ask(Exclude::None)[0], 6);
+    assert!(!ask(Exclude::Phrasing(only)).contains(&6));
+}
+
+#[test]
+fn only_valid_entries_answer() {
+    let (mut entries, texts) = knowledge();
+    entries[9].entry.validity = Validity { from: Some(100), until: Some(200) };
+    let (_dir, index) = build(&entries, &texts).unwrap();
+    let vector = near(9, 0);
+    for (now, expected) in [(99, false), (100, true), (199, true), (200, false)] {
+        let found = index.search(&Query { now, ..query("优惠券怎么用", &vector) }).unwrap();
+        assert_eq!(found[0].entry == 9, expected, "at {now}");
+        assert_eq!(order(&found).contains(&9), expected, "at {now}");
+    }
+}
+
+#[test]
+fn the_head_votes_by_name() {
+    let (_dir, index) = shop();
+    let classes = ["shop.3", "gone", "shop.1"].map(String::from);
+    let votes = index.votes(&classes, &[0.7, 0.2, 0.1]);
+    assert_eq!((votes[3], votes[1], votes.iter().sum::<f32>()), (0.7, 0.1, 0.8));
+    let vector = [0.0; DIM];
+    let found = index.search(&Query { head: Some(&votes), ..query("", &vector) }).unwrap();
+    assert_eq!(order(&found)[..2], [3, 1]);
+    assert_eq!(found[0].scores.head, Some(0.7));
+}
+
+#[test]
+fn knowledge_may_be_empty_or_without_answers() {
+    let (_dir, index) = build(&[], &[]).unwrap();
+    assert!(index.search(&query("退款", &near(0, 0))).unwrap().is_empty());
+    let (mut entries, mut texts) = knowledge();
+    entries.iter_mut().for_each(|e| e.entry.answer = None);
+    texts.iter_mut().for_each(|t| t.answer = None);
+    let (_dir, index) = build(&entries, &texts).unwrap();
+    let found = index.search(&query("怎么查物流", &near(5, 0))).unwrap();
+    assert_eq!((found[0].entry, found[0].signals.answer_dense), (5, None));
+}
+
+#[test]
+fn refuses_what_does_not_fit() {
+    let refuse = |change: &dyn Fn(&mut Vec<VersionedEntry>, &mut Vec<EntryTexts>)| {
+        let (mut entries, mut texts) = knowledge();
+        change(&mut entries, &mut texts);
+        match build(&entries, &texts) {
+            Err(SearchError::BadInput(reason)) => reason,
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("was built"),
+        }
+    };
+    assert_eq!(
+        refuse(&|e, _| e[1].entry.state = EntryState::Draft),
+        "entry shop.1: is not published"
+    );
+    assert_eq!(refuse(&|e, _| e[2] = e[1].clone()), "entry shop.1: is there twice");
+    assert!(refuse(&|_, t| t[0].phrasings.truncate(2)).contains("another number of phrasings"));
+    assert!(refuse(&|_, t| t[0].answer = None).contains("an answer without text"));
+    assert!(refuse(&|_, t| t.truncate(3)).contains("3 texts for 12 entries"));
+    assert!(refuse(&|_, t| t[4].phrasings[0].vector.truncate(3)).contains("3 wide"));
+    let (dir, index) = shop();
+    let (entries, texts) = knowledge();
+    let again = KnowledgeIndex::build(dir.path(), &entries, &texts, &space());
+    assert!(matches!(again, Err(SearchError::BadInput(_))));
+    let narrow = index.search(&query("退款", &[1.0]));
+    assert!(matches!(narrow, Err(SearchError::BadInput(_))));
+    let vector = near(0, 0);
+    let few = index.search(&Query { head: Some(&[0.5]), ..query("退款", &vector) });
+    assert!(matches!(few, Err(SearchError::BadInput(_))));
+}
+
+#[test]
+fn damage_to_any_file_is_noticed() {
+    let (dir, index) = shop();
+    let files: Vec<String> = index.manifest().files.keys().cloned().collect();
+    drop(index);
+    assert!(files.len() > 8, "{files:?}");
+    for name in files {
+        let path = dir.path().join(&name);
+        let good = fs::read(&path).unwrap();
+        let mut bad = good.clone();
+        match bad.last_mut() {
+            Some(byte) => *byte ^= 1,
+            None => bad.push(0),
+        }
+        fs::write(&path, bad).unwrap();
+        let error = KnowledgeIndex::open(dir.path()).map(|_| ()).unwrap_err();
+        assert!(matches!(error, SearchError::Corrupt { .. }), "{name}: {error}");
+        fs::remove_file(&path).unwrap();
+        let error = KnowledgeIndex::open(dir.path()).map(|_| ()).unwrap_err();
+        assert!(matches!(error, SearchError::Io { .. }), "{name}: {error}");
+        fs::write(&path, good).unwrap();
+    }
+    assert!(KnowledgeIndex::open(dir.path()).is_ok());
+}
+
+#[test]
+fn another_format_is_told_from_damage() {
+    let (dir, index) = shop();
+    drop(index);
+    let path = dir.path().join("manifest.json");
+    fs::write(&path, r#"{"format": 999, "new": true}"#).unwrap();
+    let error = KnowledgeIndex::open(dir.path()).map(|_| ()).unwrap_err();
+    assert!(matches!(error, SearchError::Incompatible { .. }), "{error}");
+    fs::write(&path, "{").unwrap();
+    let error = KnowledgeIndex::open(dir.path()).map(|_| ()).unwrap_err();
+    assert!(matches!(error, SearchError::Corrupt { .. }), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn no_text_is_an_error(text in ".{0,40}") {
+        static SHOP: std::sync::LazyLock<(tempfile::TempDir, KnowledgeIndex)> =
+            std::sync::LazyLock::new(shop);
+        let vector = near(1, 0);
+        let found = SHOP.1.search(&query(&text, &vector)).unwrap();
+        prop_assert_eq!(found.len(), 5);
+    }
+}
