@@ -239,3 +239,81 @@ impl Charmap {
         out
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const VOCABULARY: [(&str, f32); 10] = [
+        ("▁", -3.0),
+        ("a", -2.0),
+        ("ab", -2.5),
+        ("abc", -7.0),
+        ("b", -2.0),
+        ("bc", -2.25),
+        ("退", -4.0),
+        ("退款", -4.5),
+        ("款", -4.0),
+        ("▁退款a", -5.0),
+    ];
+
+    fn small() -> Unigram {
+        let pieces = (10_u32..).zip(VOCABULARY).map(|(id, (text, score))| (text, id, score));
+        let (sources, targets) = (vec!['\t', '\u{1f}', '½'], vec![' ', 'a', ' ', 'b']);
+        let charmap = Charmap { sources, ranges: vec![(0, 1), (1, 1), (1, 4)], targets };
+        let (begin, end, unknown) = (0, 2, 3);
+        let pieces = Pieces::new(pieces);
+        Unigram { pieces, charmap, begin, end, unknown, unknown_score: -17.0 }
+    }
+
+    /// Sum of the scores of a split of normalised text; an unknown token is one character.
+    fn score(ids: &[u32]) -> f32 {
+        let piece = |id: u32| VOCABULARY.get((id as usize).wrapping_sub(10)).map_or(-17.0, |p| p.1);
+        ids.iter().map(|id| piece(*id)).sum()
+    }
+
+    /// The best score over all splits, by trying them all.
+    fn best(text: &str) -> f32 {
+        let Some(first) = text.chars().next() else { return 0.0 };
+        let unknown = -17.0 + best(&text[first.len_utf8()..]);
+        let starts = VOCABULARY.iter().filter(|(piece, _)| text.starts_with(piece));
+        starts.map(|(piece, s)| s + best(&text[piece.len()..])).fold(unknown, f32::max)
+    }
+
+    #[test]
+    fn spaces_and_mapped_characters() {
+        let charmap = small().charmap;
+        assert_eq!(charmap.apply(""), "▁");
+        assert_eq!(charmap.apply("a  b\t c "), "▁a▁b▁c▁");
+        assert_eq!(charmap.apply("  a"), "▁a");
+        assert_eq!(charmap.apply("½\u{1f}\0"), "▁a▁b");
+    }
+
+    #[test]
+    fn marks_surround_and_the_window_cuts() {
+        let small = small();
+        assert_eq!(small.encode("退款ab", 512), [0, 19, 14, 2]);
+        assert_eq!(small.encode("退款ab", 3), [0, 19, 2]);
+        assert_eq!(small.encode("x☃", 512), [0, 10, 3, 3, 2]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_split_is_better(text in "[abcx退款 ½]{0,9}") {
+            let small = small();
+            let mut ids = Vec::new();
+            let normal = small.charmap.apply(&text);
+            small.split(&normal, &mut ids);
+            prop_assert!((score(&ids) - best(&normal)).abs() < 1e-3, "{:?} {:?}", normal, ids);
+        }
+
+        #[test]
+        fn any_text_has_a_bounded_encoding(text: String, window in 2..40_usize) {
+            let ids = small().encode(&text, window);
+            prop_assert!(ids.len() <= window && ids.len() >= 2);
+            prop_assert_eq!((ids[0], ids[ids.len() - 1]), (0, 2));
+        }
+    }
+}

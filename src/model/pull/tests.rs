@@ -82,7 +82,7 @@ fn serve(mut stream: TcpStream, file: &[u8], manner: Manner, bodies: &AtomicUsiz
 }
 
 fn weights() -> Vec<u8> {
-    (0..300_000_u32).map(|i| (i * i % 251) as u8).collect()
+    (0..300_000_u32).map(|i| (u64::from(i) * u64::from(i) % 251) as u8).collect()
 }
 
 /// A manifest with one model `m` (`m.gguf`), a folder for it, and endpoints.
