@@ -1,0 +1,155 @@
+//! The binary as scripts meet it, and what is left when it is killed.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use crate::support::{configuration, prepared, repository, small_knowledge};
+
+fn huida(dir: &Path) -> Command {
+    let file = dir.join("huida.toml");
+    std::fs::write(&file, configuration(dir)).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_huida"));
+    command.arg("--config").arg(file).current_dir(dir).stdin(Stdio::null());
+    command
+}
+
+fn output(dir: &Path, args: &[&str]) -> Output {
+    huida(dir).args(args).output().unwrap()
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}{complaint}");
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}{complaint}"))
+}
+
+#[test]
+fn ask_answers_in_json() {
+    let dir = prepared();
+    let answer = json(&output(dir.path(), &["ask", "转人工", "--json"]));
+    assert_eq!(answer["decision"], "handoff");
+    assert_eq!(answer["reasons"][0], "human_request");
+    let answer = json(&output(dir.path(), &["ask", "退款一般几天能到账", "--json"]));
+    assert_eq!(answer["evidence"][0]["id"], "shop.refund.time");
+    for key in ["reply", "decision", "confidence", "reasons", "evidence", "rules", "timings_ms", "trace"] {
+        assert!(answer.get(key).is_some(), "{key}");
+    }
+    let replayed = json(&output(dir.path(), &["replay", answer["trace"].as_str().unwrap(), "--json"]));
+    assert_eq!(replayed["same"], true);
+    let stats = json(&output(dir.path(), &["index", "verify", "--json"]));
+    assert_eq!(stats["agrees"], true);
+    // A question from the command line opens no case for a person.
+    let audit = json(&output(dir.path(), &["audit", "verify", "--json"]));
+    assert_eq!(audit["intact"], true);
+}
+
+#[test]
+fn bad_rows_are_named_and_nothing_is_taken() {
+    let dir = prepared();
+    let file = dir.path().join("more.jsonl");
+    std::fs::write(&file, "{\"id\":\"a\",\"question\":\"q\"}\n{\"id\":\"b\"}\n").unwrap();
+    let refused = output(dir.path(), &["kb", "import", "more.jsonl"]);
+    assert!(!refused.status.success());
+    let complaint = String::from_utf8_lossy(&refused.stderr);
+    assert!(complaint.contains("more.jsonl:2: question: is missing"), "{complaint}");
+    let stats = json(&output(dir.path(), &["kb", "stats", "--json"]));
+    assert_eq!(stats["entries"], small_knowledge().len());
+}
+
+#[test]
+fn import_export_import_changes_nothing() {
+    let dir = prepared();
+    let exported = output(dir.path(), &["kb", "export", "--csv"]);
+    std::fs::write(dir.path().join("again.csv"), exported.stdout).unwrap();
+    let report = json(&output(dir.path(), &["kb", "import", "again.csv", "--json"]));
+    assert_eq!(report["files"][0]["unchanged"], small_knowledge().len());
+    assert_eq!(report["files"][0]["added"], serde_json::json!([]));
+}
+
+#[test]
+fn an_import_that_is_killed_leaves_all_or_nothing() {
+    let dir = prepared();
+    let before = small_knowledge().len();
+    let more = 20_000;
+    let mut lines = String::new();
+    for n in 0..more {
+        writeln!(lines, "{{\"id\":\"bulk.{n}\",\"question\":\"批量问题{n}\",\"answer\":\"答案{n}\"}}").unwrap();
+    }
+    std::fs::write(dir.path().join("bulk.jsonl"), lines).unwrap();
+    let mut cut_short = 0;
+    for wait in [20, 60, 120, 200, 350, 500] {
+        let mut import = huida(dir.path())
+            .args(["kb", "import", "bulk.jsonl"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(wait));
+        import.kill().unwrap();
+        cut_short += usize::from(!import.wait().unwrap().success());
+        let stats = json(&output(dir.path(), &["kb", "stats", "--json"]));
+        let found = stats["entries"].as_u64().unwrap() as usize;
+        assert!(found == before || found == before + more, "{found} after {wait} ms");
+        let answer = json(&output(dir.path(), &["ask", "退款一般几天能到账", "--json"]));
+        assert_eq!(answer["evidence"][0]["id"], "shop.refund.time", "the old state serves");
+    }
+    assert!(cut_short > 0, "at least one import was really killed");
+}
+
+#[test]
+fn an_index_build_that_is_killed_leaves_the_old_generation_serving() {
+    let dir = prepared();
+    let current = || std::fs::read_to_string(dir.path().join("generations/CURRENT")).unwrap();
+    let before = current();
+    for wait in [200, 800, 2_000] {
+        let mut build = huida(dir.path())
+            .args(["index", "build"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(wait));
+        build.kill().unwrap();
+        if build.wait().unwrap().success() {
+            // So fast that there was nothing to kill.
+            break;
+        }
+        assert_eq!(current(), before, "after {wait} ms");
+        let answer = json(&output(dir.path(), &["ask", "退款一般几天能到账", "--json"]));
+        assert_eq!(answer["evidence"][0]["id"], "shop.refund.time");
+    }
+    let built = json(&output(dir.path(), &["index", "build", "--json"]));
+    assert_eq!(current(), built["generation"].as_str().unwrap());
+    assert_ne!(current(), before);
+}
+
+#[test]
+fn an_empty_installation_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = output(dir.path(), &["ask", "在吗"]);
+    assert!(!refused.status.success());
+    let complaint = String::from_utf8_lossy(&refused.stderr);
+    assert!(complaint.contains("huida kb import"), "{complaint}");
+    let missing = output(dir.path(), &["kb", "import", "nowhere.jsonl"]);
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("nowhere.jsonl"));
+}
+
+#[test]
+fn the_demo_set_is_in_order() {
+    let kb = repository().join("eval/sets/demo/kb.jsonl");
+    let dir = tempfile::tempdir().unwrap();
+    let checked = json(&output(dir.path(), &["kb", "check", kb.to_str().unwrap(), "--json"]));
+    assert_eq!(checked["errors"], 0, "{}", checked["findings"]);
+    assert!(checked["entries"].as_u64().unwrap() >= 120);
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let dir = prepared();
+    let shown = output(dir.path(), &["config", "show"]);
+    let text = String::from_utf8_lossy(&shown.stdout);
+    assert!(text.contains("[redacted]") && !text.contains(crate::support::TOKEN), "{text}");
+}
