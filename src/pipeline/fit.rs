@@ -27,11 +27,11 @@ const OPEN_DOMAIN: &str = include_str!("../../eval/sets/open_domain.jsonl");
 /// Texts handed to the embedder at once, so that progress is seen and the queue stays short.
 const CHUNK: usize = 64;
 /// Parts of the training labels that are scored by a head which did not see them.
-const FOLDS: usize = 5;
+const FOLDS: usize = 4;
 /// Phrasings that self-calibration asks about; more would only repeat what these say.
 const MOST_PHRASINGS: usize = 2_000;
 /// Beyond this many entries a head costs more than it tells: labels per entry become few.
-const MOST_CLASSES: usize = 2_000;
+const MOST_CLASSES: usize = 500;
 /// The head's class for messages that no entry answers.
 const OUT_OF_SCOPE: &str = "";
 
