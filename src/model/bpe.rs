@@ -54,7 +54,8 @@ impl Bpe {
 
     /// The bytes that a token stands for; none for special and unknown tokens.
     fn token_bytes(&self, id: u32) -> Vec<u8> {
-        let special = self.tokenizer.get_added_vocabulary().get_added_tokens_decoder().contains_key(&id);
+        let special =
+            self.tokenizer.get_added_vocabulary().get_added_tokens_decoder().contains_key(&id);
         let token = self.tokenizer.id_to_token(id).filter(|_| !special).unwrap_or_default();
         token.chars().filter_map(|c| self.bytes.get(&c).copied()).collect()
     }
@@ -105,8 +106,8 @@ impl Utf8Stream {
             taken += chunk.valid().len();
             let invalid = chunk.invalid();
             let at_end = taken + invalid.len() == self.pending.len();
-            let unfinished = at_end
-                && std::str::from_utf8(invalid).is_err_and(|e| e.error_len().is_none());
+            let unfinished =
+                at_end && std::str::from_utf8(invalid).is_err_and(|e| e.error_len().is_none());
             if !invalid.is_empty() && !unfinished {
                 text.push(char::REPLACEMENT_CHARACTER);
                 taken += invalid.len();

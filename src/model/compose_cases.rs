@@ -3,6 +3,7 @@
 
 use crate::model::{ComposeRequest, ComposeSource};
 
+#[derive(Clone, Copy)]
 pub(crate) struct Case {
     pub(crate) question: &'static str,
     pub(crate) sources: &'static [(&'static str, &'static [&'static str])],
@@ -212,11 +213,7 @@ pub(crate) const CASES: &[Case] = &[
             ),
             (
                 "衣物怎么洗涤？",
-                &[
-                    "羊毛衫请冷水手洗，不可机洗。",
-                    "深浅颜色请分开洗涤。",
-                    "晾晒时请避免阳光直射。",
-                ],
+                &["羊毛衫请冷水手洗，不可机洗。", "深浅颜色请分开洗涤。", "晾晒时请避免阳光直射。"],
             ),
             (
                 "尺码不合适怎么办？",

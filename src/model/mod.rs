@@ -6,12 +6,13 @@
 pub mod arch;
 pub mod bpe;
 pub mod chat_template;
+mod compose;
+#[cfg(test)]
+mod compose_cases;
 pub mod generator;
 pub mod kv;
 mod requantise;
 pub mod sampler;
-#[cfg(test)]
-mod compose_cases;
 #[cfg(test)]
 mod test_weights;
 

@@ -83,7 +83,7 @@ pub(crate) fn stack_rows(
     device: &Device,
 ) -> Result<QTensor> {
     let rows = parts.iter().map(|(rows, _)| rows).sum::<usize>();
-    let blocks: Vec<u8> = parts.iter().flat_map(|(_, blocks)| blocks.iter().copied()).collect();
+    let blocks = parts.iter().map(|(_, blocks)| &**blocks).collect::<Vec<_>>().concat();
     QTensor::new(QStorage::from_data(Cow::Owned(blocks), device, dtype)?, (rows, width))
 }
 
@@ -100,8 +100,9 @@ mod tests {
     #[test]
     fn q4_0_and_q5_0_keep_every_bit_of_every_weight() {
         // Values over several magnitudes, so that all codes and many scales occur.
-        let values: Vec<f32> =
-            (0..64 * 96).map(|i| ((i * 7919 % 1013) as f32 - 506.0) * 1.07_f32.powi(i % 40)).collect();
+        let values: Vec<f32> = (0..64 * 96)
+            .map(|i| ((i * 7919 % 1013) as f32 - 506.0) * 1.07_f32.powi(i % 40))
+            .collect();
         let dense = Tensor::from_vec(values, (64, 96), &Device::Cpu).unwrap();
         for dtype in [GgmlDType::Q4_0, GgmlDType::Q5_0] {
             let stored = QTensor::quantize(&dense, dtype).unwrap();
