@@ -14,7 +14,11 @@ use crate::base::text::is_han;
 use crate::model::{ChatMessage, Chosen, ComposeRequest, Composed, Control, ModelError};
 
 /// A unit joins the reply while its score is at most this far below the best one's, nats.
-const MARGIN: f32 = 1.5;
+const MARGIN: f32 = 1.0;
+/// What a unit must tell about one of several questions for that question to be answered, nats.
+const TELLING: f32 = 2.0;
+/// Shortest sentence that is a question of its own, characters; shorter ones lean on another.
+const OWN_QUESTION_CHARS: usize = 5;
 /// Where the rendered chat prompt is cut in two; a private-use character that no text contains.
 const SLOT: char = '\u{E000}';
 
@@ -71,17 +75,55 @@ pub(crate) fn compose(
     }
     let wording = Wording::of(&request.question);
     let frame = wording.frame(model)?;
-    let statements = units.iter().map(|u| u.text).chain([wording.nothing]);
-    let text = request.question.trim();
-    let trials: Vec<Trial<'_>> = statements.map(|given| Trial { given, text }).collect();
+    let statements: Vec<&str> = units.iter().map(|u| u.text).chain([wording.nothing]).collect();
+    let questions = questions(&request.question);
+    let trials: Vec<Trial<'_>> = questions
+        .iter()
+        .flat_map(|&text| statements.iter().map(move |&given| Trial { given, text }))
+        .collect();
     let judged = model.log_likelihoods(&frame, &trials, control)?;
-    let Some((nothing, scores)) = judged.nats.split_last() else {
-        return Err(ModelError::Inference("no unit was judged".to_owned()));
-    };
-    let scores: Vec<f32> = scores.iter().map(|nats| nats - nothing).collect();
-    let (picked, mean_logprob) = pick(&units, &scores, request.max_chars);
+    let gaps = gaps(&judged.nats, statements.len());
+    let (picked, mean_logprob) = pick(&units, &gaps, request.max_chars);
     let chosen = picked.into_iter().map(|i| units[i].place).collect();
     Ok(Composed { chosen, prompt_tokens: judged.tokens, mean_logprob })
+}
+
+/// The sentences of a message, those too short to be understood alone left with their neighbour.
+fn questions(message: &str) -> Vec<&str> {
+    let message = message.trim();
+    let mut questions = Vec::new();
+    let mut start = 0;
+    for (at, mark) in message.match_indices(['？', '?', '！', '!', '。']) {
+        let end = at + mark.len();
+        let long = |text: &str| text.chars().count() >= OWN_QUESTION_CHARS;
+        if long(&message[start..end]) && (end == message.len() || long(&message[end..])) {
+            questions.push(&message[start..end]);
+            start = end;
+        }
+    }
+    if start < message.len() {
+        questions.push(&message[start..]);
+    }
+    questions
+}
+
+/// How far each unit is behind the best one for the question that it answers best; at most 0.
+/// `nats` holds, per question, one row of `columns` likelihoods, the empty statement's last.
+fn gaps(nats: &[f32], columns: usize) -> Vec<f32> {
+    let rows = nats.chunks_exact(columns).map(|row| {
+        let (nothing, units) = (row[columns - 1], &row[..columns - 1]);
+        let best = units.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        (best - nothing, units.iter().map(move |unit| unit - best))
+    });
+    let rows: Vec<(f32, Vec<f32>)> = rows.map(|(told, gaps)| (told, gaps.collect())).collect();
+    let most = rows.iter().map(|(told, _)| *told).fold(f32::NEG_INFINITY, f32::max);
+    let mut nearest = vec![f32::NEG_INFINITY; columns - 1];
+    for (_, gaps) in rows.iter().filter(|(told, _)| *told >= TELLING.min(most)) {
+        for (nearest, gap) in nearest.iter_mut().zip(gaps) {
+            *nearest = nearest.max(*gap);
+        }
+    }
+    nearest
 }
 
 /// A unit that may be said.
@@ -108,20 +150,18 @@ fn fitting_units(request: &ComposeRequest) -> Vec<Unit<'_>> {
 
 /// Indices of the units to say, in the order to say them, and the mean log-probability of the
 /// choices, each among the units then left.
-fn pick(units: &[Unit<'_>], scores: &[f32], max_chars: usize) -> (Vec<usize>, f32) {
-    let mut left: Vec<usize> = (0..units.len()).collect();
-    left.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
+fn pick(units: &[Unit<'_>], gaps: &[f32], max_chars: usize) -> (Vec<usize>, f32) {
+    let mut ranked: Vec<usize> = (0..units.len()).collect();
+    ranked.sort_by(|&a, &b| gaps[b].total_cmp(&gaps[a]).then(a.cmp(&b)));
     let mut picked: Vec<usize> = Vec::new();
     let (mut chars, mut logprobs) = (0, 0.0);
-    let floor = left.first().map_or(0.0, |&best| scores[best] - MARGIN);
-    while let Some(&next) = left.first().filter(|&&i| scores[i] >= floor) {
+    for (at, &next) in ranked.iter().enumerate().take_while(|&(_, &i)| gaps[i] >= -MARGIN) {
         if chars + units[next].chars <= max_chars {
             chars += units[next].chars;
-            let total: f32 = left.iter().map(|&i| (scores[i] - scores[next]).exp()).sum();
-            logprobs -= total.ln();
+            let left: f32 = ranked[at..].iter().map(|&i| (gaps[i] - gaps[next]).exp()).sum();
+            logprobs -= left.ln();
             picked.push(next);
         }
-        left.remove(0);
     }
     let mean = logprobs / picked.len().max(1) as f32;
     (in_reading_order(units, picked), mean)
@@ -139,7 +179,9 @@ fn in_reading_order(units: &[Unit<'_>], picked: Vec<usize>) -> Vec<usize> {
 /// The prompt's words in the question's language.
 struct Wording {
     task: &'static str,
-    example: [&'static str; 2],
+    /// Statements with the questions behind them: without them the model paraphrases the
+    /// statement as a question, and words in common count more than what is asked.
+    examples: [(&'static str, &'static str); 2],
     statement: &'static str,
     question: &'static str,
     /// A statement that says nothing.
@@ -147,16 +189,22 @@ struct Wording {
 }
 
 const CHINESE: Wording = Wording {
-    task: "写出顾客可能会问的问题。",
-    example: ["本店营业时间为早九点到晚九点。", "你们几点关门啊？"],
+    task: "根据客服的回答，写出顾客的问题。",
+    examples: [
+        ("本店营业时间为早九点到晚九点。", "你们几点关门啊？"),
+        ("身份证过期的，须先到派出所换领新证。", "我身份证到期了，怎么办？"),
+    ],
     statement: "客服答：",
     question: "顾客问：",
     nothing: "……",
 };
 
 const ENGLISH: Wording = Wording {
-    task: "Write the question that the customer asked.",
-    example: ["We are open from nine to nine.", "When do you close?"],
+    task: "Write the question that the customer asked, given the agent's answer.",
+    examples: [
+        ("We are open from nine to nine.", "When do you close?"),
+        ("Expired cards must be renewed first.", "My card has expired, what now?"),
+    ],
     statement: "Agent says: ",
     question: "Customer asked: ",
     nothing: "…",
@@ -168,14 +216,15 @@ impl Wording {
     }
 
     fn frame(&self, model: &impl TextJudge) -> Result<Frame, ModelError> {
-        let message = |role, content: String| ChatMessage { role, content };
-        let [statement, question] = self.example;
-        let prompt = model.chat_prompt(&[
-            message("system", self.task.to_owned()),
-            message("user", format!("{}{statement}", self.statement)),
-            message("assistant", format!("{}{question}", self.question)),
-            message("user", format!("{}{SLOT}", self.statement)),
-        ])?;
+        let said =
+            |role, label: &str, text: &str| ChatMessage { role, content: format!("{label}{text}") };
+        let mut messages = vec![ChatMessage { role: "system", content: self.task.to_owned() }];
+        for (statement, question) in self.examples {
+            messages.push(said("user", self.statement, statement));
+            messages.push(said("assistant", self.question, question));
+        }
+        messages.push(said("user", self.statement, &SLOT.to_string()));
+        let prompt = model.chat_prompt(&messages)?;
         let Some((before, after)) = prompt.split_once(SLOT) else {
             let reason = "the chat template drops the user's message";
             return Err(ModelError::BadRequest(reason.to_owned()));
@@ -206,9 +255,9 @@ mod tests {
         ) -> Result<Likelihoods, ModelError> {
             control.check()?;
             assert!(!frame.before.contains(SLOT) && !frame.after.contains(SLOT));
-            let last = trials.len() - 1;
-            let nats = |i| if i == last { 0.0 } else { self.0[i % self.0.len()] };
-            Ok(Likelihoods { nats: (0..=last).map(nats).collect(), tokens: last })
+            let unit =
+                |i: usize| if trials[i].given == "……" { 0.0 } else { self.0[i % self.0.len()] };
+            Ok(Likelihoods { nats: (0..trials.len()).map(unit).collect(), tokens: trials.len() })
         }
     }
 
@@ -232,7 +281,7 @@ mod tests {
         let sources: &[&[&str]] = &[&["甲。", "乙。"], &["丙。", "丁。"]];
         assert_eq!(chosen(&[0.0, 4.0, -3.0, 1.0], sources, 90), [(0, 1)]);
         // The second source holds the best unit, so it speaks first, and in its own order.
-        assert_eq!(chosen(&[4.5, 0.0, 4.2, 5.0], sources, 90), [(1, 0), (1, 1), (0, 0)]);
+        assert_eq!(chosen(&[4.2, 0.0, 4.1, 5.0], sources, 90), [(1, 0), (1, 1), (0, 0)]);
     }
 
     #[test]
@@ -249,6 +298,25 @@ mod tests {
     fn repeated_and_empty_units_are_said_at_most_once() {
         let sources: &[&[&str]] = &[&["三天到账。", " "], &["三天到账。"]];
         assert_eq!(chosen(&[1.0], sources, 90), [(0, 0)]);
+    }
+
+    #[test]
+    fn each_question_of_a_message_gets_its_answer() {
+        // Rows of two units and the empty statement: each unit answers one question.
+        assert_eq!(gaps(&[9.0, 3.0, 0.0, 1.0, 6.0, 0.0], 3), [0.0, 0.0]);
+        // Nothing tells about the second question, so the first decides alone …
+        assert_eq!(gaps(&[9.0, 3.0, 0.0, 0.1, 0.9, 0.0], 3), [0.0, -6.0]);
+        // … but when nothing tells about anything the best still stands.
+        assert_eq!(gaps(&[-7.0, -9.0, 0.0, -8.0, -5.0, 0.0], 3), [-3.0, 0.0]);
+    }
+
+    #[test]
+    fn messages_are_cut_into_questions_that_stand_alone() {
+        assert_eq!(questions("最多能借多少？利息高不高？"), ["最多能借多少？", "利息高不高？"]);
+        assert_eq!(questions("发票能开公司抬头吗？怎么开？"), ["发票能开公司抬头吗？怎么开？"]);
+        assert_eq!(questions("你好！退款多久到账"), ["你好！退款多久到账"]);
+        assert_eq!(questions(" 退款多久到账 "), ["退款多久到账"]);
+        assert_eq!(questions("吗？"), ["吗？"]);
     }
 
     #[test]
