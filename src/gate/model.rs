@@ -184,6 +184,23 @@ impl GateModel {
         Ok(model)
     }
 
+    /// A gate that lets nothing out, for knowledge too small to learn from: everything it finds is
+    /// left to a person.
+    pub fn closed(options: &FitOptions) -> Self {
+        Self {
+            version: VERSION,
+            origin: Origin::SelfCalibrated,
+            fingerprint: options.fingerprint.clone(),
+            counts: Counts::default(),
+            promise: options.promise,
+            bias: 0.0,
+            inputs: Vec::new(),
+            required: Vec::new(),
+            calibrator: Calibrator::Platt { slope: 0.0, bias: 0.0 },
+            threshold: None,
+        }
+    }
+
     /// Calibrated probability that the best evidence answers the message, 0 to 1. Zero when a
     /// list is missing that was always there while the gate was fitted.
     pub fn confidence(&self, features: &Features) -> f32 {

@@ -2,7 +2,7 @@
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
-use minijinja::{Environment, Error, ErrorKind};
+use minijinja::{Environment, Error, ErrorKind, context};
 
 use crate::model::{ChatMessage, ModelError};
 
@@ -30,13 +30,11 @@ impl ChatTemplate {
     /// The prompt for `messages`, ending where the assistant speaks.
     pub fn render(&self, messages: &[ChatMessage]) -> Result<String, ModelError> {
         let bad = |e: Error| ModelError::BadRequest(format!("chat template: {e}"));
-        let fields = |m: &ChatMessage| {
-            Value::from_iter([("role", Value::from(m.role)), ("content", Value::from(&*m.content))])
+        let fields = |m: &ChatMessage| context! { role => m.role, content => m.content.as_str() };
+        let context = context! {
+            messages => messages.iter().map(fields).collect::<Vec<_>>(),
+            add_generation_prompt => true,
         };
-        let context = Value::from_iter([
-            ("messages", messages.iter().map(fields).collect::<Value>()),
-            ("add_generation_prompt", Value::from(true)),
-        ]);
         self.environment.get_template(NAME).and_then(|t| t.render(context)).map_err(bad)
     }
 }

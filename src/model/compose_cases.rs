@@ -3,6 +3,7 @@
 
 use crate::model::{ComposeRequest, ComposeSource};
 
+#[derive(Clone, Copy)]
 pub(crate) struct Case {
     pub(crate) question: &'static str,
     pub(crate) sources: &'static [(&'static str, &'static [&'static str])],

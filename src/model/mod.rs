@@ -7,6 +7,7 @@ pub mod arch;
 pub mod bpe;
 pub mod bundle;
 pub mod chat_template;
+mod compose;
 #[cfg(test)]
 mod compose_cases;
 pub mod convert;

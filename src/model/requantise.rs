@@ -83,7 +83,7 @@ pub(crate) fn stack_rows(
     device: &Device,
 ) -> Result<QTensor> {
     let rows = parts.iter().map(|(rows, _)| rows).sum::<usize>();
-    let blocks: Vec<u8> = parts.iter().flat_map(|(_, blocks)| blocks.iter().copied()).collect();
+    let blocks = parts.iter().map(|(_, blocks)| &**blocks).collect::<Vec<_>>().concat();
     QTensor::new(QStorage::from_data(Cow::Owned(blocks), device, dtype)?, (rows, width))
 }
 

@@ -120,7 +120,11 @@ pub fn build(
             embedder: space.sha256.clone(),
         },
     };
-    let gate = GateModel::fit(&observations, &unseen, &options)?;
+    let gate = match GateModel::fit(&observations, &unseen, &options) {
+        // A first handful of entries must still be searchable.
+        Err(GateError::TooFewObservations { .. }) => GateModel::closed(&options),
+        fitted => fitted?,
+    };
     write_fitted(dir, head.as_ref(), &gate)?;
     bench.tell(Stage::FitGate, 1, 1);
     Ok(gate)
