@@ -105,7 +105,7 @@ impl BertConfig {
             types: gguf.count("tokenizer.ggml.token_type_count")?,
             eps: gguf.float("bert.attention.layer_norm_epsilon")?,
         };
-        let whole = config.heads > 0 && config.hidden % config.heads == 0;
+        let whole = config.heads > 0 && config.hidden.is_multiple_of(config.heads);
         if !whole || config.layers > MAX_LAYERS || config.window < 2 || config.types == 0 {
             return Err(gguf.corrupt(format_args!("dimensions make no sense: {config:?}")));
         }
