@@ -136,12 +136,12 @@ pub(super) fn take(job: &mut Job<'_>, tar: &Path) -> Result<(), PullError> {
     Err(PullError::NotFound { model: job.model.name.clone(), what })
 }
 
-/// Shows `see` the name, size and bytes of each member until it answers `false`. Anything but
+/// Takes a member's name, size and bytes; whether to go on.
+type See<'a> = dyn FnMut(&str, u64, &mut dyn Read) -> Result<bool, PullError> + 'a;
+
+/// Shows `see` each member until it answers `false`. Anything but
 /// plain files with plain names is refused before a byte of it is read.
-fn each_member(
-    tar: &Path,
-    see: &mut dyn FnMut(&str, u64, &mut dyn Read) -> Result<bool, PullError>,
-) -> Result<(), PullError> {
+fn each_member(tar: &Path, see: &mut See<'_>) -> Result<(), PullError> {
     let unreadable = |e: io::Error| refused(tar, &format!("it cannot be read as a tar ({e})"));
     let file = File::open(tar).map_err(PullError::disk(tar))?;
     let mut archive = Archive::new(file);

@@ -79,6 +79,9 @@ struct Specials {
     unk: u32,
 }
 
+/// A token's text and score; its place is its id.
+type Piece<'a> = (&'a str, f32);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Storage {
     F32,
@@ -106,7 +109,7 @@ struct Slot {
 pub struct Container<'a> {
     dims: Dims,
     specials: Specials,
-    pieces: Vec<(&'a str, f32)>,
+    pieces: Vec<Piece<'a>>,
     charmap: Vec<(u32, Vec<u32>)>,
     entries: Vec<Entry<'a>>,
 }
@@ -298,10 +301,10 @@ fn read_dims(reader: &mut Reader<'_>) -> Result<Dims, ConvertError> {
         eps: f32::from_le_bytes(reader.array("the epsilon")?),
     };
     let block = reader.count(MAX_DIM, "the block size")?;
-    if block != BLOCK || dims.hidden % BLOCK != 0 || dims.ffn % BLOCK != 0 {
+    if block != BLOCK || [dims.hidden, dims.ffn].iter().any(|n| !n.is_multiple_of(BLOCK)) {
         return malformed(format!("widths are not whole blocks of {BLOCK}: {dims:?}"));
     }
-    if dims.hidden % dims.heads != 0 || !dims.eps.is_finite() || dims.eps <= 0.0 {
+    if !dims.hidden.is_multiple_of(dims.heads) || !dims.eps.is_finite() || dims.eps <= 0.0 {
         return malformed(format!("dimensions that do not fit together: {dims:?}"));
     }
     Ok(dims)
@@ -310,7 +313,7 @@ fn read_dims(reader: &mut Reader<'_>) -> Result<Dims, ConvertError> {
 fn read_pieces<'a>(
     reader: &mut Reader<'a>,
     vocab: usize,
-) -> Result<(Specials, Vec<(&'a str, f32)>), ConvertError> {
+) -> Result<(Specials, Vec<Piece<'a>>), ConvertError> {
     let n = reader.count(vocab, "the number of pieces")?;
     let specials = Specials {
         bos: reader.u32("a special id")?,
@@ -333,7 +336,7 @@ fn read_pieces<'a>(
         let piece = blob.get(offset(i)..offset(i + 1)).map(str::from_utf8);
         match piece {
             Some(Ok(piece)) if !piece.is_empty() && score.is_finite() => {
-                pieces.push((piece, score))
+                pieces.push((piece, score));
             }
             _ => return malformed(format!("piece {i} is not a scored text")),
         }

@@ -8,6 +8,8 @@
 //! pieces written out in a text (`</s>`) are text here, so that nobody can end a sequence from
 //! inside; and U+0000, which a C string cannot hold, is dropped like other control characters.
 
+use candle_core::quantized::gguf_file::Value;
+
 use crate::model::ModelError;
 use crate::model::convert::{CHARMAP_LENGTH, CHARMAP_SOURCE, CHARMAP_TARGET, TOKEN_NORMAL};
 use crate::model::gguf::GgufFile;
@@ -33,9 +35,9 @@ impl Unigram {
         if model != "t5" {
             return Err(gguf.corrupt(format_args!("tokenizer `{model}` is not a unigram one")));
         }
-        let texts = gguf.array("tokenizer.ggml.tokens", "strings", |v| v.to_string())?;
-        let scores = gguf.array("tokenizer.ggml.scores", "floats", |v| v.to_f32())?;
-        let kinds = gguf.array("tokenizer.ggml.token_type", "integers", |v| v.to_i32())?;
+        let texts = gguf.array("tokenizer.ggml.tokens", "strings", Value::to_string)?;
+        let scores = gguf.array("tokenizer.ggml.scores", "floats", Value::to_f32)?;
+        let kinds = gguf.array("tokenizer.ggml.token_type", "integers", Value::to_i32)?;
         let counts = [texts.len(), scores.len(), kinds.len()];
         if counts[0] != counts[1] || counts[0] != counts[2] {
             return Err(gguf.corrupt(format_args!("tokens, scores and types differ: {counts:?}")));
@@ -185,7 +187,7 @@ struct Charmap {
 impl Charmap {
     fn from_gguf(gguf: &GgufFile) -> Result<Self, ModelError> {
         let characters = |key: &str| -> Result<Vec<char>, ModelError> {
-            let codes = gguf.array(key, "codepoints", |v| v.to_u32())?;
+            let codes = gguf.array(key, "codepoints", Value::to_u32)?;
             let characters: Option<Vec<char>> = codes.into_iter().map(char::from_u32).collect();
             characters.ok_or_else(|| gguf.corrupt(format_args!("`{key}` holds no characters")))
         };
@@ -193,7 +195,7 @@ impl Charmap {
         let targets = characters(CHARMAP_TARGET)?;
         let mut end = 0_u32;
         let mut ranges = Vec::with_capacity(sources.len());
-        for length in gguf.array(CHARMAP_LENGTH, "integers", |v| v.to_u32())? {
+        for length in gguf.array(CHARMAP_LENGTH, "integers", Value::to_u32)? {
             let begin = end;
             end = end.saturating_add(length);
             ranges.push((begin, end));

@@ -209,10 +209,10 @@ fn the_real_weights_lost_nothing() {
         unk: id("tokenizer.ggml.unknown_token_id"),
     };
     let texts = gguf.array("tokenizer.ggml.tokens", "", |v| v.to_string().cloned()).unwrap();
-    let scores = gguf.array("tokenizer.ggml.scores", "", |v| v.to_f32()).unwrap();
-    let mut targets = gguf.array(CHARMAP_TARGET, "", |v| v.to_u32()).unwrap().into_iter();
-    let lengths = gguf.array(CHARMAP_LENGTH, "", |v| v.to_u32()).unwrap();
-    let sources = gguf.array(CHARMAP_SOURCE, "", |v| v.to_u32()).unwrap();
+    let scores = gguf.array("tokenizer.ggml.scores", "", Value::to_f32).unwrap();
+    let mut targets = gguf.array(CHARMAP_TARGET, "", Value::to_u32).unwrap().into_iter();
+    let lengths = gguf.array(CHARMAP_LENGTH, "", Value::to_u32).unwrap();
+    let sources = gguf.array(CHARMAP_SOURCE, "", Value::to_u32).unwrap();
     let mapping = |(from, n): (u32, u32)| (from, targets.by_ref().take(n as usize).collect());
     let charmap = sources.into_iter().zip(lengths).map(mapping).collect();
     let data = slots(&dims)

