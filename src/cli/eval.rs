@@ -7,6 +7,7 @@ use clap::Subcommand;
 
 use super::output::{self, Bar};
 use crate::app::App;
+use crate::base::file::write_atomic;
 use crate::eval::gate::{self, GateInput};
 use crate::eval::retrieval::{self, RetrievalInput};
 use crate::gate::threshold::Promise;
@@ -50,6 +51,9 @@ pub(super) enum EvalCommand {
         alpha: f64,
         #[arg(long, default_value_t = 0.95)]
         confidence: f64,
+        /// Write every message with its confidence and best evidence, one JSON object a line.
+        #[arg(long, value_name = "FILE")]
+        rows: Option<PathBuf>,
         #[arg(long)]
         json: bool,
     },
@@ -66,7 +70,7 @@ pub(super) fn run(app: &App, command: &EvalCommand) -> Result<()> {
             bar.done();
             output::report(&report, *json)
         }
-        EvalCommand::Gate { kb, labels, calibrate, queries, oos, alpha, confidence, json } => {
+        EvalCommand::Gate { kb, labels, calibrate, queries, oos, alpha, confidence, rows, json } => {
             let input = GateInput {
                 kb: kb.clone(),
                 labels: labels.clone(),
@@ -75,8 +79,13 @@ pub(super) fn run(app: &App, command: &EvalCommand) -> Result<()> {
                 oos: oos.clone(),
                 promise: Promise { alpha: *alpha, confidence: *confidence },
             };
-            let report = gate::run(&input, &embedder, &mut |p| bar.fit(p))?;
+            let (report, judged) = gate::run(&input, &embedder, &mut |p| bar.fit(p))?;
             bar.done();
+            if let Some(file) = rows {
+                let lines: Vec<String> =
+                    judged.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+                write_atomic(file, lines.join("\n").as_bytes())?;
+            }
             output::report(&report, *json)
         }
     }

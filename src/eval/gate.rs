@@ -40,11 +40,29 @@ pub struct GateInput {
     pub promise: Promise,
 }
 
+/// One message as it was judged, for whoever wants to see what is behind a figure.
+#[derive(Clone, Debug, Serialize)]
+pub struct GateRow {
+    pub text: String,
+    /// What was searched for.
+    pub question: String,
+    /// The label; `null` when no entry answers.
+    pub kb_id: Option<String>,
+    pub confidence: f32,
+    /// False: a hard rule, a greeting or noise decides this message.
+    pub gated: bool,
+    /// Whether the best evidence is the labelled entry.
+    pub correct: bool,
+    /// The best evidence's entry.
+    pub best: Option<String>,
+}
+
+/// The report and the rows behind it.
 pub fn run(
     input: &GateInput,
     embedder: &EmbedWorker,
     progress: &mut dyn FnMut(FitProgress),
-) -> Result<GateReport, EvalError> {
+) -> Result<(GateReport, Vec<GateRow>), EvalError> {
     let entries = knowledge(&input.kb)?;
     let (train, calibrate) = (read_all(&input.labels)?, read_all(&input.calibrate)?);
     let mut queries = read_all(&input.queries)?;
@@ -66,14 +84,23 @@ pub fn run(
     build(&dir, material, embedder, progress)?;
     let generation = Generation::open(&dir).map_err(|e| EvalError::Input(e.to_string()))?;
     let rows = score(&generation, &queries, embedder, progress)?;
+    let scored: Vec<ScoredRow> = rows
+        .iter()
+        .map(|row| ScoredRow {
+            confidence: row.confidence,
+            answerable: row.kb_id.is_some(),
+            correct: row.correct,
+        })
+        .collect();
     let threshold = generation.gate.threshold;
-    Ok(GateReport {
+    let report = GateReport {
         alpha: input.promise.alpha,
         confidence: input.promise.confidence,
         threshold: threshold.map(|t| t.value),
         promised: generation.gate.promised(),
-        metrics: measure(&rows, threshold.map(|t| t.value)),
-    })
+        metrics: measure(&scored, threshold.map(|t| t.value)),
+    };
+    Ok((report, rows))
 }
 
 /// A message that a hard rule, a greeting or noise decides has no confidence: it is never an
@@ -83,21 +110,23 @@ fn score(
     queries: &[Labelled],
     embedder: &EmbedWorker,
     progress: &mut dyn FnMut(FitProgress),
-) -> Result<Vec<ScoredRow>, EvalError> {
+) -> Result<Vec<GateRow>, EvalError> {
     let now = Clock::System.now();
     let mut bench = Bench { index: &generation.index, embedder, now, progress };
     let messages = bench.messages(queries)?;
     let mut rows = Vec::with_capacity(messages.len());
     for (message, query) in messages.iter().zip(queries) {
-        let answerable = query.answer.is_some();
-        let observed = bench.observe(std::slice::from_ref(message), generation.head.as_ref())?;
-        rows.push(match observed.first() {
-            Some(seen) => ScoredRow {
-                confidence: generation.gate.confidence(&seen.features),
-                answerable,
-                correct: seen.correct,
-            },
-            None => ScoredRow { confidence: 0.0, answerable, correct: false },
+        let found = bench.find(message, generation.head.as_ref())?;
+        let best = found.evidence.first().map(|e| e.id.clone());
+        let seen = found.features.filter(|_| message.gated);
+        rows.push(GateRow {
+            text: query.text.clone(),
+            question: message.question.clone(),
+            kb_id: query.answer.as_ref().map(ToString::to_string),
+            confidence: seen.map_or(0.0, |features| generation.gate.confidence(&features)),
+            gated: message.gated,
+            correct: best.is_some() && best == query.answer,
+            best: best.map(|id| id.0),
         });
     }
     Ok(rows)

@@ -13,7 +13,7 @@ use crate::gate::model::{
 use crate::gate::threshold::Promise;
 use crate::model::Control;
 use crate::pipeline::generation::{WriteError, write_fitted};
-use crate::pipeline::retrieve::{Question, look_up};
+use crate::pipeline::retrieve::{Question, Retrieved, look_up};
 use crate::search::SearchError;
 use crate::search::head::{self, Example, Head};
 use crate::search::index::{Embedded, EntryTexts, Exclude, KnowledgeIndex};
@@ -294,6 +294,16 @@ impl Bench<'_> {
         texts.enumerate().map(|(number, (text, entry))| (text, entry, number))
     }
 
+    /// What the service would find for the message.
+    pub fn find(&self, message: &Message, head: Option<&Head>) -> Result<Retrieved, SearchError> {
+        let question = Question {
+            text: &message.question,
+            vector: &message.vector,
+            rewritten: message.rewritten,
+        };
+        look_up(self.index, head, question, Exclude::None, self.now)
+    }
+
     /// What the gate would see of each message, and whether the best evidence is right.
     pub fn observe(
         &self,
@@ -302,12 +312,7 @@ impl Bench<'_> {
     ) -> Result<Vec<Observation>, FitError> {
         let mut observations = Vec::new();
         for message in messages.iter().filter(|m| m.gated) {
-            let question = Question {
-                text: &message.question,
-                vector: &message.vector,
-                rewritten: message.rewritten,
-            };
-            let found = look_up(self.index, head, question, Exclude::None, self.now)?;
+            let found = self.find(message, head)?;
             let best = found.evidence.first().and_then(|e| self.index.ordinal(&e.id));
             let correct = best.is_some() && best == message.answer;
             observations.extend(found.features.map(|features| Observation {
