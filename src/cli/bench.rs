@@ -69,7 +69,7 @@ pub(super) fn run(app: &App, command: &BenchCommand) -> Result<()> {
             }
             let mut generator = app.models.open_generator(name)?;
             let mut progress = |done: usize, total: usize| {
-                bar.show("generating", done as u64, total as u64, false)
+                bar.show("generating", done as u64, total as u64, false);
             };
             let report = bench::generate(&prompts, generator.as_mut(), *tokens, &mut progress)?;
             bar.done();

@@ -64,7 +64,7 @@ fn pull_models(app: &App) -> Result<()> {
     let wanted: Vec<String> = names.into_iter().filter(|n| !n.is_empty()).collect();
     let mut bar = Bar::new();
     pull::pull(&app.models.manifest, &wanted, &app.models.dir, &mut |p| {
-        models::show(&mut bar, &p)
+        models::show(&mut bar, &p);
     })?;
     bar.done();
     Ok(())

@@ -70,7 +70,17 @@ pub(super) fn run(app: &App, command: &EvalCommand) -> Result<()> {
             bar.done();
             output::report(&report, *json)
         }
-        EvalCommand::Gate { kb, labels, calibrate, queries, oos, alpha, confidence, rows, json } => {
+        EvalCommand::Gate {
+            kb,
+            labels,
+            calibrate,
+            queries,
+            oos,
+            alpha,
+            confidence,
+            rows,
+            json,
+        } => {
             let input = GateInput {
                 kb: kb.clone(),
                 labels: labels.clone(),

@@ -1,7 +1,7 @@
 //! `kb`: knowledge in and out, and its health.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -96,7 +96,7 @@ fn import(app: &App, files: &[PathBuf], as_json: bool) -> Result<()> {
 }
 
 /// One file in one transaction, with its line in the audit log.
-pub(super) fn import_file(app: &App, store: &dyn Store, file: &PathBuf) -> Result<ImportOutcome> {
+pub(super) fn import_file(app: &App, store: &dyn Store, file: &Path) -> Result<ImportOutcome> {
     let entries = read_entries(file)?;
     let known: Vec<Entry> = stored(store)?;
     let missing = entries.iter().find_map(|e| {

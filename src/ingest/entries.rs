@@ -174,7 +174,7 @@ impl Fields<'_> {
             let reason = format!("{text:?} is neither 2026-01-31 nor 2026-01-31T08:00:00Z");
             self.fault(field, reason);
         }
-        instant.map(|t| t.as_millisecond())
+        instant.map(jiff::Timestamp::as_millisecond)
     }
 }
 

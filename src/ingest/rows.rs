@@ -34,11 +34,11 @@ fn decode(bytes: &[u8]) -> Option<String> {
     }
 }
 
+/// A JSON object with the line it stands on.
+pub(super) type NumberedObject = (u64, serde_json::Map<String, Value>);
+
 /// One JSON object per non-empty line.
-pub(super) fn json_lines(
-    path: &Path,
-    text: &str,
-) -> Result<Vec<(u64, serde_json::Map<String, Value>)>, IngestError> {
+pub(super) fn json_lines(path: &Path, text: &str) -> Result<Vec<NumberedObject>, IngestError> {
     let mut rows = Vec::new();
     let mut bad = Vec::new();
     for (line, number) in text.lines().zip(1_u64..) {

@@ -20,9 +20,12 @@ const SCALE: usize = 2;
 /// Bytes of the high bits in a Q5_0 block.
 const HIGH_BITS: usize = 4;
 
+/// Appends one block, without its scale, as signed bytes.
+type Unpack = fn(&[u8], &mut Vec<u8>);
+
 /// Block bytes of `dtype` as Q8_0 block bytes; `None` for formats that Q8_0 cannot hold exactly.
 fn blocks_as_q8_0(dtype: GgmlDType, data: &[u8]) -> Option<Vec<u8>> {
-    let (block_bytes, unpack): (usize, fn(&[u8], &mut Vec<u8>)) = match dtype {
+    let (block_bytes, unpack): (usize, Unpack) = match dtype {
         GgmlDType::Q4_0 => (SCALE + BLOCK / 2, unpack_q4_0),
         GgmlDType::Q5_0 => (SCALE + HIGH_BITS + BLOCK / 2, unpack_q5_0),
         GgmlDType::F32

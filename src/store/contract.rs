@@ -149,7 +149,7 @@ fn context_is_the_conversation_before(store: &dyn Store) {
 }
 
 fn handoffs_wait_by_priority(store: &dyn Store) {
-    let mut open = |id: &str, verdict, reason| {
+    let open = |id: &str, verdict, reason| {
         let accepted = store.accept(&text("anna", id, "在吗"), 1).unwrap();
         let trace = turn(&accepted, verdict, reason, "稍等");
         store.decide(accepted.message, &trace, verdict != Verdict::AutoReply, 2).unwrap();

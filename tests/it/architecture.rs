@@ -97,7 +97,8 @@ fn arrows_point_down() {
 
 #[test]
 fn the_check_sees_what_it_must_see() {
-    let seen = mentions("use crate::http::x;\n// crate::eval in a comment\nlet a = crate::store::b();");
+    let seen =
+        mentions("use crate::http::x;\n// crate::eval in a comment\nlet a = crate::store::b();");
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["http", "store"]);
     assert!(floor("http") > floor("store") && floor("store") > floor("gate"));
 }
@@ -121,7 +122,8 @@ fn engines_know_no_runtime_and_no_database() {
 fn only_the_ground_floor_makes_time_and_ids() {
     let mut files = Vec::new();
     sources(&root(), &mut files);
-    for file in files.iter().filter(|f| !f.ends_with("base/clock.rs") && !f.ends_with("base/id.rs")) {
+    for file in files.iter().filter(|f| !f.ends_with("base/clock.rs") && !f.ends_with("base/id.rs"))
+    {
         let text = fs::read_to_string(file).unwrap();
         for name in ["Instant::now", "SystemTime::now", "Timestamp::now", "Uuid::"] {
             assert!(!text.contains(name), "{} calls {name}", file.display());

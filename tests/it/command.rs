@@ -34,10 +34,13 @@ fn ask_answers_in_json() {
     assert_eq!(answer["reasons"][0], "human_request");
     let answer = json(&output(dir.path(), &["ask", "退款一般几天能到账", "--json"]));
     assert_eq!(answer["evidence"][0]["id"], "shop.refund.time");
-    for key in ["reply", "decision", "confidence", "reasons", "evidence", "rules", "timings_ms", "trace"] {
+    for key in
+        ["reply", "decision", "confidence", "reasons", "evidence", "rules", "timings_ms", "trace"]
+    {
         assert!(answer.get(key).is_some(), "{key}");
     }
-    let replayed = json(&output(dir.path(), &["replay", answer["trace"].as_str().unwrap(), "--json"]));
+    let replayed =
+        json(&output(dir.path(), &["replay", answer["trace"].as_str().unwrap(), "--json"]));
     assert_eq!(replayed["same"], true);
     let stats = json(&output(dir.path(), &["index", "verify", "--json"]));
     assert_eq!(stats["agrees"], true);
@@ -76,7 +79,11 @@ fn an_import_that_is_killed_leaves_all_or_nothing() {
     let more = 20_000;
     let mut lines = String::new();
     for n in 0..more {
-        writeln!(lines, "{{\"id\":\"bulk.{n}\",\"question\":\"批量问题{n}\",\"answer\":\"答案{n}\"}}").unwrap();
+        writeln!(
+            lines,
+            "{{\"id\":\"bulk.{n}\",\"question\":\"批量问题{n}\",\"answer\":\"答案{n}\"}}"
+        )
+        .unwrap();
     }
     std::fs::write(dir.path().join("bulk.jsonl"), lines).unwrap();
     let mut cut_short = 0;

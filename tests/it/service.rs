@@ -82,9 +82,8 @@ fn signed_garbage(running: &crate::support::Running) -> (String, Vec<u8>) {
     let _ = running;
     let (timestamp, nonce, encrypt) = ("1700000000", "n", "AAAAAAAAAAAAAAAAAAAAAAA=");
     let signature = sign(&[crate::support::TOKEN, timestamp, nonce, encrypt]);
-    let query = format!(
-        "timestamp={timestamp}&nonce={nonce}&encrypt_type=aes&msg_signature={signature}"
-    );
+    let query =
+        format!("timestamp={timestamp}&nonce={nonce}&encrypt_type=aes&msg_signature={signature}");
     let body = format!("<xml><ToUserName>gh</ToUserName><Encrypt>{encrypt}</Encrypt></xml>");
     (query, body.into_bytes())
 }
@@ -129,7 +128,17 @@ fn odd_messages_get_a_sensible_answer_or_a_person() {
     let running = start();
     let long = "我想问一下退款的事情，".repeat(2_000);
     let binary = "\u{fffd}\u{fffd}\u{2}\u{3}PK\u{fffd}\u{fffd}";
-    let odd = ["你号", "   ", "😀😀😀", "？？？", &long, "你们CEO是谁", "' OR 1=1; --", "*:* AND (\"", "<b>"];
+    let odd = [
+        "你号",
+        "   ",
+        "😀😀😀",
+        "？？？",
+        &long,
+        "你们CEO是谁",
+        "' OR 1=1; --",
+        "*:* AND (\"",
+        "<b>",
+    ];
     for (number, text) in odd.iter().enumerate() {
         let answer = running.push(PushMode::Safe, &format!("odd{number}"), 1, text);
         assert!(!running.reply(&answer).is_empty(), "{:.20}", text);
@@ -166,7 +175,11 @@ fn a_follow_up_is_understood_from_the_conversation() {
     running.push(PushMode::Safe, "anna", 2, "那运费谁出");
     let trace = &running.store.recent_traces(1).unwrap()[0];
     assert_eq!(trace.context.len(), 2, "question and reply before it");
-    assert!(trace.evidence[0].id.as_str().starts_with("shop.return."), "{:?}", trace.evidence[0].id);
+    assert!(
+        trace.evidence[0].id.as_str().starts_with("shop.return."),
+        "{:?}",
+        trace.evidence[0].id
+    );
 }
 
 #[test]

@@ -18,8 +18,8 @@ use huida::ingest::read_entries;
 use huida::model::pull::installed_or_pull;
 use huida::pipeline::fit::{Material, build};
 use huida::pipeline::generations::GenerationDir;
-use huida::store::sqlite::SqliteStore;
 use huida::store::Store;
+use huida::store::sqlite::SqliteStore;
 
 pub(crate) const TOKEN: &str = "token-of-the-tests";
 pub(crate) const APP_ID: &str = "wx0123456789abcdef";
@@ -100,7 +100,11 @@ pub(crate) fn copy_dir(from: &Path, to: &Path) {
     for item in std::fs::read_dir(from).unwrap() {
         let path = item.unwrap().path();
         let target = to.join(path.file_name().unwrap());
-        if path.is_dir() { copy_dir(&path, &target) } else { drop(std::fs::copy(&path, &target).unwrap()) }
+        if path.is_dir() {
+            copy_dir(&path, &target)
+        } else {
+            drop(std::fs::copy(&path, &target).unwrap())
+        }
     }
 }
 
@@ -188,7 +192,8 @@ impl Running {
 
     /// True when the store holds no message at all.
     pub(crate) fn nothing_stored(&self) -> bool {
-        self.store.recent_traces(1).unwrap().is_empty() && self.store.unfinished().unwrap().is_empty()
+        self.store.recent_traces(1).unwrap().is_empty()
+            && self.store.unfinished().unwrap().is_empty()
     }
 }
 
@@ -202,4 +207,3 @@ pub(crate) fn client() -> reqwest::blocking::Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::blocking::Client::builder().no_proxy().build().unwrap()
 }
-
