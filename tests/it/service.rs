@@ -141,10 +141,10 @@ fn odd_messages_get_a_sensible_answer_or_a_person() {
     ];
     for (number, text) in odd.iter().enumerate() {
         let answer = running.push(PushMode::Safe, &format!("odd{number}"), 1, text);
-        assert!(!running.reply(&answer).is_empty(), "{:.20}", text);
+        assert!(!running.reply(&answer).is_empty(), "{text:.20}");
         let trace = &running.store.recent_traces(1).unwrap()[0];
         let from_knowledge = trace.decision.reasons.contains(&Reason::ConfidenceReached);
-        assert!(!from_knowledge, "{:.20} was answered from the knowledge", text);
+        assert!(!from_knowledge, "{text:.20} was answered from the knowledge");
     }
     // Control characters cannot stand in XML: such a push is refused, not crashed on.
     let status = running.push(PushMode::Safe, "binary", 1, binary).status;

@@ -49,7 +49,10 @@ pub(crate) fn small_knowledge() -> Vec<VersionedEntry> {
     let topics = ["shop.delivery.", "shop.refund.", "shop.return.", "shop.invoice."];
     let all = read_entries(&repository().join("eval/sets/demo/kb.jsonl")).unwrap();
     let chosen = all.into_iter().filter(|e| topics.iter().any(|t| e.id.as_str().starts_with(t)));
-    chosen.map(|entry| VersionedEntry { version: 1, entry }).collect()
+    let mut chosen: Vec<_> = chosen.map(|entry| VersionedEntry { version: 1, entry }).collect();
+    // As the store would give them.
+    chosen.sort_by(|a, b| a.entry.id.cmp(&b.entry.id));
+    chosen
 }
 
 /// Configuration text for state in `dir`.
