@@ -61,7 +61,7 @@ impl From<candle_core::Error> for ModelError {
     }
 }
 
-/// When to stop early; checked between tokens and between layers of long prefills.
+/// When to stop early; checked between tokens and between passes of long prompts.
 #[derive(Clone, Debug, Default)]
 pub struct Control {
     pub deadline: Option<Deadline>,
