@@ -43,9 +43,12 @@ impl QwenGenerator {
     pub fn open(path: &Path, identity: ModelIdentity) -> Result<Self, ModelError> {
         let name = || path.display().to_string();
         let corrupt = |reason: String| ModelError::Corrupt { path: name(), reason };
-        let file = File::open(path).map_err(|source| match source.kind() {
-            ErrorKind::NotFound => ModelError::Missing { name: identity.name.clone() },
-            _ => ModelError::Io { path: name(), source },
+        let file = File::open(path).map_err(|source| {
+            if source.kind() == ErrorKind::NotFound {
+                ModelError::Missing { name: identity.name.clone() }
+            } else {
+                ModelError::Io { path: name(), source }
+            }
         })?;
         let mut reader = BufReader::with_capacity(1 << 20, file);
         let content = Content::read(&mut reader).map_err(|e| corrupt(e.to_string()))?;

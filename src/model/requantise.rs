@@ -20,11 +20,14 @@ const SCALE: usize = 2;
 /// Bytes of the high bits in a Q5_0 block.
 const HIGH_BITS: usize = 4;
 
+/// Appends one block of some format as a Q8_0 block.
+type Unpack = fn(&[u8], &mut Vec<u8>);
+
 /// Block bytes of `dtype` as Q8_0 block bytes; `None` for formats that Q8_0 cannot hold exactly.
 fn blocks_as_q8_0(dtype: GgmlDType, data: &[u8]) -> Option<Vec<u8>> {
-    let (block_bytes, unpack): (usize, fn(&[u8], &mut Vec<u8>)) = match dtype {
-        GgmlDType::Q4_0 => (SCALE + BLOCK / 2, unpack_q4_0),
-        GgmlDType::Q5_0 => (SCALE + HIGH_BITS + BLOCK / 2, unpack_q5_0),
+    let (block_bytes, unpack) = match dtype {
+        GgmlDType::Q4_0 => (SCALE + BLOCK / 2, unpack_q4_0 as Unpack),
+        GgmlDType::Q5_0 => (SCALE + HIGH_BITS + BLOCK / 2, unpack_q5_0 as Unpack),
         GgmlDType::F32
         | GgmlDType::F16
         | GgmlDType::BF16
