@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -138,8 +139,7 @@ fn answer_conversations(app: &App, service: &Service, as_json: bool) -> Result<(
                 sent_at: app.clock.now(),
                 content: Content::Text(text.clone()),
             };
-            // Nobody waits at a terminal for five seconds' sake, and the generator may be loading.
-            let deadline = Deadline::after(std::time::Duration::from_secs(60));
+            let deadline = Deadline::after(Duration::from_millis(app.config.reply.deadline_ms));
             let outcome = service.desk.handle(&inbound, deadline, &mut |_| ())?;
             let trace =
                 service.store.trace(&outcome.trace)?.context("the turn was not recorded")?;

@@ -121,11 +121,11 @@ impl Utf8Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::test_weights;
+    use crate::model::pull::installed_or_pull;
     use proptest::prelude::*;
 
     fn bpe() -> Bpe {
-        let mut file = std::fs::File::open(test_weights::generator()).unwrap();
+        let mut file = std::fs::File::open(installed_or_pull("qwen2.5-coder-0.5b")).unwrap();
         Bpe::from_gguf(&gguf_file::Content::read(&mut file).unwrap()).unwrap()
     }
 

@@ -1,59 +1,41 @@
 //! Composing a reply: whole units of the evidence are chosen and ordered, so nothing else can be said.
 //!
-//! A unit is judged by how well it explains the question: the likelihood of the customer's words
-//! after "the agent says: *unit*; the customer asked:", against their likelihood after an empty
-//! statement. The difference is the pointwise mutual information of unit and question in nats.
-//! Small models rank far better this way round than by the likelihood of the unit after the
-//! question, where the fluency and length of the unit drown its meaning (Sachan et al. 2022,
-//! "Improving Passage Retrieval with Zero-Shot Question Generation", make the same observation).
-//!
-//! All units are read in one pass behind a shared prompt, so a reply costs about as many tokens as
-//! its evidence holds, plus the question once per unit, and decodes none.
+//! A unit is judged by how much likelier the question makes it: its log-likelihood as the reply to
+//! the question, less that as the reply to a mere greeting. The difference is the pointwise mutual
+//! information of unit and question in nats; the subtraction takes out how fluent and how long the
+//! unit is, which would otherwise decide. The evidence is not in the prompt: a model that sees the
+//! sentences copies any of them gladly, and they would differ by their first token only. Whole
+//! units are judged, all in one pass behind a shared prompt; nothing is decoded.
 
 use crate::base::text::is_han;
 use crate::model::{ChatMessage, Chosen, ComposeRequest, Composed, Control, ModelError};
 
 /// A unit joins the reply while its score is at most this far below the best one's, nats.
-const MARGIN: f32 = 1.0;
-/// What a unit must tell about one of several questions for that question to be answered, nats.
-const TELLING: f32 = 2.0;
+const MARGIN: f32 = 4.0;
+/// A sentence of the message asks for something of its own if its best unit scores at least this
+/// share of what the best unit of any sentence scores; others are courtesies.
+const ASKING: f32 = 0.4;
 /// Shortest sentence that is a question of its own, characters; shorter ones lean on another.
 const OWN_QUESTION_CHARS: usize = 5;
-/// Where the rendered chat prompt is cut in two; a private-use character that no text contains.
-const SLOT: char = '\u{E000}';
-
-/// A prompt with one open place.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Frame {
-    pub(crate) before: String,
-    pub(crate) after: String,
-}
-
-/// Text to be judged, and what stands in the frame before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Trial<'a> {
-    pub(crate) given: &'a str,
-    pub(crate) text: &'a str,
-}
 
 /// What composing needs of a language model.
 pub(crate) trait TextJudge {
     /// See [`crate::model::Generator::chat_prompt`].
     fn chat_prompt(&self, messages: &[ChatMessage]) -> Result<String, ModelError>;
 
-    /// The log-probability (natural, summed over its tokens) of each trial's text after the frame
-    /// with the trial's given text in it. Special tokens are honoured in the frame only.
+    /// The log-probability (natural, summed over its tokens) of each text right after `prompt`.
+    /// Special tokens are honoured in the prompt only.
     fn log_likelihoods(
-        &mut self,
-        frame: &Frame,
-        trials: &[Trial<'_>],
+        &self,
+        prompt: &str,
+        texts: &[&str],
         control: &Control,
     ) -> Result<Likelihoods, ModelError>;
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Likelihoods {
-    /// One per trial, in order.
+    /// One per text, in order.
     pub(crate) nats: Vec<f32>,
     /// Tokens read.
     pub(crate) tokens: usize,
@@ -64,7 +46,7 @@ pub(crate) struct Likelihoods {
 /// # Errors
 /// `BadRequest` when no unit fits into `max_chars`; otherwise what the model reports.
 pub(crate) fn compose(
-    model: &mut impl TextJudge,
+    model: &impl TextJudge,
     request: &ComposeRequest,
     control: &Control,
 ) -> Result<Composed, ModelError> {
@@ -73,19 +55,24 @@ pub(crate) fn compose(
         let reason = format!("no unit of the evidence fits {} characters", request.max_chars);
         return Err(ModelError::BadRequest(reason));
     }
+    let texts: Vec<&str> = units.iter().map(|u| u.text).collect();
     let wording = Wording::of(&request.question);
-    let frame = wording.frame(model)?;
-    let statements: Vec<&str> = units.iter().map(|u| u.text).chain([wording.nothing]).collect();
-    let questions = questions(&request.question);
-    let trials: Vec<Trial<'_>> = questions
-        .iter()
-        .flat_map(|&text| statements.iter().map(move |&given| Trial { given, text }))
-        .collect();
-    let judged = model.log_likelihoods(&frame, &trials, control)?;
-    let gaps = gaps(&judged.nats, statements.len());
-    let (picked, mean_logprob) = pick(&units, &gaps, request.max_chars);
+    let mut prompt_tokens = 0;
+    let mut judge = |message: &str| {
+        let prompt = model.chat_prompt(&wording.messages(message))?;
+        let judged = model.log_likelihoods(&prompt, &texts, control)?;
+        prompt_tokens += judged.tokens;
+        Ok::<_, ModelError>(judged.nats)
+    };
+    let greeted = judge(wording.greeting)?;
+    let mut scores = Vec::new();
+    for question in questions(&request.question) {
+        let asked = judge(question)?;
+        scores.push(asked.iter().zip(&greeted).map(|(asked, greeted)| asked - greeted).collect());
+    }
+    let (picked, mean_logprob) = pick(&units, &gaps(&scores), request.max_chars);
     let chosen = picked.into_iter().map(|i| units[i].place).collect();
-    Ok(Composed { chosen, prompt_tokens: judged.tokens, mean_logprob })
+    Ok(Composed { chosen, prompt_tokens, mean_logprob })
 }
 
 /// The sentences of a message, those too short to be understood alone left with their neighbour.
@@ -108,19 +95,17 @@ fn questions(message: &str) -> Vec<&str> {
 }
 
 /// How far each unit is behind the best one for the question that it answers best; at most 0.
-/// `nats` holds, per question, one row of `columns` likelihoods, the empty statement's last.
-fn gaps(nats: &[f32], columns: usize) -> Vec<f32> {
-    let rows = nats.chunks_exact(columns).map(|row| {
-        let (nothing, units) = (row[columns - 1], &row[..columns - 1]);
-        let best = units.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        (best - nothing, units.iter().map(move |unit| unit - best))
-    });
-    let rows: Vec<(f32, Vec<f32>)> = rows.map(|(told, gaps)| (told, gaps.collect())).collect();
-    let most = rows.iter().map(|(told, _)| *told).fold(f32::NEG_INFINITY, f32::max);
-    let mut nearest = vec![f32::NEG_INFINITY; columns - 1];
-    for (_, gaps) in rows.iter().filter(|(told, _)| *told >= TELLING.min(most)) {
-        for (nearest, gap) in nearest.iter_mut().zip(gaps) {
-            *nearest = nearest.max(*gap);
+/// `scores` holds one row of all units per question.
+fn gaps(scores: &[Vec<f32>]) -> Vec<f32> {
+    let best = |row: &Vec<f32>| row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let most = scores.iter().map(best).fold(f32::NEG_INFINITY, f32::max);
+    // When even the best score is negative, its own row still has to pass.
+    let asking = scores.iter().filter(|row| best(row) >= most.min(most * ASKING));
+    let mut nearest = vec![f32::NEG_INFINITY; scores.first().map_or(0, Vec::len)];
+    for row in asking {
+        let best = best(row);
+        for (nearest, score) in nearest.iter_mut().zip(row) {
+            *nearest = nearest.max(score - best);
         }
     }
     nearest
@@ -179,57 +164,23 @@ fn in_reading_order(units: &[Unit<'_>], picked: Vec<usize>) -> Vec<usize> {
 /// The prompt's words in the question's language.
 struct Wording {
     task: &'static str,
-    /// Statements with the questions behind them: without them the model paraphrases the
-    /// statement as a question, and words in common count more than what is asked.
-    examples: [(&'static str, &'static str); 2],
-    statement: &'static str,
-    question: &'static str,
-    /// A statement that says nothing.
-    nothing: &'static str,
+    /// A message that asks for nothing.
+    greeting: &'static str,
 }
 
-const CHINESE: Wording = Wording {
-    task: "根据客服的回答，写出顾客的问题。",
-    examples: [
-        ("本店营业时间为早九点到晚九点。", "你们几点关门啊？"),
-        ("身份证过期的，须先到派出所换领新证。", "我身份证到期了，怎么办？"),
-    ],
-    statement: "客服答：",
-    question: "顾客问：",
-    nothing: "……",
-};
-
-const ENGLISH: Wording = Wording {
-    task: "Write the question that the customer asked, given the agent's answer.",
-    examples: [
-        ("We are open from nine to nine.", "When do you close?"),
-        ("Expired cards must be renewed first.", "My card has expired, what now?"),
-    ],
-    statement: "Agent says: ",
-    question: "Customer asked: ",
-    nothing: "…",
-};
+const CHINESE: Wording =
+    Wording { task: "你是客服，用一句话回答顾客。", greeting: "你好。" };
+const ENGLISH: Wording =
+    Wording { task: "You are a support agent. Answer in one sentence.", greeting: "Hello." };
 
 impl Wording {
     fn of(question: &str) -> &'static Self {
         if question.chars().any(is_han) { &CHINESE } else { &ENGLISH }
     }
 
-    fn frame(&self, model: &impl TextJudge) -> Result<Frame, ModelError> {
-        let said =
-            |role, label: &str, text: &str| ChatMessage { role, content: format!("{label}{text}") };
-        let mut messages = vec![ChatMessage { role: "system", content: self.task.to_owned() }];
-        for (statement, question) in self.examples {
-            messages.push(said("user", self.statement, statement));
-            messages.push(said("assistant", self.question, question));
-        }
-        messages.push(said("user", self.statement, &SLOT.to_string()));
-        let prompt = model.chat_prompt(&messages)?;
-        let Some((before, after)) = prompt.split_once(SLOT) else {
-            let reason = "the chat template drops the user's message";
-            return Err(ModelError::BadRequest(reason.to_owned()));
-        };
-        Ok(Frame { before: before.to_owned(), after: format!("{after}{}", self.question) })
+    fn messages(&self, said: &str) -> [ChatMessage; 2] {
+        let message = |role, text: &str| ChatMessage { role, content: text.to_owned() };
+        [message("system", self.task), message("user", said)]
     }
 }
 
@@ -239,7 +190,7 @@ mod tests {
     use crate::model::ComposeSource;
     use proptest::prelude::*;
 
-    /// Likelihoods by table; the empty statement has 0.
+    /// Likelihoods by table; after the greeting they are 0.
     struct Table(Vec<f32>);
 
     impl TextJudge for Table {
@@ -248,16 +199,15 @@ mod tests {
         }
 
         fn log_likelihoods(
-            &mut self,
-            frame: &Frame,
-            trials: &[Trial<'_>],
+            &self,
+            prompt: &str,
+            texts: &[&str],
             control: &Control,
         ) -> Result<Likelihoods, ModelError> {
             control.check()?;
-            assert!(!frame.before.contains(SLOT) && !frame.after.contains(SLOT));
-            let unit =
-                |i: usize| if trials[i].given == "……" { 0.0 } else { self.0[i % self.0.len()] };
-            Ok(Likelihoods { nats: (0..trials.len()).map(unit).collect(), tokens: trials.len() })
+            let greeted = prompt.ends_with(CHINESE.greeting);
+            let nats = |i| if greeted { 0.0 } else { self.0[i % self.0.len()] };
+            Ok(Likelihoods { nats: (0..texts.len()).map(nats).collect(), tokens: texts.len() })
         }
     }
 
@@ -272,16 +222,16 @@ mod tests {
 
     fn chosen(scores: &[f32], sources: &[&[&str]], max_chars: usize) -> Vec<(usize, usize)> {
         let request = request(sources, max_chars);
-        let composed = compose(&mut Table(scores.to_vec()), &request, &Control::default()).unwrap();
+        let composed = compose(&Table(scores.to_vec()), &request, &Control::default()).unwrap();
         composed.chosen.iter().map(|c| (c.source, c.unit)).collect()
     }
 
     #[test]
     fn takes_what_is_near_the_best_in_reading_order() {
         let sources: &[&[&str]] = &[&["甲。", "乙。"], &["丙。", "丁。"]];
-        assert_eq!(chosen(&[0.0, 4.0, -3.0, 1.0], sources, 90), [(0, 1)]);
+        assert_eq!(chosen(&[0.0, 9.0, -3.0, 4.0], sources, 90), [(0, 1)]);
         // The second source holds the best unit, so it speaks first, and in its own order.
-        assert_eq!(chosen(&[4.2, 0.0, 4.1, 5.0], sources, 90), [(1, 0), (1, 1), (0, 0)]);
+        assert_eq!(chosen(&[6.2, 0.0, 6.1, 8.0], sources, 90), [(1, 0), (1, 1), (0, 0)]);
     }
 
     #[test]
@@ -290,7 +240,7 @@ mod tests {
         assert_eq!(chosen(&[5.0, 4.9, 4.8], sources, 6), [(0, 0), (0, 2)]);
         assert_eq!(chosen(&[-50.0, -90.0, -99.0], sources, 6), [(0, 0)]);
         let too_small = request(&[&["一二三四五"]], 4);
-        let error = compose(&mut Table(vec![1.0]), &too_small, &Control::default()).unwrap_err();
+        let error = compose(&Table(vec![1.0]), &too_small, &Control::default()).unwrap_err();
         assert!(matches!(error, ModelError::BadRequest(_)));
     }
 
@@ -302,12 +252,12 @@ mod tests {
 
     #[test]
     fn each_question_of_a_message_gets_its_answer() {
-        // Rows of two units and the empty statement: each unit answers one question.
-        assert_eq!(gaps(&[9.0, 3.0, 0.0, 1.0, 6.0, 0.0], 3), [0.0, 0.0]);
-        // Nothing tells about the second question, so the first decides alone …
-        assert_eq!(gaps(&[9.0, 3.0, 0.0, 0.1, 0.9, 0.0], 3), [0.0, -6.0]);
+        // Each unit answers one of two questions.
+        assert_eq!(gaps(&[vec![30.0, 9.0], vec![7.0, 20.0]]), [0.0, 0.0]);
+        // Nothing tells about the second sentence, so the first decides alone …
+        assert_eq!(gaps(&[vec![30.0, 9.0], vec![2.0, 8.0]]), [0.0, -21.0]);
         // … but when nothing tells about anything the best still stands.
-        assert_eq!(gaps(&[-7.0, -9.0, 0.0, -8.0, -5.0, 0.0], 3), [-3.0, 0.0]);
+        assert_eq!(gaps(&[vec![-7.0, -9.0], vec![-8.0, -5.0]]), [-3.0, 0.0]);
     }
 
     #[test]
@@ -322,7 +272,7 @@ mod tests {
     #[test]
     fn the_share_of_a_choice_is_told() {
         let request = request(&[&["甲。", "乙。"]], 90);
-        let even = compose(&mut Table(vec![1.0, 1.0]), &request, &Control::default()).unwrap();
+        let even = compose(&Table(vec![1.0, 1.0]), &request, &Control::default()).unwrap();
         // First one of two, then one of one: (ln ½ + ln 1) / 2.
         assert!((even.mean_logprob - 0.5_f32.ln() / 2.0).abs() < 1e-6);
     }
@@ -331,8 +281,7 @@ mod tests {
     fn a_cancelled_request_chooses_nothing() {
         let control = Control::default();
         control.cancel();
-        let error =
-            compose(&mut Table(vec![1.0]), &request(&[&["甲。"]], 90), &control).unwrap_err();
+        let error = compose(&Table(vec![1.0]), &request(&[&["甲。"]], 90), &control).unwrap_err();
         assert!(matches!(error, ModelError::Cancelled));
     }
 
@@ -347,7 +296,7 @@ mod tests {
                 units.iter().map(|s| s.iter().map(String::as_str).collect()).collect();
             let slices: Vec<&[&str]> = sources.iter().map(Vec::as_slice).collect();
             let request = request(&slices, max_chars);
-            let Ok(first) = compose(&mut Table(scores.clone()), &request, &Control::default()) else {
+            let Ok(first) = compose(&Table(scores.clone()), &request, &Control::default()) else {
                 prop_assert!(units.iter().flatten().all(|u| u.is_empty() || u.chars().count() > max_chars));
                 return Ok(());
             };
@@ -360,7 +309,7 @@ mod tests {
             once.dedup();
             prop_assert_eq!(once.len(), said.len());
             prop_assert!(first.mean_logprob <= 0.0);
-            let again = compose(&mut Table(scores), &request, &Control::default()).unwrap();
+            let again = compose(&Table(scores), &request, &Control::default()).unwrap();
             prop_assert_eq!(again, first);
         }
     }

@@ -20,8 +20,6 @@ pub mod manifest;
 pub mod pull;
 mod requantise;
 pub mod sampler;
-#[cfg(test)]
-mod test_weights;
 pub mod tokenizer;
 
 use std::sync::Arc;
@@ -69,7 +67,7 @@ impl From<candle_core::Error> for ModelError {
     }
 }
 
-/// When to stop early; checked between tokens and between layers of long prefills.
+/// When to stop early; checked between tokens and between passes of long prompts.
 #[derive(Clone, Debug, Default)]
 pub struct Control {
     pub deadline: Option<Deadline>,

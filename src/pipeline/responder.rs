@@ -26,6 +26,8 @@ use crate::pipeline::retrieve::{Question, Retrieved, retrieve};
 use crate::understand::Language;
 use crate::understand::{Greeting, Readability, Understood, understand};
 
+/// Composing takes this long on two cores; with less time left it would only delay the handover.
+const COMPOSING: Duration = Duration::from_secs(6);
 /// Kept back from the deadline for the gate, the store and the way out.
 const RESERVE: Duration = Duration::from_millis(250);
 
@@ -204,7 +206,9 @@ impl Responder {
         } else {
             confidence >= WORTH_SHOWING && draft::pieces(&found.evidence) > 1
         };
-        let Some(composer) = self.parts.composer.as_ref().filter(|_| worth_composing) else {
+        let in_time = turn.deadline.remaining() > COMPOSING;
+        let composer = self.parts.composer.as_ref().filter(|_| worth_composing && in_time);
+        let Some(composer) = composer else {
             return approved;
         };
         let control = Control::with_deadline(turn.deadline.sooner_by(RESERVE));

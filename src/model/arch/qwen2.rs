@@ -188,15 +188,13 @@ impl Layer {
     }
 }
 
-/// Which positions of a pass are turned into logits; that costs a quarter of a small model's work.
+/// Which positions of a pass are turned into logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Logits<'a> {
+pub enum Logits {
     /// Of the last token of each sequence: what generation needs.
     Last,
-    /// Of every token.
+    /// Of every token: what scoring given text needs.
     All,
-    /// Of these rows, counted over all sequences: what scoring given text needs.
-    Rows(&'a [u32]),
 }
 
 /// The model; holds no state between passes.
@@ -242,12 +240,7 @@ impl Qwen2 {
 
     /// Reads `tokens` after those in `cache` and returns logits, `[1 or tokens, vocabulary]`.
     /// The cache holds the new tokens afterwards; after an error it is as it was.
-    pub fn forward(
-        &self,
-        tokens: &[u32],
-        cache: &mut KvCache,
-        logits: Logits<'_>,
-    ) -> Result<Tensor> {
+    pub fn forward(&self, tokens: &[u32], cache: &mut KvCache, logits: Logits) -> Result<Tensor> {
         let out = self.forward_branches(&[tokens], cache, logits)?;
         cache.advance(tokens.len());
         Ok(out)
@@ -259,7 +252,7 @@ impl Qwen2 {
         &self,
         branches: &[&[u32]],
         cache: &mut KvCache,
-        logits: Logits<'_>,
+        logits: Logits,
     ) -> Result<Tensor> {
         let longest = branches.iter().map(|b| b.len()).max().unwrap_or(0);
         if branches.iter().any(|b| b.is_empty()) || longest == 0 {
@@ -281,7 +274,6 @@ impl Qwen2 {
         let x = match logits {
             Logits::Last => x.index_select(&last_rows(&lengths)?, 0)?,
             Logits::All => x,
-            Logits::Rows(rows) => x.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)?,
         };
         self.head.forward(&self.norm.forward(&x)?)
     }
@@ -350,7 +342,7 @@ fn last_rows(lengths: &[usize]) -> Result<Tensor> {
 mod tests {
     use super::*;
     use crate::model::bpe::Bpe;
-    use crate::model::test_weights;
+    use crate::model::pull::installed_or_pull;
     use candle_transformers::models::quantized_qwen2::ModelWeights;
     use std::fs::File;
     use std::io::BufReader;
@@ -363,7 +355,8 @@ mod tests {
     });
 
     fn open() -> (gguf_file::Content, BufReader<File>) {
-        let mut reader = BufReader::new(File::open(test_weights::generator()).unwrap());
+        let mut reader =
+            BufReader::new(File::open(installed_or_pull("qwen2.5-coder-0.5b")).unwrap());
         (gguf_file::Content::read(&mut reader).unwrap(), reader)
     }
 
@@ -466,10 +459,7 @@ mod tests {
         });
         assert_eq!(rows(&both), alone.concat());
         let ends = MODEL.0.forward_branches(&[&a, &b], &mut cache, Logits::Last).unwrap();
-        assert_eq!(rows(&ends), alone.each_ref().map(|rows| rows.last().unwrap().clone()));
-        let some = Logits::Rows(&[0, a.len() as u32]);
-        let some = MODEL.0.forward_branches(&[&a, &b], &mut cache, some).unwrap();
-        assert_eq!(rows(&some), alone.map(|rows| rows[0].clone()));
+        assert_eq!(rows(&ends), alone.map(|rows| rows.last().unwrap().clone()));
     }
 
     #[test]
