@@ -4,6 +4,7 @@ mod chat;
 mod console;
 mod guard;
 mod health;
+mod limit;
 mod observe;
 mod pages;
 mod state;
@@ -17,15 +18,11 @@ use std::future::Future;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Redirect;
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::limit::RequestBodyLimitLayer;
-
-use crate::base::limits::BODY_BYTES;
 
 /// All routes. `/channels/…` is what a proxy forwards to the platforms; the rest is for people.
 pub fn router(state: HttpState) -> Router {
@@ -52,9 +49,7 @@ pub fn router(state: HttpState) -> Router {
         .merge(operator)
         .fallback(pages::not_found)
         .layer(CatchPanicLayer::custom(observe::panicked))
-        // Refuses by Content-Length before a byte is read, and by count while reading.
-        .layer(RequestBodyLimitLayer::new(BODY_BYTES))
-        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn(limit::bounded_body))
         .layer(from_fn(observe::log_and_count))
         .with_state(state)
 }

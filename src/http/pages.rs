@@ -35,7 +35,7 @@ impl Pages {
 
     /// `path` is where the language switch leads back to.
     pub(super) fn render(&self, name: &str, lang: Lang, path: &str, data: Value) -> Response {
-        let texts: Value = Text::ALL.iter().map(|t| (t.name(), t.get(lang))).collect();
+        let texts = Value::from_pairs(Text::ALL.iter().map(|t| (t.name(), t.get(lang))));
         let other = match lang {
             Lang::Zh => Lang::En,
             Lang::En => Lang::Zh,

@@ -104,9 +104,9 @@ pub(crate) fn copy_dir(from: &Path, to: &Path) {
         let path = item.unwrap().path();
         let target = to.join(path.file_name().unwrap());
         if path.is_dir() {
-            copy_dir(&path, &target)
+            copy_dir(&path, &target);
         } else {
-            drop(std::fs::copy(&path, &target).unwrap())
+            std::fs::copy(&path, &target).unwrap();
         }
     }
 }
