@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -32,32 +32,73 @@ const CALIBRATE: &str = include_str!("../../eval/sets/demo/calibrate.jsonl");
 const CONVERSATIONS: &str = include_str!("../../eval/sets/demo/conversations.jsonl");
 /// The demo's own state, beside what a real installation keeps.
 const DIR: &str = "index/demo";
-/// The demo shows a gate that opens; a company chooses its own.
-const PROMISE: Promise = Promise { alpha: 0.05, confidence: 0.95 };
+/// With four labels an entry a stricter promise keeps the gate shut; a company with more labels
+/// asks for more.
+const PROMISE: Promise = Promise { alpha: 0.10, confidence: 0.95 };
+
+/// The two invented companies. Each has knowledge, labels and a gate of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Desk {
+    /// An online shop.
+    Shop,
+    /// A consumer lender.
+    Loan,
+}
+
+impl Desk {
+    /// What its entry ids and conversation ids begin with.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Shop => "shop",
+            Self::Loan => "loan",
+        }
+    }
+
+    fn owns(self, id: &str) -> bool {
+        id.split(['.', '-']).next() == Some(self.prefix())
+    }
+}
 
 #[derive(Args)]
 pub(super) struct DemoArgs {
     /// Answer the demo conversations on stdout and exit.
     #[arg(long)]
     once: bool,
+    /// Whose customers the chat page is for.
+    #[arg(long, value_enum, default_value = "shop", conflicts_with = "once")]
+    desk: Desk,
     /// One JSON object per turn instead of text (with --once).
     #[arg(long, requires = "once")]
     json: bool,
 }
 
 pub(super) fn run(mut app: App, args: DemoArgs) -> Result<()> {
-    app.config.store.path = Path::new(DIR).join("huida.db");
-    app.config.index.dir = Path::new(DIR).join("generations");
     pull_models(&app)?;
-    prepare(&app)?;
-    let service = app.desk()?;
     if args.once {
-        return answer_conversations(&app, &service, args.json);
+        for desk in [Desk::Shop, Desk::Loan] {
+            move_to(&mut app, desk);
+            prepare(&app, desk)?;
+            answer_conversations(&app, desk, &app.desk()?, args.json)?;
+        }
+        return Ok(());
     }
+    move_to(&mut app, args.desk);
+    prepare(&app, args.desk)?;
+    let service = app.desk()?;
     app.config.server.listen = free_address(app.config.server.listen);
     serve::serve(&app, service, |address| {
         output::note(&format!("\n  Open http://{address}/chat  ·  Ctrl-C ends the demo\n"));
     })
+}
+
+fn folder(desk: Desk) -> PathBuf {
+    Path::new(DIR).join(desk.prefix())
+}
+
+/// Store and index of the desk take the place of the configured ones.
+fn move_to(app: &mut App, desk: Desk) {
+    app.config.store.path = folder(desk).join("huida.db");
+    app.config.index.dir = folder(desk).join("generations");
 }
 
 fn pull_models(app: &App) -> Result<()> {
@@ -72,28 +113,31 @@ fn pull_models(app: &App) -> Result<()> {
 }
 
 /// Loads knowledge and labels and trains, unless an earlier run did so with the same material.
-fn prepare(app: &App) -> Result<()> {
+fn prepare(app: &App, desk: Desk) -> Result<()> {
     let material = [KNOWLEDGE, TRAIN, CALIBRATE].map(|m| sha256_hex(m.as_bytes())).concat();
-    let stamp = Path::new(DIR).join("material.sha256");
+    let stamp = folder(desk).join("material.sha256");
     let store = app.open_store()?;
     let same = std::fs::read_to_string(&stamp).is_ok_and(|known| known == material);
     if same && up_to_date(app, store.as_ref()) {
         return Ok(());
     }
-    let folder = tempfile::tempdir()?;
+    let scratch = tempfile::tempdir()?;
     let file = |name: &str, content: &str| -> Result<PathBuf> {
-        let path = folder.path().join(name);
+        let path = scratch.path().join(name);
         std::fs::write(&path, content)?;
         Ok(path)
     };
     let now = app.clock.now();
-    let entries = read_entries(&file("kb.jsonl", KNOWLEDGE)?)?;
+    let mut entries = read_entries(&file("kb.jsonl", KNOWLEDGE)?)?;
+    entries.retain(|entry| desk.owns(entry.id.as_str()));
     store.import_entries(&entries, "demo", "demo", now)?;
     for (purpose, content) in [(Purpose::Train, TRAIN), (Purpose::Calibrate, CALIBRATE)] {
-        let labels = read_labelled(&file("labels.jsonl", content)?)?;
+        let mut labels = read_labelled(&file("labels.jsonl", content)?)?;
+        labels.retain(|l| l.answer.as_ref().is_none_or(|id| desk.owns(id.as_str())));
         store.add_labels(purpose, &labels, "demo", now)?;
     }
-    output::note("Training on the demo's labelled messages (once, about a minute) …");
+    let name = desk.prefix();
+    output::note(&format!("Training the {name} desk on its labelled messages (once) …"));
     rebuild(app, store.as_ref(), PROMISE)?;
     write_atomic(&stamp, material.as_bytes())?;
     Ok(())
@@ -117,15 +161,19 @@ fn up_to_date(app: &App, store: &dyn Store) -> bool {
 
 #[derive(Deserialize)]
 struct Conversation {
+    id: String,
     title: String,
     turns: Vec<String>,
 }
 
 /// One line a turn: question, decision, reply or reason.
-fn answer_conversations(app: &App, service: &Service, as_json: bool) -> Result<()> {
+fn answer_conversations(app: &App, desk: Desk, service: &Service, as_json: bool) -> Result<()> {
     for line in CONVERSATIONS.lines() {
         let conversation: Conversation =
             serde_json::from_str(line).context("the demo conversations")?;
+        if !desk.owns(&conversation.id) {
+            continue;
+        }
         if !as_json {
             output::line(&format!("# {}", conversation.title))?;
         }
@@ -133,7 +181,7 @@ fn answer_conversations(app: &App, service: &Service, as_json: bool) -> Result<(
         for (turn, text) in conversation.turns.iter().enumerate() {
             let inbound = Inbound {
                 platform: Platform::Web,
-                account: AccountName("demo".into()),
+                account: AccountName(desk.prefix().into()),
                 sender: visitor.to_string(),
                 dedupe_key: format!("msg:{turn}"),
                 sent_at: app.clock.now(),
