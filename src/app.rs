@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 
@@ -191,12 +192,13 @@ impl App {
             clock: self.clock.clone(),
             deadline,
         };
+        let upkeep = state.metrics.clone();
         let desk = service.desk.clone();
         let recovered = tokio::task::spawn_blocking(move || desk.recover()).await??;
         if recovered > 0 {
             tracing::warn!(recovered, "messages of an earlier run were handed to people");
         }
-        let follow = tokio::spawn(follow_generations(service.generations.clone()));
+        let follow = tokio::spawn(follow_generations(service.generations.clone(), upkeep));
         let grace = Duration::from_millis(self.config.server.shutdown_grace_ms);
         let served = crate::http::run(listener, state, shutdown, grace).await;
         follow.abort();
@@ -213,9 +215,11 @@ pub struct Service {
     pub desk: Arc<Desk>,
 }
 
-async fn follow_generations(generations: Arc<Generations>) {
+async fn follow_generations(generations: Arc<Generations>, metrics: PrometheusHandle) {
     loop {
         tokio::time::sleep(REFRESH).await;
+        // Without a scraper, samples would pile up.
+        metrics.run_upkeep();
         let generations = generations.clone();
         let refreshed = tokio::task::spawn_blocking(move || {
             generations

@@ -73,6 +73,8 @@ pub(super) struct DemoArgs {
 }
 
 pub(super) fn run(mut app: App, args: DemoArgs) -> Result<()> {
+    // Invented answers must not reach a company's real customers.
+    app.config.accounts.clear();
     pull_models(&app)?;
     if args.once {
         for desk in [Desk::Shop, Desk::Loan] {

@@ -72,9 +72,10 @@ pub(super) fn configured(app: &App) -> Promise {
 /// Builds from the store and publishes; returns the generation's id.
 pub(super) fn rebuild(app: &App, store: &dyn Store, promise: Promise) -> Result<String> {
     let embedder = app.open_embedder()?;
+    // Waits for another builder first: what is read before could be stale once it is our turn.
+    let building = app.generation_dir().begin(&app.clock)?;
     let entries = store.entries()?;
     let (train, calibrate) = (store.labels(Purpose::Train)?, store.labels(Purpose::Calibrate)?);
-    let building = app.generation_dir().begin(&app.clock)?;
     let mut bar = Bar::new();
     let material = Material {
         entries: &entries,

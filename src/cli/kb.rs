@@ -95,7 +95,7 @@ fn import(app: &App, files: &[PathBuf], as_json: bool) -> Result<()> {
     output::line("Now run `huida index build`: what serves stays as it is until then.")
 }
 
-/// One file in one transaction, with its line in the audit log.
+/// One file in one transaction, then its line in the audit log.
 pub(super) fn import_file(app: &App, store: &dyn Store, file: &Path) -> Result<ImportOutcome> {
     let entries = read_entries(file)?;
     let known: Vec<Entry> = stored(store)?;

@@ -50,7 +50,7 @@ pub(super) fn run(app: &App, args: &TrainArgs) -> Result<()> {
     report_built(app, &id, args.json)
 }
 
-/// Every file is read before any label is kept.
+/// All files of one purpose are read before any of their labels is kept.
 pub(super) fn take_labels(
     app: &App,
     store: &dyn Store,

@@ -33,7 +33,7 @@ impl fmt::Display for AccountName {
 }
 
 /// One thing said in a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub struct Utterance {
     pub role: Role,
     pub text: String,

@@ -104,7 +104,9 @@ fn run(model: &dyn Embedder, inbox: &Receiver<Job>) {
 }
 
 fn tokens(model: &dyn Embedder, job: &Job) -> usize {
-    job.texts.iter().map(|t| model.count_tokens(t)).sum()
+    let count = || job.texts.iter().map(|t| model.count_tokens(t)).sum();
+    // A text that cannot be counted gets a batch to itself, and fails there alone.
+    catch_unwind(AssertUnwindSafe(count)).unwrap_or(BATCH_TOKENS)
 }
 
 /// A job whose caller gave up is skipped; a panic ends this batch, not the thread.

@@ -1,6 +1,7 @@
 //! The chat page: a web visitor's conversation, with every decision beside it as it is made.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -25,6 +26,9 @@ use crate::pipeline::desk::Progress;
 const SESSION_COOKIE: &str = "huida_visitor";
 /// The account under which web conversations are kept.
 const ACCOUNT: &str = "web";
+/// A page shows every step as it ends, so its visitor can wait longer than WeChat does; this leaves
+/// room to compose.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Ids are 32 hex digits or a browser's 36-character UUID.
 const ID_CHARS: usize = 36;
 
@@ -33,7 +37,7 @@ pub(super) async fn page(State(state): State<HttpState>, headers: HeaderMap, uri
     let promise = state.generations.current().promise();
     let data = context! {
         promised => promise.promised,
-        alpha => format!("{:.0}%", promise.alpha * 100.0),
+        alpha => format!("{:.1}%", promise.alpha * 100.0),
     };
     let mut response = state.pages.render("chat.html", lang, "/chat", data);
     let mut cookies = vec![format!("{LANG_COOKIE}={}; SameSite=Strict; Path=/", lang.as_str())];
@@ -88,7 +92,7 @@ fn answer(state: &HttpState, inbound: &Inbound, lang: Lang, events: &Events) {
         // The visitor may have closed the page; the turn is recorded all the same.
         let _ = events.blocking_send(Ok(Event::default().event(name).data(data.to_string())));
     };
-    let deadline = Deadline::after(state.deadline);
+    let deadline = Deadline::after(state.deadline.max(PATIENCE));
     let handled = state.desk.handle(inbound, deadline, &mut |progress: &Progress| {
         emit("step", json!({ "step": progress.step, "ms": progress.ms }));
     });

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use secrecy::ExposeSecret;
@@ -13,6 +13,16 @@ use crate::domain::texts::{Lang, Text};
 use crate::http::pages::lang_of;
 use crate::http::state::{HttpState, OperatorAccess};
 
+/// What proxies add; a browser on this machine sends none of them.
+const PROXY_HEADERS: [&str; 7] = [
+    "forwarded",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "cf-connecting-ip",
+];
 const TOKEN_COOKIE: &str = "huida_operator";
 
 pub(super) async fn operators_only(
@@ -27,7 +37,9 @@ pub(super) async fn operators_only(
     }
     match state.operators.as_ref() {
         OperatorAccess::LoopbackOnly => {
-            if !is_local(peer, headers) {
+            // A proxy that adds no header still gives itself away by the old protocol version.
+            let proxied = request.version() < Version::HTTP_11;
+            if proxied || !is_local(peer, headers) {
                 return refuse(lang_of(headers, request.uri()));
             }
             next.run(request).await
@@ -53,11 +65,11 @@ pub(super) async fn operators_only(
     }
 }
 
-/// A proxied request has the proxy's address, and a rebound DNS name has a foreign Host:
-/// neither is someone sitting at this machine.
+/// Someone sitting at this machine, as far as a request can tell: a rebound DNS name has a foreign
+/// Host, and most proxies say that they are one. Whoever forwards more than `/channels/` to the
+/// world sets `server.operator_token`.
 fn is_local(peer: SocketAddr, headers: &HeaderMap) -> bool {
-    let forwarded = ["forwarded", "x-forwarded-for", "x-real-ip"];
-    if !peer.ip().is_loopback() || forwarded.iter().any(|name| headers.contains_key(*name)) {
+    if !peer.ip().is_loopback() || PROXY_HEADERS.iter().any(|name| headers.contains_key(*name)) {
         return false;
     }
     let host = headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();

@@ -15,6 +15,11 @@ pub fn logs(filter: &str, json: bool) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
+    // The default hook prints a panic's text, which may hold a customer's words.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        tracing::error!(place, "panic");
+    }));
     // An error says that logging already runs, which is what was asked for.
     let _ = if json { builder.json().try_init() } else { builder.try_init() };
 }

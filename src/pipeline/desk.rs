@@ -65,6 +65,8 @@ impl Desk {
         if let Some(outcome) = settled(&accepted) {
             return Ok(outcome);
         }
+        // Counted while it waits as well: a waiting message holds a thread.
+        let busy = Busy::enter(&self.in_work);
         let my_turn = self.lines.wait(&accepted.conversation, deadline);
         // While this one waited, an earlier attempt may have decided it.
         let accepted = self.store.accept(&masked(inbound), received_at)?;
@@ -80,7 +82,6 @@ impl Desk {
             received_at,
             deadline,
         };
-        let busy = Busy::enter(&self.in_work);
         let trace = if busy.now > self.most_turns {
             self.responder.give_up(&turn, Reason::Overloaded)
         } else if my_turn.is_none() {
@@ -93,23 +94,30 @@ impl Desk {
         self.record(inbound, &accepted, trace)
     }
 
-    /// Hands over what an earlier process accepted and never decided; returns how many.
+    /// Hands over what an earlier process accepted and never decided; returns how many. A message
+    /// that cannot be recovered is logged and left: it must not keep the others waiting.
     pub fn recover(&self) -> Result<usize, StoreError> {
+        let mut recovered = 0;
+        // A question from the command line may be in work in another process right now.
         let left = self.store.unfinished()?;
-        for item in &left {
+        for item in left.iter().filter(|item| item.inbound.platform != Platform::Cli) {
             let turn = Turn {
                 account: item.inbound.account.clone(),
                 conversation: item.conversation.clone(),
                 ask: Ask::from(&item.inbound.content),
-                context: self.store.context(item.message, CONTEXT_TURNS as u32)?,
+                context: self.store.context(item.message, CONTEXT_TURNS as u32).unwrap_or_default(),
                 received_at: item.received_at,
                 deadline: Deadline::after(std::time::Duration::ZERO),
             };
             // Its moment to be answered has passed; a person sees it now.
             let trace = self.responder.give_up(&turn, Reason::InternalError);
-            self.decide(&item.inbound, item.message, &trace)?;
+            match self.decide(&item.inbound, item.message, &trace) {
+                Ok(()) => recovered += 1,
+                Err(StoreError::AlreadyDecided(_)) => {}
+                Err(error) => tracing::error!(%error, "a message could not be recovered"),
+            }
         }
-        Ok(left.len())
+        Ok(recovered)
     }
 
     fn record(
@@ -171,9 +179,12 @@ fn masked(inbound: &Inbound) -> Inbound {
         Content::Voice { transcript } => {
             Content::Voice { transcript: transcript.as_ref().map(|t| pii::mask(t).text) }
         }
-        other @ (Content::Attachment { .. } | Content::Event { .. } | Content::Unknown { .. }) => {
-            other.clone()
-        }
+        // A location's reference is an address.
+        Content::Attachment { what, reference } => Content::Attachment {
+            what: what.clone(),
+            reference: reference.as_ref().filter(|_| what != "location").cloned(),
+        },
+        other @ (Content::Event { .. } | Content::Unknown { .. }) => other.clone(),
     };
     Inbound { content, ..inbound.clone() }
 }

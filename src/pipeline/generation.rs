@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::base::file::write_atomic;
-use crate::gate::model::{GateError, GateModel};
+use crate::gate::model::{Fingerprint, GateError, GateModel};
 use crate::model::ModelIdentity;
 use crate::search::SearchError;
 use crate::search::head::Head;
@@ -61,6 +61,14 @@ impl Generation {
         let gate = fs::read_to_string(&gate_file)
             .map_err(|source| GenerationError::Io { path: gate_file.display().to_string(), source })
             .and_then(|text| GateModel::from_json(&text).map_err(|e| damaged(&e)))?;
+        let manifest = index.manifest();
+        let built = Fingerprint {
+            knowledge: manifest.entries_digest.clone(),
+            embedder: manifest.space.sha256.clone(),
+        };
+        if !gate.fits(&built) {
+            return Err(damaged(&"its gate was fitted for other knowledge"));
+        }
         let head_file = dir.join(HEAD_FILE);
         let head = head_file.exists().then(|| Head::read(&head_file)).transpose();
         let head = head.map_err(|e| damaged(&e))?;

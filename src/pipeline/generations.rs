@@ -107,7 +107,10 @@ impl Building {
         fs::rename(&self.path, dir.path_of(&self.id)).map_err(|e| dir.io(e))?;
         sync_dir(&dir.root).map_err(|e| dir.io(e))?;
         write_atomic(&dir.root.join(CURRENT), self.id.as_bytes()).map_err(|e| dir.io(e))?;
-        dir.prune(&self.id)?;
+        if let Err(error) = dir.prune(&self.id) {
+            // The new generation serves; old ones only take room.
+            tracing::warn!(%error, "old generations could not be removed");
+        }
         Ok(self.id.clone())
     }
 }

@@ -1,6 +1,7 @@
 //! One turn from words to decision: understand, retrieve, draft, gate, each step timed.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -110,10 +111,29 @@ impl Responder {
         let generation = self.parts.generations.current();
         let mut quiet = |_: &Progress| ();
         let mut record = Record::new(turn, generation.id(), &mut quiet);
-        if let Ask::Said(text) = &turn.ask {
-            record.understood(&understand(text, &turn.context));
+        match &turn.ask {
+            Ask::Silent => record.silence(),
+            Ask::Arrived => record.notice(Text::Welcome, Reason::Notice),
+            Ask::ForPerson(own) => {
+                record.message = format!("[{own}]");
+                record.hand_over(*own)
+            }
+            Ask::Said(text) => {
+                // This may be the very text that made an earlier attempt panic.
+                let read = catch_unwind(AssertUnwindSafe(|| understand(text, &turn.context)));
+                let Ok(understood) = read else { return record.hand_over(reason) };
+                record.understood(&understood);
+                let mut trace = record.hand_over(reason);
+                let hard = understood.signals.hard_reasons();
+                if let Some(pressing) = hard.first() {
+                    trace.reply = handoff_notice(*pressing).get(lang_of(&understood)).to_owned();
+                    trace.decision.reasons = hard.into_iter().chain([reason]).collect();
+                    let rules = understood.signals.rules();
+                    trace.decision.rules = rules.into_iter().map(str::to_owned).collect();
+                }
+                trace
+            }
         }
-        record.hand_over(reason)
     }
 
     fn answer(
@@ -234,6 +254,13 @@ fn with_rules(hard: &[Reason], rules: &[&'static str]) -> Vec<(Reason, String)> 
     fired.chain(others).collect()
 }
 
+fn lang_of(understood: &Understood) -> Lang {
+    match understood.language {
+        Language::English => Lang::En,
+        Language::Chinese | Language::Other | Language::None => Lang::Zh,
+    }
+}
+
 fn courtesy(greeting: Greeting) -> Text {
     match greeting {
         Greeting::Hello | Greeting::Acknowledgement => Text::Greeting,
@@ -298,10 +325,7 @@ impl<'a> Record<'a> {
 
     fn understood(&mut self, understood: &Understood) {
         self.message = understood.masked.clone();
-        self.lang = match understood.language {
-            Language::English => Lang::En,
-            Language::Chinese | Language::Other | Language::None => Lang::Zh,
-        };
+        self.lang = lang_of(understood);
         self.understanding = understood.into();
     }
 

@@ -44,7 +44,6 @@ fn ask_answers_in_json() {
     assert_eq!(replayed["same"], true);
     let stats = json(&output(dir.path(), &["index", "verify", "--json"]));
     assert_eq!(stats["agrees"], true);
-    // A question from the command line opens no case for a person.
     let audit = json(&output(dir.path(), &["audit", "verify", "--json"]));
     assert_eq!(audit["intact"], true);
 }

@@ -75,10 +75,16 @@ async function* events(response) {
   }
 }
 
+// randomUUID() exists in secure contexts only; this works over plain http as well.
+function freshId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
 async function send(text) {
   bubble("customer", text);
   const answer = bubble("agent waiting", "…");
-  const body = JSON.stringify({ text, id: crypto.randomUUID() });
+  const body = JSON.stringify({ text, id: freshId() });
   try {
     const headers = { "content-type": "application/json" };
     const response = await fetch(`/chat/messages?lang=${document.documentElement.lang}`, { method: "POST", headers, body });

@@ -124,7 +124,8 @@ pub(super) fn context(
     let mut newest_first = Vec::new();
     for row in rows {
         let (inbound, reply) = row?;
-        if let Some(text) = reply {
+        // A silent event was decided without a word.
+        if let Some(text) = reply.filter(|text| !text.is_empty()) {
             newest_first.push(Utterance { role: Role::Agent, text });
         }
         let inbound: Inbound = from_json("message", &inbound)?;
