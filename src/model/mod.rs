@@ -191,7 +191,7 @@ pub trait Generator: Send {
         control: &Control,
         on_text: &mut dyn FnMut(&str),
     ) -> Result<Generated, ModelError>;
-    /// Chooses and orders units under the copy mask: nothing else can come out.
+    /// Chooses and orders given units: nothing else can come out.
     fn compose(
         &mut self,
         request: &ComposeRequest,

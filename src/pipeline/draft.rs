@@ -27,7 +27,7 @@ pub fn verbatim(best: &Evidence, room: Room) -> Option<Draft> {
     Some(Draft::verbatim(best.id.clone(), answer.clone()))
 }
 
-/// Chooses and orders clauses of the best pieces of evidence under the copy mask.
+/// Chooses and orders units of the best pieces of evidence; no other word can come out.
 pub fn compose(
     composer: &ComposeWorker,
     question: &str,
