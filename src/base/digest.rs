@@ -1,10 +1,25 @@
-//! SHA-256 in the lower-case hex form used in manifests and ids.
+//! SHA-256 in the lower-case hex form used in manifests and ids, and files known by size and digest.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+/// What a file must be, byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileStamp {
+    pub size: u64,
+    /// Lower-case hex.
+    pub sha256: String,
+}
+
+impl FileStamp {
+    pub fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self { size: path.metadata()?.len(), sha256: sha256_file(path)? })
+    }
+}
 
 pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))

@@ -128,7 +128,7 @@ pub(super) fn report_built(app: &App, id: &str, as_json: bool) -> Result<()> {
 
 fn verify(app: &App, as_json: bool) -> Result<ExitCode> {
     let embedder = app.open_embedder()?;
-    // Opening reads every file against its digest.
+    // Opening reads every file against its size and digest.
     let current = app.open_generations(&embedder)?.current();
     let stored = app.open_store()?.entries()?;
     let published: Vec<&VersionedEntry> =
@@ -137,9 +137,14 @@ fn verify(app: &App, as_json: bool) -> Result<ExitCode> {
     let agree = published.len() == indexed.len()
         && published.iter().zip(indexed).all(|(stored, indexed)| **stored == *indexed);
     if as_json {
-        output::json(&json!({"generation": current.id(), "files": "intact", "agrees": agree}))?;
+        output::json(&json!({
+            "generation": current.id(),
+            "files": "intact",
+            "checked": current.files,
+            "agrees": agree,
+        }))?;
     } else {
-        output::line(&format!("generation {}: files intact", current.id()))?;
+        output::line(&format!("generation {}: {} files intact", current.id(), current.files))?;
         output::line(if agree {
             "index and store agree"
         } else {

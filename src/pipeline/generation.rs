@@ -6,12 +6,10 @@ use std::path::Path;
 use crate::base::file::write_atomic;
 use crate::gate::model::{Fingerprint, GateError, GateModel};
 use crate::model::ModelIdentity;
+use crate::pipeline::seal::{GATE_FILE, HEAD_FILE, Seal};
 use crate::search::SearchError;
 use crate::search::head::Head;
 use crate::search::index::KnowledgeIndex;
-
-const GATE_FILE: &str = "gate.json";
-const HEAD_FILE: &str = "head.bin";
 
 #[derive(Debug, thiserror::Error)]
 pub enum GenerationError {
@@ -43,6 +41,8 @@ pub struct PromiseView {
 
 pub struct Generation {
     id: String,
+    /// How many files were checked when it was opened.
+    pub files: usize,
     pub index: KnowledgeIndex,
     pub head: Option<Head>,
     pub gate: GateModel,
@@ -56,6 +56,7 @@ impl Generation {
             reason: reason.to_string(),
         };
         let id = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let seal = Seal::verify(dir).map_err(|e| damaged(&e))?;
         let index = KnowledgeIndex::open(dir).map_err(|e| damaged(&e))?;
         let gate_file = dir.join(GATE_FILE);
         let gate = fs::read_to_string(&gate_file)
@@ -69,10 +70,10 @@ impl Generation {
         if !gate.fits(&built) {
             return Err(damaged(&"its gate was fitted for other knowledge"));
         }
-        let head_file = dir.join(HEAD_FILE);
-        let head = head_file.exists().then(|| Head::read(&head_file)).transpose();
+        let head = seal.has_head().then(|| Head::read(&dir.join(HEAD_FILE))).transpose();
         let head = head.map_err(|e| damaged(&e))?;
-        Ok(Self { id, index, head, gate })
+        let files = seal.files().count() + manifest.files.len();
+        Ok(Self { id, files, index, head, gate })
     }
 
     /// Vectors of other weights mean nothing to this service's queries.
@@ -112,7 +113,7 @@ pub(super) fn write_fitted(
         head.write(&dir.join(HEAD_FILE))?;
     }
     write_atomic(&dir.join(GATE_FILE), gate.to_json()?.as_bytes())?;
-    Ok(())
+    Ok(Seal::write(dir, head.is_some())?)
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -123,4 +124,104 @@ pub(super) enum WriteError {
     Gate(#[from] GateError),
     #[error(transparent)]
     Io(#[from] std::io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    use crate::domain::knowledge::{
+        Domain, Entry, EntryId, EntryState, Level, Scene, Tone, Validity, VersionedEntry,
+    };
+    use crate::gate::model::FitOptions;
+    use crate::search::head::{self, Example};
+    use crate::search::index::{Embedded, EntryTexts};
+    use crate::search::manifest::VectorSpace;
+
+    const QUESTIONS: [(&str, [f32; 2]); 2] = [("怎么退款", [1.0, 0.0]), ("怎么发货", [0.0, 1.0])];
+
+    fn entry(question: &str) -> VersionedEntry {
+        let entry = Entry {
+            id: EntryId(question.into()),
+            question: question.into(),
+            similar_questions: vec![],
+            answer: Some("三天内。".into()),
+            scene: Scene::Inquiry,
+            level: Level::Primary,
+            parent: None,
+            tone: Tone::Neutral,
+            domain: Domain::General,
+            validity: Validity::default(),
+            state: EntryState::Published,
+        };
+        VersionedEntry { version: 1, entry }
+    }
+
+    fn written(with_head: bool) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let embedded = |text: &str, v: [f32; 2]| Embedded { text: text.into(), vector: v.to_vec() };
+        let entries: Vec<_> = QUESTIONS.iter().map(|(q, _)| entry(q)).collect();
+        let texts = QUESTIONS.map(|(q, v)| EntryTexts {
+            phrasings: vec![embedded(q, v)],
+            answer: Some(embedded("三天内。", v)),
+        });
+        let space = VectorSpace { model: "synthetic".into(), sha256: "00".into(), dim: 2 };
+        let manifest = KnowledgeIndex::build(dir.path(), &entries, &texts, &space).unwrap();
+        let examples = QUESTIONS.iter().zip(0..);
+        let examples: Vec<_> =
+            examples.map(|((text, vector), class)| Example { text, vector, class }).collect();
+        let classes = QUESTIONS.map(|(q, _)| q.to_owned());
+        let head = Head::fit(&examples, &classes, &head::FitOptions::default()).unwrap();
+        let fingerprint = Fingerprint { knowledge: manifest.entries_digest, embedder: "00".into() };
+        let gate = GateModel::closed(&FitOptions { fingerprint, ..Default::default() });
+        write_fitted(dir.path(), with_head.then_some(&head), &gate).unwrap();
+        dir
+    }
+
+    fn files_below(dir: &Path) -> Vec<PathBuf> {
+        let paths = fs::read_dir(dir).unwrap().map(|item| item.unwrap().path());
+        paths.flat_map(|p| if p.is_dir() { files_below(&p) } else { vec![p] }).collect()
+    }
+
+    #[test]
+    fn no_file_can_be_lost_or_altered_unnoticed() {
+        let dir = written(true);
+        let whole = Generation::open(dir.path()).unwrap();
+        let files = files_below(dir.path());
+        assert_eq!(files.len(), whole.files + 1, "all are checked, and the seal by being read");
+        for path in files {
+            let good = fs::read(&path).unwrap();
+            let mut longer = good.clone();
+            longer.push(b'x');
+            let altered: Vec<u8> = good.iter().rev().copied().collect();
+            for bad in [Some(longer), Some(altered), None] {
+                match bad {
+                    Some(bad) if bad == good => continue,
+                    Some(bad) => fs::write(&path, bad).unwrap(),
+                    None => fs::remove_file(&path).unwrap(),
+                }
+                let opened = Generation::open(dir.path());
+                let damaged = matches!(opened, Err(GenerationError::Damaged { .. }));
+                assert!(damaged, "{}", path.display());
+            }
+            fs::write(&path, good).unwrap();
+        }
+        assert!(Generation::open(dir.path()).unwrap().head.is_some());
+    }
+
+    #[test]
+    fn to_have_no_head_is_a_state_and_not_a_missing_file() {
+        let dir = written(false);
+        fs::write(dir.path().join(HEAD_FILE), "left by someone").unwrap();
+        assert!(Generation::open(dir.path()).unwrap().head.is_none());
+        let seal = dir.path().join("generation.json");
+        let text = fs::read_to_string(&seal).unwrap();
+        assert!(text.contains("\"state\": \"none\""), "{text}");
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let mut silent = value.as_object().unwrap().clone();
+        silent.remove("head");
+        fs::write(&seal, serde_json::to_vec(&silent).unwrap()).unwrap();
+        assert!(matches!(Generation::open(dir.path()), Err(GenerationError::Damaged { .. })));
+    }
 }

@@ -10,3 +10,4 @@ pub mod generation;
 pub mod generations;
 pub mod responder;
 pub mod retrieve;
+mod seal;

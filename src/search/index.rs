@@ -13,7 +13,7 @@ use crate::search::SearchError;
 use crate::search::bm25::Bm25Index;
 use crate::search::flat::{FlatIndex, add, dot, normalise, top_k};
 use crate::search::fuse::{self, Signals};
-use crate::search::manifest::{FORMAT, Manifest, VectorSpace, digest_files};
+use crate::search::manifest::{FORMAT, Manifest, VectorSpace, stamp_files};
 use crate::search::vectors::Matrix;
 
 const ENTRIES: &str = "entries.jsonl";
@@ -118,10 +118,10 @@ impl KnowledgeIndex {
         write_list(dir, PHRASING_VECTORS, PHRASING_TEXT, &phrasings, space.dim)?;
         write_list(dir, ANSWER_VECTORS, ANSWER_TEXT, &answers, space.dim)?;
         write_entries(&dir.join(ENTRIES), entries)?;
-        let files = digest_files(dir)?;
+        let files = stamp_files(dir)?;
         let manifest = Manifest {
             format: FORMAT,
-            entries_digest: files.get(ENTRIES).cloned().unwrap_or_default(),
+            entries_digest: files.get(ENTRIES).map(|f| f.sha256.clone()).unwrap_or_default(),
             space: space.clone(),
             entries: entries.len(),
             phrasings: phrasings.len(),

@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::digest::sha256_file;
+use crate::base::digest::FileStamp;
 use crate::base::file::write_atomic;
 use crate::search::SearchError;
 
 /// Counts up whenever an older generation can no longer be read.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
-const NAME: &str = "manifest.json";
+/// The manifest's own name; whoever adds files to a generation vouches for it in turn.
+pub const NAME: &str = "manifest.json";
 
 /// Where vectors come from: those of another model are not comparable with them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +27,7 @@ pub struct VectorSpace {
     pub dim: usize,
 }
 
-/// `manifest.json` of a generation; written last, so that its presence says "complete".
+/// `manifest.json`: the searchable part of a generation, written after all of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     pub format: u32,
@@ -36,8 +37,8 @@ pub struct Manifest {
     pub entries: usize,
     pub phrasings: usize,
     pub answers: usize,
-    /// SHA-256 of every file but this one, by path inside the generation with `/` between names.
-    pub files: BTreeMap<String, String>,
+    /// Every file of the index but this one, by path inside the generation with `/` between names.
+    pub files: BTreeMap<String, FileStamp>,
 }
 
 impl Manifest {
@@ -52,7 +53,7 @@ impl Manifest {
     ///
     /// # Errors
     /// [`SearchError::Incompatible`] for another format, [`SearchError::Corrupt`] for an unreadable
-    /// manifest and for a file whose digest differs, [`SearchError::Io`] for a missing one.
+    /// manifest and for a file that differs, [`SearchError::Io`] for a missing one.
     pub fn verify(dir: &Path) -> Result<Self, SearchError> {
         #[derive(Deserialize)]
         struct Head {
@@ -68,9 +69,9 @@ impl Manifest {
             return Err(SearchError::incompatible(&path, reason));
         }
         let manifest: Self = serde_json::from_slice(&text).map_err(unreadable)?;
-        for (name, digest) in &manifest.files {
+        for (name, stamp) in &manifest.files {
             let file = dir.join(name);
-            if sha256_file(&file).map_err(SearchError::io(&file))? != *digest {
+            if FileStamp::of(&file).map_err(SearchError::io(&file))? != *stamp {
                 return Err(SearchError::corrupt(&file, "is not the file that was built"));
             }
         }
@@ -78,8 +79,8 @@ impl Manifest {
     }
 }
 
-/// Digests of all files below `dir`, by relative path.
-pub(super) fn digest_files(dir: &Path) -> Result<BTreeMap<String, String>, SearchError> {
+/// Stamps of all files below `dir`, by relative path.
+pub(super) fn stamp_files(dir: &Path) -> Result<BTreeMap<String, FileStamp>, SearchError> {
     let mut files = BTreeMap::new();
     let mut open: Vec<(PathBuf, String)> = vec![(dir.to_owned(), String::new())];
     while let Some((folder, prefix)) = open.pop() {
@@ -90,7 +91,7 @@ pub(super) fn digest_files(dir: &Path) -> Result<BTreeMap<String, String>, Searc
             if item.file_type().map_err(SearchError::io(&path))?.is_dir() {
                 open.push((path, format!("{name}/")));
             } else {
-                files.insert(name, sha256_file(&path).map_err(SearchError::io(&path))?);
+                files.insert(name, FileStamp::of(&path).map_err(SearchError::io(&path))?);
             }
         }
     }

@@ -44,8 +44,20 @@ fn ask_answers_in_json() {
     assert_eq!(replayed["same"], true);
     let stats = json(&output(dir.path(), &["index", "verify", "--json"]));
     assert_eq!(stats["agrees"], true);
+    assert!(stats["checked"].as_u64().unwrap() > 10, "{stats}");
     let audit = json(&output(dir.path(), &["audit", "verify", "--json"]));
     assert_eq!(audit["intact"], true);
+}
+
+#[test]
+fn a_lost_part_of_the_generation_is_named() {
+    let dir = prepared();
+    let current = std::fs::read_to_string(dir.path().join("generations/CURRENT")).unwrap();
+    std::fs::remove_file(dir.path().join("generations").join(current).join("gate.json")).unwrap();
+    let refused = output(dir.path(), &["index", "verify", "--json"]);
+    assert!(!refused.status.success());
+    let complaint = String::from_utf8_lossy(&refused.stderr);
+    assert!(complaint.contains("gate.json") && complaint.contains("index build"), "{complaint}");
 }
 
 #[test]
