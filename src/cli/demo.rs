@@ -24,7 +24,7 @@ use crate::gate::threshold::Promise;
 use crate::ingest::{read_entries, read_labelled};
 use crate::model::pull;
 use crate::pipeline::generation::Generation;
-use crate::store::Store;
+use crate::store::{LabelFile, Store};
 
 const KNOWLEDGE: &str = include_str!("../../eval/sets/demo/kb.jsonl");
 const TRAIN: &str = include_str!("../../eval/sets/demo/train.jsonl");
@@ -133,11 +133,13 @@ fn prepare(app: &App, desk: Desk) -> Result<()> {
     let mut entries = read_entries(&file("kb.jsonl", KNOWLEDGE)?)?;
     entries.retain(|entry| desk.owns(entry.id.as_str()));
     store.import_entries(&entries, "demo", "demo", now)?;
-    for (purpose, content) in [(Purpose::Train, TRAIN), (Purpose::Calibrate, CALIBRATE)] {
+    let labels = |purpose: Purpose, content: &str| -> Result<LabelFile> {
         let mut labels = read_labelled(&file("labels.jsonl", content)?)?;
         labels.retain(|l| l.answer.as_ref().is_none_or(|id| desk.owns(id.as_str())));
-        store.add_labels(purpose, &labels, "demo", now)?;
-    }
+        Ok(LabelFile { source: "demo".into(), purpose, labels })
+    };
+    let files = [labels(Purpose::Train, TRAIN)?, labels(Purpose::Calibrate, CALIBRATE)?];
+    store.add_labels(&files, "demo", now)?;
     let name = desk.prefix();
     output::note(&format!("Training the {name} desk on its labelled messages (once) …"));
     rebuild(app, store.as_ref(), PROMISE)?;

@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::domain::knowledge::{Entry, EntryState};
 use crate::ingest::check::{Finding, Severity, check};
 use crate::ingest::{read_entries, write_csv, write_jsonl};
-use crate::store::{AuditEvent, ImportOutcome, Store};
+use crate::store::{ImportOutcome, Store};
 
 #[derive(Subcommand)]
 #[command(after_help = "Examples:
@@ -95,8 +95,8 @@ fn import(app: &App, files: &[PathBuf], as_json: bool) -> Result<()> {
     output::line("Now run `huida index build`: what serves stays as it is until then.")
 }
 
-/// One file in one transaction, then its line in the audit log.
-pub(super) fn import_file(app: &App, store: &dyn Store, file: &Path) -> Result<ImportOutcome> {
+/// One file in one transaction.
+fn import_file(app: &App, store: &dyn Store, file: &Path) -> Result<ImportOutcome> {
     let entries = read_entries(file)?;
     let known: Vec<Entry> = stored(store)?;
     let missing = entries.iter().find_map(|e| {
@@ -108,17 +108,7 @@ pub(super) fn import_file(app: &App, store: &dyn Store, file: &Path) -> Result<I
         bail!("{fault}; nothing was imported");
     }
     let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let now = app.clock.now();
-    let outcome = store.import_entries(&entries, &name, "cli", now)?;
-    let (added, changed) = (outcome.added.len(), outcome.changed.len());
-    let event = AuditEvent {
-        actor: "cli".into(),
-        action: "kb.import",
-        subject: name,
-        detail: format!("{added} added, {changed} changed, {} unchanged", outcome.unchanged),
-    };
-    store.audit(&event, now)?;
-    Ok(outcome)
+    Ok(store.import_entries(&entries, &name, "cli", app.clock.now())?)
 }
 
 fn check_entries(app: &App, files: &[PathBuf], as_json: bool) -> Result<ExitCode> {

@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::domain::label::Purpose;
 use crate::gate::threshold::Promise;
 use crate::ingest::read_labelled;
-use crate::store::{AuditEvent, Store};
+use crate::store::LabelFile;
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -39,33 +39,26 @@ pub(super) struct TrainArgs {
 
 pub(super) fn run(app: &App, args: &TrainArgs) -> Result<()> {
     let store = app.open_store()?;
-    take_labels(app, store.as_ref(), Purpose::Train, &args.labels)?;
-    take_labels(app, store.as_ref(), Purpose::Calibrate, &args.calibrate)?;
+    // All files are read before any label is kept.
+    let mut files = read(Purpose::Train, &args.labels)?;
+    files.extend(read(Purpose::Calibrate, &args.calibrate)?);
     let configured = configured(app);
     let promise = Promise {
         alpha: args.alpha.unwrap_or(configured.alpha),
         confidence: args.confidence.unwrap_or(configured.confidence),
     };
+    let added = store.add_labels(&files, "cli", app.clock.now())?;
+    for (LabelFile { source, purpose, labels }, added) in files.iter().zip(added) {
+        output::note(&format!("{source}: {added} new of {} for {purpose}", labels.len()));
+    }
     let id = rebuild(app, store.as_ref(), promise)?;
     report_built(app, &id, args.json)
 }
 
-/// All files of one purpose are read before any of their labels is kept.
-pub(super) fn take_labels(
-    app: &App,
-    store: &dyn Store,
-    purpose: Purpose,
-    files: &[PathBuf],
-) -> Result<()> {
-    let read: Vec<_> = files.iter().map(|f| Ok((f, read_labelled(f)?))).collect::<Result<_>>()?;
-    for (file, labels) in read {
-        let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let now = app.clock.now();
-        let added = store.add_labels(purpose, &labels, &name, now)?;
-        let detail = format!("{added} new of {} for {purpose}", labels.len());
-        output::note(&format!("{name}: {detail}"));
-        let event = AuditEvent { actor: "cli".into(), action: "labels.add", subject: name, detail };
-        store.audit(&event, now)?;
-    }
-    Ok(())
+fn read(purpose: Purpose, files: &[PathBuf]) -> Result<Vec<LabelFile>> {
+    let read = |file: &PathBuf| {
+        let source = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        Ok(LabelFile { source, purpose, labels: read_labelled(file)? })
+    };
+    files.iter().map(read).collect()
 }

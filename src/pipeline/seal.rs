@@ -37,8 +37,7 @@ impl Seal {
     /// Seals what lies in `dir`.
     pub(super) fn write(dir: &Path, with_head: bool) -> std::io::Result<()> {
         let stamp = |name: &str| FileStamp::of(&dir.join(name));
-        let head =
-            if with_head { HeadState::Fitted(stamp(HEAD_FILE)?) } else { HeadState::None };
+        let head = if with_head { HeadState::Fitted(stamp(HEAD_FILE)?) } else { HeadState::None };
         let (index, gate) = (stamp(manifest::NAME)?, stamp(GATE_FILE)?);
         let text = serde_json::to_vec_pretty(&Self { format: FORMAT, index, gate, head })?;
         write_atomic(&dir.join(NAME), &text)

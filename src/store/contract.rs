@@ -11,6 +11,7 @@ pub(crate) const CASES: &[fn(&dyn Store)] = &[
     importing_twice_changes_nothing,
     a_changed_entry_gets_the_next_version,
     labels_are_kept_once_and_by_purpose,
+    each_import_and_each_label_file_is_in_the_audit_log,
     a_retry_finds_the_same_message,
     the_same_id_of_another_sender_is_another_message,
     a_message_is_decided_once,
@@ -19,7 +20,7 @@ pub(crate) const CASES: &[fn(&dyn Store)] = &[
     undecided_messages_are_found_again,
 ];
 
-fn entry(id: &str, question: &str) -> Entry {
+pub(crate) fn entry(id: &str, question: &str) -> Entry {
     Entry {
         id: EntryId(id.into()),
         question: question.into(),
@@ -93,15 +94,30 @@ fn a_changed_entry_gets_the_next_version(store: &dyn Store) {
     assert_eq!(entries[0].entry.question, "如何退货");
 }
 
+/// One to train on and one to calibrate with.
+pub(crate) fn label_files() -> [LabelFile; 2] {
+    let label = |text: &str, answer| Labelled { text: text.into(), context: vec![], answer };
+    let file = |purpose: Purpose, labels| LabelFile { source: "f".into(), purpose, labels };
+    let answered = label("退货", Some(EntryId("shop.a".into())));
+    [
+        file(Purpose::Train, vec![answered, label("天气", None)]),
+        file(Purpose::Calibrate, vec![label("天气", None)]),
+    ]
+}
+
 fn labels_are_kept_once_and_by_purpose(store: &dyn Store) {
-    let labels = [
-        Labelled { text: "退货".into(), context: vec![], answer: Some(EntryId("shop.a".into())) },
-        Labelled { text: "天气".into(), context: vec![], answer: None },
-    ];
-    assert_eq!(store.add_labels(Purpose::Train, &labels, "f", 1).unwrap(), 2);
-    assert_eq!(store.add_labels(Purpose::Train, &labels, "f", 1).unwrap(), 0);
-    assert_eq!(store.labels(Purpose::Train).unwrap(), labels);
-    assert_eq!(store.labels(Purpose::Calibrate).unwrap(), []);
+    let files = label_files();
+    assert_eq!(store.add_labels(&files, "tester", 1).unwrap(), [2, 1]);
+    assert_eq!(store.add_labels(&files, "tester", 1).unwrap(), [0, 0]);
+    assert_eq!(store.labels(Purpose::Train).unwrap(), files[0].labels);
+    assert_eq!(store.labels(Purpose::Calibrate).unwrap(), files[1].labels);
+}
+
+fn each_import_and_each_label_file_is_in_the_audit_log(store: &dyn Store) {
+    import_one(store, "shop.a", "怎么退货");
+    assert_eq!(store.verify_audit().unwrap(), AuditState::Intact { rows: 1 });
+    store.add_labels(&label_files(), "tester", 1).unwrap();
+    assert_eq!(store.verify_audit().unwrap(), AuditState::Intact { rows: 3 });
 }
 
 fn a_retry_finds_the_same_message(store: &dyn Store) {

@@ -79,13 +79,12 @@ pub struct Unfinished {
     pub received_at: UnixMs,
 }
 
-/// Who did what, for the audit log.
+/// Labels of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuditEvent {
-    pub actor: String,
-    pub action: &'static str,
-    pub subject: String,
-    pub detail: String,
+pub struct LabelFile {
+    pub source: String,
+    pub purpose: Purpose,
+    pub labels: Vec<Labelled>,
 }
 
 /// Where the audit chain is broken, if it is.
@@ -97,7 +96,8 @@ pub enum AuditState {
 
 /// The contract; every implementation passes `store::contract`.
 pub trait Store: Send + Sync {
-    /// Adds or changes entries by id, all of them or none; an equal entry keeps its version.
+    /// Adds or changes entries by id, all of them with their line in the audit log or none; an
+    /// equal entry keeps its version.
     fn import_entries(
         &self,
         entries: &[Entry],
@@ -109,14 +109,14 @@ pub trait Store: Send + Sync {
     /// Every entry at its current version, by id.
     fn entries(&self) -> Result<Vec<VersionedEntry>, StoreError>;
 
-    /// Adds labels that are not there yet; returns how many were new.
+    /// Adds labels that are not there yet, of all files with their lines in the audit log or of
+    /// none; returns how many of each file were new.
     fn add_labels(
         &self,
-        purpose: Purpose,
-        labels: &[Labelled],
-        source: &str,
+        files: &[LabelFile],
+        author: &str,
         now: UnixMs,
-    ) -> Result<usize, StoreError>;
+    ) -> Result<Vec<usize>, StoreError>;
 
     /// In the order in which they came.
     fn labels(&self, purpose: Purpose) -> Result<Vec<Labelled>, StoreError>;
@@ -150,8 +150,6 @@ pub trait Store: Send + Sync {
 
     /// True when the case was open.
     fn close_case(&self, id: &CaseId, now: UnixMs) -> Result<bool, StoreError>;
-
-    fn audit(&self, event: &AuditEvent, now: UnixMs) -> Result<(), StoreError>;
 
     fn verify_audit(&self) -> Result<AuditState, StoreError>;
 }

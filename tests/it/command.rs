@@ -5,6 +5,10 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use huida::domain::label::Purpose;
+use huida::store::Store;
+use huida::store::sqlite::SqliteStore;
+
 use crate::support::{configuration, prepared, repository, small_knowledge};
 
 fn huida(dir: &Path) -> Command {
@@ -17,6 +21,10 @@ fn huida(dir: &Path) -> Command {
 
 fn output(dir: &Path, args: &[&str]) -> Output {
     huida(dir).args(args).output().unwrap()
+}
+
+fn store(dir: &Path) -> SqliteStore {
+    SqliteStore::open(&dir.join("huida.db")).unwrap()
 }
 
 fn json(output: &Output) -> serde_json::Value {
@@ -71,6 +79,20 @@ fn bad_rows_are_named_and_nothing_is_taken() {
     assert!(complaint.contains("more.jsonl:2: question: is missing"), "{complaint}");
     let stats = json(&output(dir.path(), &["kb", "stats", "--json"]));
     assert_eq!(stats["entries"], small_knowledge().len());
+}
+
+#[test]
+fn a_bad_file_given_to_train_leaves_the_good_ones_unstored() {
+    let dir = prepared();
+    let good = r#"{"text":"退款要多久","kb_id":"shop.refund.time"}"#;
+    std::fs::write(dir.path().join("good.jsonl"), good).unwrap();
+    std::fs::write(dir.path().join("bad.jsonl"), "{\"kb_id\":1}").unwrap();
+    let refused =
+        output(dir.path(), &["train", "--labels", "good.jsonl", "--calibrate", "bad.jsonl"]);
+    assert!(!refused.status.success());
+    let complaint = String::from_utf8_lossy(&refused.stderr);
+    assert!(complaint.contains("bad.jsonl:1: text: is missing"), "{complaint}");
+    assert_eq!(store(dir.path()).labels(Purpose::Train).unwrap(), []);
 }
 
 #[test]

@@ -2,12 +2,13 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
+use super::ledger::{AuditEvent, audit};
 use super::{from_json, to_json};
 use crate::base::clock::UnixMs;
 use crate::base::digest::sha256_hex;
 use crate::domain::knowledge::{Entry, EntryId, VersionedEntry};
 use crate::domain::label::{Labelled, Purpose};
-use crate::store::{ImportOutcome, StoreError};
+use crate::store::{ImportOutcome, LabelFile, StoreError};
 
 pub(super) fn import(
     transaction: &Transaction<'_>,
@@ -48,6 +49,14 @@ pub(super) fn import(
         upsert.execute(params![id, version, entry.state.as_str(), body, now])?;
         remember.execute(params![id, version, body, now, author, source])?;
     }
+    let ImportOutcome { added, changed, unchanged } = &outcome;
+    let event = AuditEvent {
+        actor: author,
+        action: "kb.import",
+        subject: source,
+        detail: format!("{} added, {} changed, {unchanged} unchanged", added.len(), changed.len()),
+    };
+    audit(transaction, &event, now)?;
     Ok(outcome)
 }
 
@@ -63,11 +72,11 @@ pub(super) fn entries(connection: &Connection) -> Result<Vec<VersionedEntry>, St
 
 pub(super) fn add_labels(
     transaction: &Transaction<'_>,
-    purpose: Purpose,
-    labels: &[Labelled],
-    source: &str,
+    file: &LabelFile,
+    author: &str,
     now: UnixMs,
 ) -> Result<usize, StoreError> {
+    let LabelFile { source, purpose, labels } = file;
     let mut insert = transaction.prepare(
         "INSERT INTO labels (digest, purpose, text, context, entry_id, source, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (digest) DO NOTHING",
@@ -80,6 +89,13 @@ pub(super) fn add_labels(
         let row = params![digest, purpose.as_str(), label.text, context, entry, source, now];
         added += insert.execute(row)?;
     }
+    let event = AuditEvent {
+        actor: author,
+        action: "labels.add",
+        subject: source,
+        detail: format!("{added} new of {} for {purpose}", labels.len()),
+    };
+    audit(transaction, &event, now)?;
     Ok(added)
 }
 

@@ -7,7 +7,7 @@ use crate::base::clock::UnixMs;
 use crate::base::digest::sha256_hex;
 use crate::base::id::{CaseId, TraceId};
 use crate::domain::trace::Trace;
-use crate::store::{AuditEvent, AuditState, OpenCase, StoreError};
+use crate::store::{AuditState, OpenCase, StoreError};
 
 pub(super) fn trace(connection: &Connection, id: &TraceId) -> Result<Option<Trace>, StoreError> {
     let body: Option<String> = connection
@@ -53,16 +53,24 @@ pub(super) fn close_case(
     Ok(closed == 1)
 }
 
+/// Who did what; written in the transaction that does it, so that neither stands without the other.
+pub(super) struct AuditEvent<'a> {
+    pub(super) actor: &'a str,
+    pub(super) action: &'static str,
+    pub(super) subject: &'a str,
+    pub(super) detail: String,
+}
+
 pub(super) fn audit(
     transaction: &Transaction<'_>,
-    event: &AuditEvent,
+    event: &AuditEvent<'_>,
     now: UnixMs,
 ) -> Result<(), StoreError> {
     let before: Option<String> = transaction
         .query_row("SELECT hash FROM audit_log ORDER BY seq DESC LIMIT 1", [], |r| r.get(0))
         .optional()?;
     let hash =
-        chain(before.as_deref(), now, &event.actor, event.action, &event.subject, &event.detail)?;
+        chain(before.as_deref(), now, event.actor, event.action, event.subject, &event.detail)?;
     transaction.execute(
         "INSERT INTO audit_log (at, actor, action, subject, detail, hash)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",

@@ -22,7 +22,7 @@ use crate::domain::label::{Labelled, Purpose};
 use crate::domain::message::{Inbound, Utterance};
 use crate::domain::trace::Trace;
 use crate::store::{
-    Accepted, AuditEvent, AuditState, ImportOutcome, MessageRow, OpenCase, Store, StoreError,
+    Accepted, AuditState, ImportOutcome, LabelFile, MessageRow, OpenCase, Store, StoreError,
     Unfinished,
 };
 
@@ -113,13 +113,14 @@ impl Store for SqliteStore {
 
     fn add_labels(
         &self,
-        purpose: Purpose,
-        labels: &[Labelled],
-        source: &str,
+        files: &[LabelFile],
+        author: &str,
         now: UnixMs,
-    ) -> Result<usize, StoreError> {
-        let (labels, source) = (labels.to_vec(), source.to_owned());
-        self.writer.write(move |t| knowledge::add_labels(t, purpose, &labels, &source, now))
+    ) -> Result<Vec<usize>, StoreError> {
+        let (files, author) = (files.to_vec(), author.to_owned());
+        self.writer.write(move |t| {
+            files.iter().map(|file| knowledge::add_labels(t, file, &author, now)).collect()
+        })
     }
 
     fn labels(&self, purpose: Purpose) -> Result<Vec<Labelled>, StoreError> {
@@ -167,11 +168,6 @@ impl Store for SqliteStore {
         self.writer.write(move |t| ledger::close_case(t, &id, now))
     }
 
-    fn audit(&self, event: &AuditEvent, now: UnixMs) -> Result<(), StoreError> {
-        let event = event.clone();
-        self.writer.write(move |t| ledger::audit(t, &event, now))
-    }
-
     fn verify_audit(&self) -> Result<AuditState, StoreError> {
         self.read(ledger::verify_audit)
     }
@@ -217,14 +213,8 @@ mod tests {
     #[test]
     fn a_changed_audit_row_is_found() {
         let (dir, store) = fresh();
-        for n in 0..3 {
-            let event = AuditEvent {
-                actor: "cli".into(),
-                action: "kb.import",
-                subject: format!("file-{n}"),
-                detail: String::new(),
-            };
-            store.audit(&event, n).unwrap();
+        for id in ["a", "b", "c"] {
+            contract::import_one(&store, id, "怎么退货");
         }
         assert_eq!(store.verify_audit().unwrap(), AuditState::Intact { rows: 3 });
         let raw = Connection::open(dir.path().join("huida.db")).unwrap();
@@ -232,6 +222,24 @@ mod tests {
         raw.execute_batch("DROP TRIGGER audit_log_keeps_text").unwrap();
         raw.execute("UPDATE audit_log SET subject = 'x' WHERE seq = 2", []).unwrap();
         assert_eq!(store.verify_audit().unwrap(), AuditState::BrokenAt { seq: 2 });
+    }
+
+    #[test]
+    fn nothing_is_taken_without_its_line_in_the_audit_log() {
+        let (dir, store) = fresh();
+        let raw = Connection::open(dir.path().join("huida.db")).unwrap();
+        raw.execute_batch(
+            "CREATE TRIGGER log_is_full BEFORE INSERT ON audit_log
+             BEGIN SELECT RAISE(ABORT, 'full'); END",
+        )
+        .unwrap();
+        assert!(store.import_entries(&[contract::entry("a", "q")], "f", "cli", 1).is_err());
+        assert!(store.add_labels(&contract::label_files(), "cli", 1).is_err());
+        assert_eq!(store.entries().unwrap(), []);
+        assert_eq!(store.labels(Purpose::Train).unwrap(), []);
+        raw.execute_batch("DROP TRIGGER log_is_full").unwrap();
+        store.add_labels(&contract::label_files(), "cli", 1).unwrap();
+        assert_eq!(store.verify_audit().unwrap(), AuditState::Intact { rows: 2 });
     }
 
     #[test]
