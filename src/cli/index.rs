@@ -36,8 +36,9 @@ pub(super) enum IndexCommand {
 pub(super) fn run(app: &App, command: &IndexCommand) -> Result<ExitCode> {
     match command {
         IndexCommand::Build { json } => {
-            let promise = configured(app);
-            let id = rebuild(app, app.open_store()?.as_ref(), promise)?;
+            let store = app.open_store()?;
+            let (promise, _) = asked(app, store.as_ref())?;
+            let id = rebuild(app, store.as_ref(), promise)?;
             report_built(app, &id, *json)?;
         }
         IndexCommand::Verify { json } => return verify(app, *json),
@@ -46,6 +47,7 @@ pub(super) fn run(app: &App, command: &IndexCommand) -> Result<ExitCode> {
             let current = app.open_generations(&embedder)?.current();
             let manifest = current.index.manifest();
             let promise = current.promise();
+            let (asked, by) = asked(app, app.open_store()?.as_ref())?;
             let report = json!({
                 "generation": current.id(),
                 "entries": manifest.entries,
@@ -57,6 +59,9 @@ pub(super) fn run(app: &App, command: &IndexCommand) -> Result<ExitCode> {
                 "confidence": promise.confidence,
                 "promised": promise.promised,
                 "coverage": promise.coverage,
+                "asked_alpha": asked.alpha,
+                "asked_confidence": asked.confidence,
+                "asked_by": by,
             });
             output::report(&report, *json)?;
         }
@@ -64,9 +69,14 @@ pub(super) fn run(app: &App, command: &IndexCommand) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The promise of the configuration.
-pub(super) fn configured(app: &App) -> Promise {
-    Promise { alpha: app.config.gate.alpha, confidence: app.config.gate.confidence }
+/// The promise that the next build fits the gate to, and who asked for it: what `train` was last
+/// told stays with the knowledge base; until then the configuration's.
+pub(super) fn asked(app: &App, store: &dyn Store) -> Result<(Promise, &'static str)> {
+    let gate = app.config.gate;
+    Ok(match store.promise()? {
+        Some(promise) => (promise, "train"),
+        None => (Promise { alpha: gate.alpha, confidence: gate.confidence }, "configuration"),
+    })
 }
 
 /// Builds from the store and publishes; returns the generation's id.

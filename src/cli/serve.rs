@@ -7,8 +7,10 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use tokio::net::TcpListener;
 
+use super::index::asked;
 use super::output;
 use crate::app::{App, Service, interrupted};
+use crate::gate::threshold::Promise;
 use crate::model::Control;
 use crate::ops::doctor::{self, Check, Outcome};
 use crate::store::AuditState;
@@ -51,17 +53,29 @@ pub(super) fn doctor(app: &App, as_json: bool) -> Result<ExitCode> {
     ));
     checks.push(generator(app));
     let store = app.open_store().map_err(|e| format!("{e:#}"));
-    checks.push(match &store {
-        Ok(store) => doctor::audit(&store.verify_audit()?),
-        Err(reason) => Check::from_result("store", Err(reason.clone())),
-    });
+    match &store {
+        Ok(store) => {
+            checks.push(doctor::audit(&store.verify_audit()?));
+            let (asked, by) = asked(app, store.as_ref())?;
+            let Promise { alpha, confidence } = asked;
+            let text = format!(
+                "{:.1} % wrong at most, {:.0} % sure (asked by {by})",
+                alpha * 100.0,
+                confidence * 100.0
+            );
+            checks.push(Check::from_result("promise", Ok(text)));
+        }
+        Err(reason) => checks.push(Check::from_result("store", Err(reason.clone()))),
+    }
     let index = embedder.and_then(|e| app.open_generations(&e).map_err(|e| format!("{e:#}")));
     checks.push(Check::from_result(
         "index",
         index.map(|generations| {
             let current = generations.current();
-            let promise = if current.promise().promised { "promised" } else { "not yet promised" };
-            format!("{}, {} entries, {promise}", current.id(), current.index.entries().len())
+            let promise = current.promise();
+            let state = if promise.promised { "promised" } else { "not yet promised" };
+            let (entries, alpha) = (current.index.entries().len(), promise.alpha * 100.0);
+            format!("{}, {entries} entries, fitted to {alpha:.1} %, {state}", current.id())
         }),
     ));
     report(&checks, as_json)

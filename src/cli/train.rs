@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use super::index::{configured, rebuild, report_built};
+use super::index::{asked, rebuild, report_built};
 use super::output;
 use crate::app::App;
 use crate::domain::label::Purpose;
@@ -27,10 +27,11 @@ pub(super) struct TrainArgs {
     /// Labelled messages for the threshold alone; without them a quarter of the labels is kept back.
     #[arg(long, num_args = 1.., value_name = "FILE")]
     calibrate: Vec<PathBuf>,
-    /// Highest share of wrong automatic replies; without it the configuration's.
+    /// Highest share of wrong automatic replies. Remembered: later builds keep it; until it is
+    /// first given, the configuration's.
     #[arg(long)]
     alpha: Option<f64>,
-    /// How sure that must be.
+    /// How sure that must be; remembered as well.
     #[arg(long)]
     confidence: Option<f64>,
     #[arg(long)]
@@ -39,17 +40,22 @@ pub(super) struct TrainArgs {
 
 pub(super) fn run(app: &App, args: &TrainArgs) -> Result<()> {
     let store = app.open_store()?;
-    // All files are read before any label is kept.
+    // All files are read and the promise is checked before anything is kept.
     let mut files = read(Purpose::Train, &args.labels)?;
     files.extend(read(Purpose::Calibrate, &args.calibrate)?);
-    let configured = configured(app);
+    let (known, _) = asked(app, store.as_ref())?;
     let promise = Promise {
-        alpha: args.alpha.unwrap_or(configured.alpha),
-        confidence: args.confidence.unwrap_or(configured.confidence),
+        alpha: args.alpha.unwrap_or(known.alpha),
+        confidence: args.confidence.unwrap_or(known.confidence),
     };
-    let added = store.add_labels(&files, "cli", app.clock.now())?;
+    promise.check()?;
+    let now = app.clock.now();
+    let added = store.add_labels(&files, "cli", now)?;
     for (LabelFile { source, purpose, labels }, added) in files.iter().zip(added) {
         output::note(&format!("{source}: {added} new of {} for {purpose}", labels.len()));
+    }
+    if args.alpha.is_some() || args.confidence.is_some() {
+        store.set_promise(promise, "cli", now)?;
     }
     let id = rebuild(app, store.as_ref(), promise)?;
     report_built(app, &id, args.json)

@@ -127,6 +127,14 @@ const FAR_SHARE: f64 = 0.1;
 /// cold gate opens up to here, or to twice α if that is stricter.
 const COLD_RISK: f64 = 0.06;
 
+impl Promise {
+    /// [`Promise::rows_needed`] of a promise that can be kept at all.
+    pub fn check(self) -> Result<usize, GateError> {
+        let Self { alpha, confidence } = self;
+        self.rows_needed().ok_or(GateError::BadPromise { alpha, confidence })
+    }
+}
+
 impl GateModel {
     /// Fits weights and calibrator on `observations`, the threshold on `calibration`: labelled
     /// rows that nothing else was fitted on.
@@ -140,10 +148,7 @@ impl GateModel {
         options: &FitOptions,
     ) -> Result<Self, GateError> {
         let promise = options.promise;
-        let rows_needed = promise.rows_needed().ok_or(GateError::BadPromise {
-            alpha: promise.alpha,
-            confidence: promise.confidence,
-        })?;
+        let rows_needed = promise.check()?;
         let counts = Counts::of(observations, calibration);
         let from_labels = counts.labelled >= MIN_LABELS_FOR_ALL;
         let used: Vec<Observation> = observations

@@ -12,6 +12,7 @@ pub(crate) const CASES: &[fn(&dyn Store)] = &[
     a_changed_entry_gets_the_next_version,
     labels_are_kept_once_and_by_purpose,
     each_import_and_each_label_file_is_in_the_audit_log,
+    the_last_promise_is_remembered,
     a_retry_finds_the_same_message,
     the_same_id_of_another_sender_is_another_message,
     a_message_is_decided_once,
@@ -118,6 +119,16 @@ fn each_import_and_each_label_file_is_in_the_audit_log(store: &dyn Store) {
     assert_eq!(store.verify_audit().unwrap(), AuditState::Intact { rows: 1 });
     store.add_labels(&label_files(), "tester", 1).unwrap();
     assert_eq!(store.verify_audit().unwrap(), AuditState::Intact { rows: 3 });
+}
+
+fn the_last_promise_is_remembered(store: &dyn Store) {
+    assert_eq!(store.promise().unwrap(), None);
+    for alpha in [0.1, 0.02] {
+        let promise = Promise { alpha, confidence: 0.9 };
+        store.set_promise(promise, "tester", 1).unwrap();
+        assert_eq!(store.promise().unwrap(), Some(promise));
+    }
+    assert_eq!(store.verify_audit().unwrap(), AuditState::Intact { rows: 2 });
 }
 
 fn a_retry_finds_the_same_message(store: &dyn Store) {

@@ -11,6 +11,7 @@ use crate::domain::knowledge::{Entry, EntryId, VersionedEntry};
 use crate::domain::label::{Labelled, Purpose};
 use crate::domain::message::{Inbound, Utterance};
 use crate::domain::trace::Trace;
+use crate::gate::threshold::Promise;
 
 /// Grouped by what the caller can do.
 #[derive(Debug, thiserror::Error)]
@@ -120,6 +121,12 @@ pub trait Store: Send + Sync {
 
     /// In the order in which they came.
     fn labels(&self, purpose: Purpose) -> Result<Vec<Labelled>, StoreError>;
+
+    /// Remembers the promise that the gate is to be fitted to, with its line in the audit log.
+    fn set_promise(&self, promise: Promise, author: &str, now: UnixMs) -> Result<(), StoreError>;
+
+    /// What [`Store::set_promise`] last remembered.
+    fn promise(&self) -> Result<Option<Promise>, StoreError>;
 
     /// Remembers a message before any work is done on it. Personal data must already be masked.
     fn accept(&self, inbound: &Inbound, now: UnixMs) -> Result<Accepted, StoreError>;

@@ -96,6 +96,28 @@ fn a_bad_file_given_to_train_leaves_the_good_ones_unstored() {
 }
 
 #[test]
+fn the_promise_given_to_train_is_kept_by_the_next_build() {
+    let dir = prepared();
+    let stats = json(&output(dir.path(), &["index", "stats", "--json"]));
+    assert_eq!(
+        (&stats["asked_alpha"], &stats["asked_by"]),
+        (&0.03.into(), &"configuration".into())
+    );
+    let refused = output(dir.path(), &["train", "--alpha", "1.5"]);
+    assert!(!refused.status.success() && store(dir.path()).promise().unwrap().is_none());
+    let trained = json(&output(dir.path(), &["train", "--alpha", "0.1", "--json"]));
+    assert_eq!(trained["alpha"], 0.1);
+    let built = json(&output(dir.path(), &["index", "build", "--json"]));
+    assert_eq!((&built["alpha"], &built["confidence"]), (&0.1.into(), &0.95.into()));
+    let stats = json(&output(dir.path(), &["index", "stats", "--json"]));
+    assert_eq!((&stats["alpha"], &stats["asked_alpha"]), (&0.1.into(), &0.1.into()));
+    assert_eq!(stats["asked_by"], "train");
+    let doctor = output(dir.path(), &["doctor"]);
+    let text = String::from_utf8_lossy(&doctor.stdout);
+    assert!(text.contains("10.0 % wrong at most, 95 % sure (asked by train)"), "{text}");
+}
+
+#[test]
 fn import_export_import_changes_nothing() {
     let dir = prepared();
     let exported = output(dir.path(), &["kb", "export", "--csv"]);

@@ -1,4 +1,4 @@
-//! Rows of the knowledge side: entries, their versions, labels.
+//! Rows of the knowledge side: entries, their versions, labels, the promise they are fitted to.
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
@@ -8,6 +8,7 @@ use crate::base::clock::UnixMs;
 use crate::base::digest::sha256_hex;
 use crate::domain::knowledge::{Entry, EntryId, VersionedEntry};
 use crate::domain::label::{Labelled, Purpose};
+use crate::gate::threshold::Promise;
 use crate::store::{ImportOutcome, LabelFile, StoreError};
 
 pub(super) fn import(
@@ -115,4 +116,33 @@ pub(super) fn labels(
         Ok(Labelled { text, context, answer: entry.map(EntryId) })
     })
     .collect()
+}
+
+pub(super) fn set_promise(
+    transaction: &Transaction<'_>,
+    promise: Promise,
+    author: &str,
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    let Promise { alpha, confidence } = promise;
+    transaction.execute(
+        "INSERT INTO promise (id, alpha, confidence, asked_at) VALUES (1, ?1, ?2, ?3)
+         ON CONFLICT (id) DO UPDATE SET alpha = ?1, confidence = ?2, asked_at = ?3",
+        params![alpha, confidence, now],
+    )?;
+    let event = AuditEvent {
+        actor: author,
+        action: "promise.set",
+        subject: "gate",
+        detail: format!("alpha {alpha}, confidence {confidence}"),
+    };
+    audit(transaction, &event, now)
+}
+
+pub(super) fn promise(connection: &Connection) -> Result<Option<Promise>, StoreError> {
+    let row = connection
+        .prepare_cached("SELECT alpha, confidence FROM promise")?
+        .query_row([], |r| Ok(Promise { alpha: r.get(0)?, confidence: r.get(1)? }))
+        .optional()?;
+    Ok(row)
 }

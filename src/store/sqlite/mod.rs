@@ -21,6 +21,7 @@ use crate::domain::knowledge::{Entry, VersionedEntry};
 use crate::domain::label::{Labelled, Purpose};
 use crate::domain::message::{Inbound, Utterance};
 use crate::domain::trace::Trace;
+use crate::gate::threshold::Promise;
 use crate::store::{
     Accepted, AuditState, ImportOutcome, LabelFile, MessageRow, OpenCase, Store, StoreError,
     Unfinished,
@@ -125,6 +126,15 @@ impl Store for SqliteStore {
 
     fn labels(&self, purpose: Purpose) -> Result<Vec<Labelled>, StoreError> {
         self.read(|c| knowledge::labels(c, purpose))
+    }
+
+    fn set_promise(&self, promise: Promise, author: &str, now: UnixMs) -> Result<(), StoreError> {
+        let author = author.to_owned();
+        self.writer.write(move |t| knowledge::set_promise(t, promise, &author, now))
+    }
+
+    fn promise(&self) -> Result<Option<Promise>, StoreError> {
+        self.read(knowledge::promise)
     }
 
     fn accept(&self, inbound: &Inbound, now: UnixMs) -> Result<Accepted, StoreError> {

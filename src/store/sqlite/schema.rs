@@ -5,7 +5,10 @@ use rusqlite::Connection;
 use crate::store::StoreError;
 
 /// Step N brings version N−1 to N; a step is never edited once released.
-const STEPS: &[&str] = &[include_str!("../../../migrations/sqlite/V0001__foundation.sql")];
+const STEPS: &[&str] = &[
+    include_str!("../../../migrations/sqlite/V0001__foundation.sql"),
+    include_str!("../../../migrations/sqlite/V0002__promise.sql"),
+];
 
 /// Runs the missing steps in one transaction each; `user_version` counts them.
 pub(super) fn migrate(connection: &mut Connection) -> Result<u32, StoreError> {
