@@ -2,14 +2,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::base::clock::{Clock, Deadline};
-use crate::base::id::{ConversationId, TraceId};
+use crate::base::id::TraceId;
 use crate::base::limits::CONTEXT_TURNS;
 use crate::domain::decision::{Reason, Verdict};
-use crate::domain::message::{Content, Inbound, Platform};
+use crate::domain::message::{AccountName, Content, Inbound, Platform};
 use crate::domain::trace::Trace;
 use crate::pipeline::responder::{Ask, Responder, Turn};
 use crate::store::{Accepted, AcceptedState, MessageRow, Store, StoreError};
@@ -61,15 +61,17 @@ impl Desk {
         observe: &mut dyn FnMut(&Progress),
     ) -> Result<Outcome, StoreError> {
         let received_at = self.clock.now();
-        let accepted = self.store.accept(&masked(inbound), received_at)?;
+        let masked = masked(inbound);
+        let (accepted, place) =
+            self.lines.enter(Customer::of(inbound), || self.store.accept(&masked, received_at))?;
         if let Some(outcome) = settled(&accepted) {
             return Ok(outcome);
         }
         // Counted while it waits as well: a waiting message holds a thread.
         let busy = Busy::enter(&self.in_work);
-        let my_turn = self.lines.wait(&accepted.conversation, deadline);
+        let my_turn = place.wait(deadline);
         // While this one waited, an earlier attempt may have decided it.
-        let accepted = self.store.accept(&masked(inbound), received_at)?;
+        let accepted = self.store.accept(&masked, received_at)?;
         if let Some(outcome) = settled(&accepted) {
             return Ok(outcome);
         }
@@ -84,7 +86,7 @@ impl Desk {
         };
         let trace = if busy.now > self.most_turns {
             self.responder.give_up(&turn, Reason::Overloaded)
-        } else if my_turn.is_none() {
+        } else if !my_turn {
             self.responder.give_up(&turn, Reason::Timeout)
         } else {
             catch_unwind(AssertUnwindSafe(|| self.responder.respond(&turn, observe)))
@@ -207,56 +209,117 @@ impl Drop for Busy<'_> {
     }
 }
 
-/// One line per conversation: its messages are worked on one after another, first come first.
-#[derive(Default)]
-struct Lines {
-    waiting: Mutex<HashMap<ConversationId, VecDeque<u64>>>,
-    moved: Condvar,
-    next_ticket: std::sync::atomic::AtomicU64,
+/// Whose conversation it is, known before the store has named it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Customer {
+    platform: Platform,
+    account: AccountName,
+    sender: String,
 }
 
-/// The head of a line; dropping it lets the next one in.
-struct AtHead<'a> {
-    lines: &'a Lines,
-    conversation: ConversationId,
-    ticket: u64,
-}
-
-impl Lines {
-    /// `None` when the deadline came before this one's turn.
-    fn wait(&self, conversation: &ConversationId, deadline: Deadline) -> Option<AtHead<'_>> {
-        let ticket = self.next_ticket.fetch_add(1, Ordering::SeqCst);
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.entry(conversation.clone()).or_default().push_back(ticket);
-        // Leaves the line on every way out.
-        let place = AtHead { lines: self, conversation: conversation.clone(), ticket };
-        loop {
-            if waiting.get(conversation).and_then(|line| line.front()) == Some(&ticket) {
-                return Some(place);
-            }
-            if deadline.passed() {
-                drop(waiting);
-                return None;
-            }
-            let (woken, _) = self
-                .moved
-                .wait_timeout(waiting, deadline.remaining())
-                .unwrap_or_else(PoisonError::into_inner);
-            waiting = woken;
-        }
+impl Customer {
+    fn of(inbound: &Inbound) -> Self {
+        let Inbound { platform, account, sender, .. } = inbound;
+        Self { platform: *platform, account: account.clone(), sender: sender.clone() }
     }
 }
 
-impl Drop for AtHead<'_> {
-    fn drop(&mut self) {
-        let mut waiting = self.lines.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(line) = waiting.get_mut(&self.conversation) {
-            line.retain(|ticket| *ticket != self.ticket);
-            if line.is_empty() {
-                waiting.remove(&self.conversation);
-            }
+/// One line per customer: the messages are worked on one after another, in the order in which the
+/// store accepted them.
+#[derive(Default)]
+struct Lines {
+    open: Mutex<HashMap<Customer, Line>>,
+    moved: Condvar,
+    next_ticket: AtomicU64,
+}
+
+#[derive(Default)]
+struct Line {
+    /// A message is being accepted; until it has its place no other one may be.
+    accepting: bool,
+    /// The first is at work.
+    tickets: VecDeque<u64>,
+}
+
+impl Lines {
+    /// Accepts a message and gives it its place, with no other message of the customer in between.
+    fn enter<T, E>(
+        &self,
+        customer: Customer,
+        accept: impl FnOnce() -> Result<T, E>,
+    ) -> Result<(T, Place<'_>), E> {
+        let alone = Accepting::begin(self, &customer);
+        let accepted = accept()?;
+        let ticket = self.next_ticket.fetch_add(1, Ordering::SeqCst);
+        self.change(&customer, |line| line.tickets.push_back(ticket));
+        drop(alone);
+        Ok((accepted, Place { lines: self, customer, ticket }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Customer, Line>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, customer: &Customer, change: impl FnOnce(&mut Line)) {
+        let mut open = self.lock();
+        let line = open.entry(customer.clone()).or_default();
+        change(line);
+        if !line.accepting && line.tickets.is_empty() {
+            open.remove(customer);
         }
-        self.lines.moved.notify_all();
+        self.moved.notify_all();
+    }
+}
+
+/// As long as it lives, nobody else accepts a message of this customer.
+struct Accepting<'a> {
+    lines: &'a Lines,
+    customer: Customer,
+}
+
+impl<'a> Accepting<'a> {
+    fn begin(lines: &'a Lines, customer: &Customer) -> Self {
+        let taken = |open: &mut HashMap<Customer, Line>| {
+            open.get(customer).is_some_and(|line| line.accepting)
+        };
+        let open = lines.moved.wait_while(lines.lock(), taken);
+        let mut open = open.unwrap_or_else(PoisonError::into_inner);
+        open.entry(customer.clone()).or_default().accepting = true;
+        Self { lines, customer: customer.clone() }
+    }
+}
+
+impl Drop for Accepting<'_> {
+    fn drop(&mut self) {
+        self.lines.change(&self.customer, |line| line.accepting = false);
+    }
+}
+
+/// A place in a line; dropping it lets the next one in.
+struct Place<'a> {
+    lines: &'a Lines,
+    customer: Customer,
+    ticket: u64,
+}
+
+impl Place<'_> {
+    /// False when the deadline came before this one's turn.
+    fn wait(&self, deadline: Deadline) -> bool {
+        let behind = |open: &mut HashMap<Customer, Line>| {
+            open.get(&self.customer).and_then(|line| line.tickets.front()) != Some(&self.ticket)
+        };
+        let (_open, waited) = self
+            .lines
+            .moved
+            .wait_timeout_while(self.lines.lock(), deadline.remaining(), behind)
+            .unwrap_or_else(PoisonError::into_inner);
+        !waited.timed_out()
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.lines.change(&self.customer, |line| line.tickets.retain(|t| *t != self.ticket));
     }
 }
 
@@ -265,21 +328,55 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    fn customer(sender: &str) -> Customer {
+        let account = AccountName("mp".into());
+        Customer { platform: Platform::WechatMp, account, sender: sender.into() }
+    }
+
+    fn enter<'a>(lines: &'a Lines, sender: &str) -> Place<'a> {
+        lines.enter(customer(sender), || Ok::<_, StoreError>(())).unwrap().1
+    }
+
     #[test]
     fn one_conversation_keeps_its_order_and_another_does_not_wait() {
         let lines = Lines::default();
-        let anna = ConversationId::generate();
         let soon = || Deadline::after(Duration::from_secs(5));
-        let first = lines.wait(&anna, soon()).unwrap();
-        assert!(lines.wait(&ConversationId::generate(), soon()).is_some());
-        let late = lines.wait(&anna, Deadline::after(Duration::from_millis(20)));
-        assert!(late.is_none(), "the head is still at work");
+        let first = enter(&lines, "anna");
+        assert!(first.wait(soon()) && enter(&lines, "ben").wait(soon()));
+        let late = Deadline::after(Duration::from_millis(20));
+        assert!(!enter(&lines, "anna").wait(late), "the head is still at work");
         std::thread::scope(|scope| {
-            let second = scope.spawn(|| lines.wait(&anna, soon()).is_some());
+            let second = scope.spawn(|| enter(&lines, "anna").wait(soon()));
             std::thread::sleep(Duration::from_millis(30));
             drop(first);
             assert!(second.join().unwrap());
         });
-        assert!(lines.waiting.lock().unwrap().is_empty());
+        let refused = lines.enter(customer("anna"), || Err::<(), _>("the store is away"));
+        assert!(refused.is_err());
+        assert!(lines.lock().is_empty());
+    }
+
+    #[test]
+    fn messages_of_one_customer_are_worked_on_as_they_were_accepted() {
+        let lines = Lines::default();
+        let (rows, worked) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+        let handle = |nth: u64| {
+            let accept = || {
+                let row = rows.fetch_add(1, Ordering::SeqCst);
+                // Those accepted first come back last, as a busy scheduler may have it.
+                std::thread::sleep(Duration::from_millis(24 - 3 * nth.min(8)));
+                Ok::<_, StoreError>(row)
+            };
+            let (row, place) = lines.enter(customer("anna"), accept).unwrap();
+            assert!(place.wait(Deadline::after(Duration::from_secs(10))));
+            worked.lock().unwrap().push(row);
+        };
+        std::thread::scope(|scope| {
+            for nth in 0..8 {
+                let handle = &handle;
+                scope.spawn(move || handle(nth));
+            }
+        });
+        assert_eq!(*worked.lock().unwrap(), (0..8).collect::<Vec<_>>());
     }
 }
