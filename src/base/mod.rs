@@ -1,7 +1,8 @@
-//! Floor 0: ids, clock, text, digests, files, limits. Nothing here knows the business.
+//! Floor 0: ids, clock, text, digests, files, faults, limits. Nothing here knows the business.
 
 pub mod clock;
 pub mod digest;
+pub mod fault;
 pub mod file;
 pub mod id;
 pub mod limits;

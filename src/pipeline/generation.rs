@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use crate::base::fault::Fault;
 use crate::base::file::write_atomic;
 use crate::gate::model::{Fingerprint, GateError, GateModel};
 use crate::model::ModelIdentity;
@@ -111,9 +112,13 @@ pub(super) fn write_fitted(
 ) -> Result<(), WriteError> {
     if let Some(head) = head {
         head.write(&dir.join(HEAD_FILE))?;
+        Fault::BuiltHead.passes();
     }
     write_atomic(&dir.join(GATE_FILE), gate.to_json()?.as_bytes())?;
-    Ok(Seal::write(dir, head.is_some())?)
+    Fault::BuiltGate.passes();
+    Seal::write(dir, head.is_some())?;
+    Fault::BuiltSeal.passes();
+    Ok(())
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::base::clock::Clock;
+use crate::base::fault::Fault;
 use crate::base::file::{sync_dir, write_atomic};
 use crate::model::ModelIdentity;
 use crate::pipeline::generation::{Generation, GenerationError};
@@ -104,9 +105,12 @@ impl Building {
     pub fn publish(self) -> Result<String, GenerationError> {
         let dir = &self.dir;
         sync_tree(&self.path).map_err(|e| dir.io(e))?;
+        Fault::PublishUnnamed.passes();
         fs::rename(&self.path, dir.path_of(&self.id)).map_err(|e| dir.io(e))?;
         sync_dir(&dir.root).map_err(|e| dir.io(e))?;
+        Fault::PublishUnnoticed.passes();
         write_atomic(&dir.root.join(CURRENT), self.id.as_bytes()).map_err(|e| dir.io(e))?;
+        Fault::PublishSwitched.passes();
         if let Err(error) = dir.prune(&self.id) {
             // The new generation serves; old ones only take room.
             tracing::warn!(%error, "old generations could not be removed");

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::base::clock::UnixMs;
+use crate::base::fault::Fault;
 use crate::base::file::{sync_dir, write_atomic};
 use crate::domain::evidence::{Evidence, Scores};
 use crate::domain::knowledge::{EntryId, EntryState, Validity, VersionedEntry};
@@ -115,9 +116,16 @@ impl KnowledgeIndex {
         create_empty(dir)?;
         let phrasings: Vec<&Embedded> = texts.iter().flat_map(|t| &t.phrasings).collect();
         let answers: Vec<&Embedded> = texts.iter().filter_map(|t| t.answer.as_ref()).collect();
-        write_list(dir, PHRASING_VECTORS, PHRASING_TEXT, &phrasings, space.dim)?;
-        write_list(dir, ANSWER_VECTORS, ANSWER_TEXT, &answers, space.dim)?;
+        write_vectors(&dir.join(PHRASING_VECTORS), &phrasings, space.dim)?;
+        Fault::BuiltPhrasingVectors.passes();
+        write_text(&dir.join(PHRASING_TEXT), &phrasings)?;
+        Fault::BuiltPhrasingText.passes();
+        write_vectors(&dir.join(ANSWER_VECTORS), &answers, space.dim)?;
+        Fault::BuiltAnswerVectors.passes();
+        write_text(&dir.join(ANSWER_TEXT), &answers)?;
+        Fault::BuiltAnswerText.passes();
         write_entries(&dir.join(ENTRIES), entries)?;
+        Fault::BuiltEntries.passes();
         let files = stamp_files(dir)?;
         let manifest = Manifest {
             format: FORMAT,
@@ -129,6 +137,7 @@ impl KnowledgeIndex {
             files,
         };
         manifest.write(dir)?;
+        Fault::BuiltIndex.passes();
         Ok(manifest)
     }
 
@@ -402,18 +411,14 @@ fn create_empty(dir: &Path) -> Result<(), SearchError> {
     }
 }
 
-fn write_list(
-    dir: &Path,
-    vectors: &str,
-    text: &str,
-    list: &[&Embedded],
-    dim: usize,
-) -> Result<(), SearchError> {
-    Matrix::from_rows(dim, list.iter().map(|e| e.vector.as_slice()))?.write(&dir.join(vectors))?;
-    let folder = dir.join(text);
-    fs::create_dir(&folder).map_err(SearchError::io(&folder))?;
-    Bm25Index::write(&folder, list.iter().map(|e| e.text.as_str()))?;
-    sync_dir(&folder).map_err(SearchError::io(&folder))
+fn write_vectors(path: &Path, list: &[&Embedded], dim: usize) -> Result<(), SearchError> {
+    Matrix::from_rows(dim, list.iter().map(|e| e.vector.as_slice()))?.write(path)
+}
+
+fn write_text(folder: &Path, list: &[&Embedded]) -> Result<(), SearchError> {
+    fs::create_dir(folder).map_err(SearchError::io(folder))?;
+    Bm25Index::write(folder, list.iter().map(|e| e.text.as_str()))?;
+    sync_dir(folder).map_err(SearchError::io(folder))
 }
 
 fn write_entries(path: &Path, entries: &[VersionedEntry]) -> Result<(), SearchError> {

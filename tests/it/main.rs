@@ -4,5 +4,8 @@
 
 mod architecture;
 mod command;
+// Release builds have no moments to be killed at.
+#[cfg(debug_assertions)]
+mod killed;
 mod service;
 mod support;

@@ -6,6 +6,7 @@ use super::ledger::{AuditEvent, audit};
 use super::{from_json, to_json};
 use crate::base::clock::UnixMs;
 use crate::base::digest::sha256_hex;
+use crate::base::fault::Fault;
 use crate::domain::knowledge::{Entry, EntryId, VersionedEntry};
 use crate::domain::label::{Labelled, Purpose};
 use crate::gate::threshold::Promise;
@@ -50,6 +51,7 @@ pub(super) fn import(
         upsert.execute(params![id, version, entry.state.as_str(), body, now])?;
         remember.execute(params![id, version, body, now, author, source])?;
     }
+    Fault::ImportHalfWritten.passes();
     let ImportOutcome { added, changed, unchanged } = &outcome;
     let event = AuditEvent {
         actor: author,

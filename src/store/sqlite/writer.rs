@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
+use crate::base::fault::Fault;
 use crate::store::StoreError;
 
 /// Most jobs in one commit: bounds how long the first of them waits.
@@ -86,7 +87,10 @@ fn commit_group(
         let Ok(job) = inbox.try_recv() else { break };
         completions.push(job(&transaction));
     }
-    transaction.commit()
+    Fault::StoreUncommitted.passes();
+    transaction.commit()?;
+    Fault::StoreCommitted.passes();
+    Ok(())
 }
 
 /// A failing job undoes its own rows and leaves its neighbours' alone.

@@ -1,0 +1,63 @@
+//! Named moments at which a test can end the process as a power cut would; release builds have none.
+
+/// A moment between two writes. What lies on disk then must be the old state or the new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The entries of an import are written, their audit line is not.
+    ImportHalfWritten,
+    /// A group of writes is about to be committed.
+    StoreUncommitted,
+    /// A group of writes is committed; nobody has been told.
+    StoreCommitted,
+    BuiltPhrasingVectors,
+    BuiltPhrasingText,
+    BuiltAnswerVectors,
+    BuiltAnswerText,
+    BuiltEntries,
+    BuiltIndex,
+    BuiltHead,
+    BuiltGate,
+    BuiltSeal,
+    /// The generation lies complete under its working name.
+    PublishUnnamed,
+    /// It has its own name; `CURRENT` still names the previous one.
+    PublishUnnoticed,
+    /// `CURRENT` names it; old generations are not pruned yet.
+    PublishSwitched,
+}
+
+/// Names the moment at which to end, as [`Fault`] writes itself with `{:?}`.
+pub const VARIABLE: &str = "HUIDA_FAULT";
+
+impl Fault {
+    pub const IMPORT: [Self; 3] =
+        [Self::ImportHalfWritten, Self::StoreUncommitted, Self::StoreCommitted];
+
+    /// In the order in which a build passes them.
+    pub const BUILD: [Self; 12] = [
+        Self::BuiltPhrasingVectors,
+        Self::BuiltPhrasingText,
+        Self::BuiltAnswerVectors,
+        Self::BuiltAnswerText,
+        Self::BuiltEntries,
+        Self::BuiltIndex,
+        Self::BuiltHead,
+        Self::BuiltGate,
+        Self::BuiltSeal,
+        Self::PublishUnnamed,
+        Self::PublishUnnoticed,
+        Self::PublishSwitched,
+    ];
+
+    /// Ends the process here if a test asked for it.
+    #[cfg(debug_assertions)]
+    pub fn passes(self) {
+        if std::env::var(VARIABLE).is_ok_and(|name| name == format!("{self:?}")) {
+            std::process::abort();
+        }
+    }
+
+    /// Nothing can be asked of a release build.
+    #[cfg(not(debug_assertions))]
+    pub fn passes(self) {}
+}
