@@ -1,13 +1,14 @@
 //! The binary as scripts meet it.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use huida::domain::label::Purpose;
 use huida::store::Store;
 use huida::store::sqlite::SqliteStore;
 
-use crate::support::{configuration, prepared, repository, small_knowledge};
+use crate::support::{client, configuration, prepared, repository, small_knowledge};
 
 pub(crate) fn huida(dir: &Path) -> Command {
     let file = dir.join("huida.toml");
@@ -53,6 +54,89 @@ fn ask_answers_in_json() {
     assert!(stats["checked"].as_u64().unwrap() > 10, "{stats}");
     let audit = json(&output(dir.path(), &["audit", "verify", "--json"]));
     assert_eq!(audit["intact"], true);
+}
+
+#[test]
+fn ask_sends_nothing_and_leaves_nothing_waiting() {
+    let dir = prepared();
+    for text in ["转人工", "你们CEO是谁"] {
+        let answer = json(&output(dir.path(), &["ask", text, "--json"]));
+        assert_ne!(answer["decision"], "auto_reply", "{text}");
+    }
+    let store = store(dir.path());
+    assert_eq!(store.recent_traces(9).unwrap().len(), 2, "both are on record");
+    assert_eq!(store.open_cases(9).unwrap(), [], "nobody waits behind the command line");
+    assert_eq!(store.unfinished().unwrap(), []);
+}
+
+/// `huida serve` as a process of its own, so that its counters start at nothing.
+struct Served {
+    process: Child,
+    url: String,
+}
+
+impl Served {
+    fn start(dir: &Path) -> Self {
+        let mut process = huida(dir)
+            .arg("serve")
+            .env("HUIDA__SERVER__LISTEN", "127.0.0.1:0")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        BufReader::new(process.stderr.take().unwrap()).read_line(&mut said).unwrap();
+        let url = said.trim().strip_prefix("serving on ").unwrap_or_else(|| panic!("{said}"));
+        Self { process, url: url.to_owned() }
+    }
+
+    fn metrics(&self) -> String {
+        client().get(format!("{}/metrics", self.url)).send().unwrap().text().unwrap()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // It may have ended by itself after a failed test.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The sum of the samples of that name whose labels hold all of `labels`.
+fn count(metrics: &str, name: &str, labels: &[&str]) -> f64 {
+    let of_name = metrics.lines().filter_map(|l| l.strip_prefix(name)?.strip_prefix('{'));
+    let samples = of_name.filter(|l| labels.iter().all(|label| l.contains(label)));
+    samples.map(|l| l.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+}
+
+#[test]
+fn turns_and_refusals_are_counted_without_a_word_of_the_customer() {
+    let dir = prepared();
+    let served = Served::start(dir.path());
+    let turns = |m: &str| count(m, "huida_turns_total", &["platform=\"wechat-mp\""]);
+    assert!(turns(&served.metrics()).abs() < 1e-9, "none yet");
+    let (sender, text) = ("openid-of-anna", "退款一般几天能到账，我的手机号13800138000");
+    let said = ["simulate", "wechat-mp", "--account", "main", "--url", &served.url];
+    json(&output(dir.path(), &[&said[..], &["--sender", sender, "--json", text]].concat()));
+    json(&output(dir.path(), &[&said[..], &["--sender", sender, "--json", "转人工"]].concat()));
+    let forged = client().post(format!("{}/channels/wechat-mp/main", served.url)).send().unwrap();
+    assert_eq!(forged.status().as_u16(), 403);
+    let metrics = served.metrics();
+    for (name, labels, expected) in [
+        ("huida_turns_total", &["platform=\"wechat-mp\""][..], 2.0),
+        ("huida_turns_total", &["verdict=\"handoff\""], 1.0),
+        ("huida_step_seconds_count", &["step=\"embed\""], 2.0),
+        ("huida_step_seconds_count", &["step=\"gate\""], 2.0),
+        ("huida_http_requests_total", &["/channels/wechat-mp/{account}", "status=\"200\""], 2.0),
+        ("huida_http_request_seconds_count", &["/channels/wechat-mp/{account}"], 3.0),
+        ("huida_pushes_refused_total", &["code=\"signature_mismatch\""], 1.0),
+    ] {
+        let found = count(&metrics, name, labels);
+        assert!((found - expected).abs() < 1e-9, "{name} {labels:?}: {found}\n{metrics}");
+    }
+    for secret in [sender, "退款", "13800138000", "转人工"] {
+        assert!(!metrics.contains(secret), "{secret} stands in the metrics");
+    }
 }
 
 #[test]

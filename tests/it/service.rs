@@ -246,12 +246,11 @@ fn operator_pages_are_for_operators() {
 }
 
 #[test]
-fn health_is_a_real_forward_and_numbers_are_counted() {
+fn health_is_a_real_forward() {
     let running = start();
     let get = |path: &str| client().get(running.url(path)).send().unwrap();
     assert_eq!(get("/healthz").text().unwrap(), "ok");
     let ready = get("/readyz");
     assert_eq!(ready.status().as_u16(), 200);
     assert!(ready.text().unwrap().starts_with("ready g"));
-    assert_eq!(get("/metrics").status().as_u16(), 200);
 }
