@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use figment::Figment;
-use figment::providers::{Env, Format, Toml};
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -108,19 +106,22 @@ pub enum Account {
 impl Config {
     /// `file`: given by the operator, must exist; else [`DEFAULT_FILE`] if it is there.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        let config: Self =
-            layers(file)?.extract().map_err(|e| ConfigError::Invalid(e.to_string()))?;
-        config.validate()?;
-        Ok(config)
+        Self::read(layers(file, environment())?)
     }
 
     /// What [`Config::load`] would read, as TOML, with every secret replaced.
     pub fn effective(file: Option<&Path>) -> Result<String, ConfigError> {
-        Self::load(file)?;
-        let invalid = |e: &dyn std::fmt::Display| ConfigError::Invalid(e.to_string());
-        let mut table: toml::Table = layers(file)?.extract().map_err(|e| invalid(&e))?;
+        let mut table = layers(file, environment())?;
+        Self::read(table.clone())?;
         redact(&mut table);
-        toml::to_string_pretty(&table).map_err(|e| invalid(&e))
+        toml::to_string_pretty(&table).map_err(|e| ConfigError::Invalid(e.to_string()))
+    }
+
+    fn read(table: toml::Table) -> Result<Self, ConfigError> {
+        let invalid = |e: toml::de::Error| ConfigError::Invalid(on_one_line(&e.to_string()));
+        let config: Self = table.try_into().map_err(invalid)?;
+        config.validate()?;
+        Ok(config)
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
@@ -157,22 +158,111 @@ impl Config {
     }
 }
 
-fn layers(file: Option<&Path>) -> Result<Figment, ConfigError> {
-    let base = Figment::from(Toml::string(DEFAULT_TOML));
-    let with_file = match file {
-        Some(path) if !path.is_file() => {
-            return Err(ConfigError::Invalid(format!("{} does not exist", path.display())));
+/// What begins so in the environment is configuration.
+const PREFIX: &str = "HUIDA__";
+
+/// Names and values below [`PREFIX`], without it.
+fn environment() -> Vec<(String, String)> {
+    let variables = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.to_str()?.strip_prefix(PREFIX)?.to_lowercase();
+        Some((name, value.into_string().ok()?))
+    });
+    variables.collect()
+}
+
+fn layers(
+    file: Option<&Path>,
+    environment: Vec<(String, String)>,
+) -> Result<toml::Table, ConfigError> {
+    let defaults = parse(DEFAULT_TOML, "config/default.toml")?;
+    let mut table = defaults.clone();
+    let found = Some(Path::new(DEFAULT_FILE)).filter(|path| path.is_file());
+    if let Some(path) = file.or(found) {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| ConfigError::Invalid(format!("{name}: {e}")))?;
+        merge(&mut table, parse(&text, &name)?);
+    }
+    for (name, value) in environment {
+        merge(&mut table, nested(&name, value, &defaults));
+    }
+    secrets_are_text(&table, "")?;
+    Ok(table)
+}
+
+/// An error names the line and does not quote it: a secret may stand there.
+fn parse(text: &str, name: &str) -> Result<toml::Table, ConfigError> {
+    toml::from_str(text).map_err(|e: toml::de::Error| {
+        let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        ConfigError::Invalid(format!("{name}:{line}: {}", on_one_line(e.message())))
+    })
+}
+
+fn on_one_line(text: &str) -> String {
+    text.trim().replace('\n', " ")
+}
+
+fn merge(base: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (base.get_mut(&key), value) {
+            (Some(toml::Value::Table(base)), toml::Value::Table(over)) => merge(base, over),
+            (_, value) => {
+                base.insert(key, value);
+            }
         }
-        Some(path) => base.merge(Toml::file_exact(path)),
-        None if Path::new(DEFAULT_FILE).is_file() => base.merge(Toml::file_exact(DEFAULT_FILE)),
-        None => base,
+    }
+}
+
+/// `a__b` with a value, as a table inside a table. It is read as what the default at this place is;
+/// where there is none, it is text: a token of digits is no number.
+fn nested(name: &str, value: String, defaults: &toml::Table) -> toml::Table {
+    match name.split_once("__") {
+        Some((table, rest)) => {
+            let none = toml::Table::new();
+            let below = defaults.get(table).and_then(toml::Value::as_table).unwrap_or(&none);
+            let inner = nested(rest, value, below);
+            toml::Table::from_iter([(table.to_owned(), toml::Value::Table(inner))])
+        }
+        None => toml::Table::from_iter([(name.to_owned(), typed(name, value, defaults.get(name)))]),
+    }
+}
+
+/// The one key without a default that is no text.
+const SWITCH: &str = "require_encryption";
+
+fn typed(name: &str, value: String, default: Option<&toml::Value>) -> toml::Value {
+    let read = match default {
+        Some(toml::Value::Integer(_)) => value.parse().ok().map(toml::Value::Integer),
+        Some(toml::Value::Float(_)) => value.parse().ok().map(toml::Value::Float),
+        Some(toml::Value::Boolean(_)) => value.parse().ok().map(toml::Value::Boolean),
+        None if name == SWITCH => value.parse().ok().map(toml::Value::Boolean),
+        Some(
+            toml::Value::String(_)
+            | toml::Value::Datetime(_)
+            | toml::Value::Array(_)
+            | toml::Value::Table(_),
+        )
+        | None => None,
     };
-    Ok(with_file.merge(Env::prefixed("HUIDA__").split("__")))
+    read.unwrap_or(toml::Value::String(value))
 }
 
 /// Key names whose values are secrets.
 const SECRET_KEYS: [&str; 4] =
     ["operator_token", "token", "encoding_aes_key", "previous_encoding_aes_key"];
+
+/// Checked here because a general complaint about a wrong type would quote the value.
+fn secrets_are_text(table: &toml::Table, path: &str) -> Result<(), ConfigError> {
+    for (key, value) in table {
+        if let toml::Value::Table(inner) = value {
+            secrets_are_text(inner, &format!("{path}{key}."))?;
+        } else if SECRET_KEYS.contains(&key.as_str()) && !value.is_str() {
+            return Err(ConfigError::Invalid(format!("{path}{key} must be text in quotes")));
+        }
+    }
+    Ok(())
+}
 
 fn redact(table: &mut toml::Table) {
     for (key, value) in table.iter_mut() {
@@ -230,5 +320,60 @@ mod tests {
             assert!(error.contains(word), "{error}");
         }
         assert!(Config::load(Some(Path::new("/nowhere.toml"))).is_err());
+    }
+
+    const ACCOUNT: &str = "[accounts.mp]\nplatform = \"wechat-mp\"\napp_id = \"wx1\"\n";
+
+    fn with_environment(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("huida.toml");
+        std::fs::write(&path, ACCOUNT).unwrap();
+        let variables = variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
+        Config::read(layers(Some(&path), variables.collect())?)
+    }
+
+    #[test]
+    fn what_is_text_stays_text_in_the_environment() {
+        let config = with_environment(&[
+            ("accounts__mp__token", "123456"),
+            ("accounts__mp__encoding_aes_key", "true"),
+            ("accounts__mp__app_id", "1e5"),
+            ("accounts__mp__require_encryption", "true"),
+            ("server__operator_token", "[7]"),
+            ("server__max_concurrent_turns", "3"),
+            ("server__listen", "127.0.0.1:9"),
+            ("gate__alpha", "0.25"),
+            ("store__path", "2026"),
+        ])
+        .unwrap();
+        let Account::WechatMp(account) = &config.accounts["mp"];
+        assert_eq!(account.token.expose_secret(), "123456");
+        assert_eq!(account.encoding_aes_key.as_ref().unwrap().expose_secret(), "true");
+        assert_eq!((account.app_id.as_str(), account.require_encryption), ("1e5", true));
+        assert_eq!(config.server.operator_token.expose_secret(), "[7]");
+        assert_eq!((config.server.max_concurrent_turns, config.server.listen.port()), (3, 9));
+        assert!((config.gate.alpha - 0.25).abs() < 1e-12);
+        assert_eq!(config.store.path, Path::new("2026"));
+        let refused = with_environment(&[("server__max_concurrent_turns", "many")]).unwrap_err();
+        assert!(refused.to_string().contains("server.max_concurrent_turns"), "{refused}");
+    }
+
+    #[test]
+    fn no_complaint_quotes_a_secret() {
+        for secret in ["987654", "[987654]", "987654.5", "\"987654", "987654x", "\"\\q987654\""] {
+            for table in ["[server]\noperator_token", "[accounts.mp]\nencoding_aes_key"] {
+                let error = load(&format!("{table} = {secret}\n")).unwrap_err().to_string();
+                assert!(!error.contains("987654"), "{error}");
+                assert!(
+                    error.contains("_token") || error.contains("_key") || error.contains(":2:")
+                );
+            }
+            let account = format!("{ACCOUNT}token = {secret}\n");
+            let error = load(&account).unwrap_err().to_string();
+            assert!(!error.contains("987654"), "{error}");
+        }
+        let unknown = [("accounts__mp__tokn", "987654"), ("accounts__mp__token", "987654")];
+        let error = with_environment(&unknown).unwrap_err().to_string();
+        assert!(error.contains("tokn") && !error.contains("987654"), "{error}");
     }
 }

@@ -236,3 +236,20 @@ fn secrets_are_not_shown() {
     let text = String::from_utf8_lossy(&shown.stdout);
     assert!(text.contains("[redacted]") && !text.contains(crate::support::TOKEN), "{text}");
 }
+
+#[test]
+fn a_token_of_digits_comes_from_the_environment_and_is_shown_nowhere() {
+    let dir = prepared();
+    let with = |name: &str, value: &str| {
+        huida(dir.path()).args(["config", "show"]).env(name, value).output().unwrap()
+    };
+    for name in ["HUIDA__SERVER__OPERATOR_TOKEN", "HUIDA__ACCOUNTS__MAIN__TOKEN"] {
+        let shown = with(name, "123456");
+        let text = String::from_utf8_lossy(&shown.stdout);
+        assert!(shown.status.success() && text.contains("token = \"[redacted]\""), "{text}");
+        assert!(!text.contains("123456"));
+    }
+    let refused = with("HUIDA__SERVER__MAX_CONCURRENT_TURNS", "many");
+    let complaint = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && complaint.contains("max_concurrent_turns"), "{complaint}");
+}
