@@ -24,7 +24,7 @@ use crate::model::generator::QwenGenerator;
 use crate::model::manifest::Manifest;
 use crate::model::{Embedder, Generator, ModelError, ModelIdentity};
 use crate::ops::telemetry;
-use crate::pipeline::desk::Desk;
+use crate::pipeline::desk::{Desk, Limits};
 use crate::pipeline::generations::{GenerationDir, Generations};
 use crate::pipeline::responder::{Parts, Responder};
 use crate::store::Store;
@@ -145,8 +145,11 @@ impl App {
         let embedder = self.open_embedder()?;
         let generations = self.open_generations(&embedder)?;
         let responder = self.responder(embedder.clone(), generations.clone())?;
-        let most = self.config.server.max_concurrent_turns;
-        let desk = Arc::new(Desk::new(store.clone(), responder, self.clock.clone(), most));
+        let limits = Limits {
+            turns: self.config.server.max_concurrent_turns,
+            context_age: Duration::from_secs(self.config.reply.context_minutes.saturating_mul(60)),
+        };
+        let desk = Arc::new(Desk::new(store.clone(), responder, self.clock.clone(), limits));
         Ok(Service { store, embedder, generations, desk })
     }
 

@@ -79,6 +79,7 @@ pub struct Gate {
 pub struct Reply {
     pub deadline_ms: u64,
     pub draft_chars: usize,
+    pub context_minutes: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

@@ -4,12 +4,13 @@ use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use crate::base::clock::{Clock, Deadline};
+use crate::base::clock::{Clock, Deadline, UnixMs};
 use crate::base::id::TraceId;
 use crate::base::limits::CONTEXT_TURNS;
 use crate::domain::decision::{Reason, Verdict};
-use crate::domain::message::{AccountName, Content, Inbound, Platform};
+use crate::domain::message::{AccountName, Content, Inbound, Platform, Utterance};
 use crate::domain::trace::Trace;
 use crate::pipeline::responder::{Ask, Responder, Turn};
 use crate::store::{Accepted, AcceptedState, MessageRow, Store, StoreError};
@@ -31,25 +32,28 @@ pub struct Outcome {
     pub trace: TraceId,
 }
 
+/// How much is taken on, and how far back is looked.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Messages in work at once; one more is handed to a person unread.
+    pub turns: usize,
+    /// What was said longer ago is another conversation.
+    pub context_age: Duration,
+}
+
 pub struct Desk {
     store: Arc<dyn Store>,
     responder: Responder,
     clock: Clock,
-    most_turns: usize,
+    limits: Limits,
     in_work: AtomicUsize,
     lines: Lines,
 }
 
 impl Desk {
-    /// `most_turns`: messages in work at once; one more is handed to a person unread.
-    pub fn new(
-        store: Arc<dyn Store>,
-        responder: Responder,
-        clock: Clock,
-        most_turns: usize,
-    ) -> Self {
+    pub fn new(store: Arc<dyn Store>, responder: Responder, clock: Clock, limits: Limits) -> Self {
         let lines = Lines::default();
-        Self { store, responder, clock, most_turns, in_work: AtomicUsize::new(0), lines }
+        Self { store, responder, clock, limits, in_work: AtomicUsize::new(0), lines }
     }
 
     /// Stores the message, decides it, and returns what to say. A retry gets the same answer as
@@ -75,7 +79,7 @@ impl Desk {
         if let Some(outcome) = settled(&accepted) {
             return Ok(outcome);
         }
-        let context = self.store.context(accepted.message, CONTEXT_TURNS as u32)?;
+        let context = self.context(accepted.message, received_at)?;
         let turn = Turn {
             account: inbound.account.clone(),
             conversation: accepted.conversation.clone(),
@@ -84,7 +88,7 @@ impl Desk {
             received_at,
             deadline,
         };
-        let trace = if busy.now > self.most_turns {
+        let trace = if busy.now > self.limits.turns {
             self.responder.give_up(&turn, Reason::Overloaded)
         } else if !my_turn {
             self.responder.give_up(&turn, Reason::Timeout)
@@ -107,9 +111,9 @@ impl Desk {
                 account: item.inbound.account.clone(),
                 conversation: item.conversation.clone(),
                 ask: Ask::from(&item.inbound.content),
-                context: self.store.context(item.message, CONTEXT_TURNS as u32).unwrap_or_default(),
+                context: self.context(item.message, item.received_at).unwrap_or_default(),
                 received_at: item.received_at,
-                deadline: Deadline::after(std::time::Duration::ZERO),
+                deadline: Deadline::after(Duration::ZERO),
             };
             // Its moment to be answered has passed; a person sees it now.
             let trace = self.responder.give_up(&turn, Reason::InternalError);
@@ -120,6 +124,12 @@ impl Desk {
             }
         }
         Ok(recovered)
+    }
+
+    /// What a message received at that time may lean on.
+    fn context(&self, message: MessageRow, at: UnixMs) -> Result<Vec<Utterance>, StoreError> {
+        let age = i64::try_from(self.limits.context_age.as_millis()).unwrap_or(i64::MAX);
+        self.store.context(message, at.saturating_sub(age), CONTEXT_TURNS as u32)
     }
 
     fn record(
@@ -326,7 +336,6 @@ impl Drop for Place<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn customer(sender: &str) -> Customer {
         let account = AccountName("mp".into());

@@ -169,10 +169,11 @@ fn context_is_the_conversation_before(store: &dyn Store) {
     store.decide(first.message, &trace, false, 2).unwrap();
     store.accept(&text("ben", "1", "你好"), 3).unwrap();
     let second = store.accept(&text("anna", "2", "那运费呢"), 4).unwrap();
-    let said = store.context(second.message, 8).unwrap();
+    let said = store.context(second.message, 1, 8).unwrap();
     let said: Vec<_> = said.iter().map(|u| (u.role, u.text.as_str())).collect();
     assert_eq!(said, [(Role::Customer, "怎么退货"), (Role::Agent, "七天内可退。")]);
-    assert_eq!(store.context(second.message, 1).unwrap()[0].role, Role::Agent);
+    assert_eq!(store.context(second.message, 1, 1).unwrap()[0].role, Role::Agent);
+    assert_eq!(store.context(second.message, 2, 8).unwrap(), [], "question and reply are too old");
 }
 
 fn handoffs_wait_by_priority(store: &dyn Store) {

@@ -131,8 +131,14 @@ pub trait Store: Send + Sync {
     /// Remembers a message before any work is done on it. Personal data must already be masked.
     fn accept(&self, inbound: &Inbound, now: UnixMs) -> Result<Accepted, StoreError>;
 
-    /// What was said before `message` in its conversation, oldest first, at most `limit` utterances.
-    fn context(&self, message: MessageRow, limit: u32) -> Result<Vec<Utterance>, StoreError>;
+    /// What was said before `message` in its conversation, about messages received at `since` or
+    /// later; oldest first, at most `limit` utterances.
+    fn context(
+        &self,
+        message: MessageRow,
+        since: UnixMs,
+        limit: u32,
+    ) -> Result<Vec<Utterance>, StoreError>;
 
     /// Records the turn in one transaction: decision, evidence and, if asked, a case for a person.
     /// Fails with [`StoreError::AlreadyDecided`] the second time.

@@ -1,10 +1,13 @@
 //! The running service as platforms, customers and operators meet it.
 
+use std::time::Duration;
+
+use huida::base::clock::Clock;
 use huida::channels::wechat_mp::simulate::PushMode;
 use huida::domain::decision::{Reason, Verdict};
 use huida::domain::evidence::Evidence;
 
-use crate::support::{client, start};
+use crate::support::{client, start, start_at};
 
 const QUESTION: &str = "退款一般几天能到账";
 
@@ -180,6 +183,21 @@ fn a_follow_up_is_understood_from_the_conversation() {
     assert_eq!(trace.understanding.question, "换货要几天");
     let about_returns = |e: &Evidence| e.id.as_str().starts_with("shop.return.");
     assert!(trace.evidence.iter().take(3).any(about_returns), "{:?}", trace.evidence);
+}
+
+#[test]
+fn a_message_long_after_stands_alone() {
+    let clock = Clock::frozen(1_800_000_000_000);
+    let running = start_at(clock.clone());
+    running.push(PushMode::Safe, "anna", 1, "退货要几天");
+    clock.advance(Duration::from_secs(29 * 60));
+    running.push(PushMode::Safe, "anna", 2, "那换货呢");
+    assert!(running.store.recent_traces(1).unwrap()[0].understanding.rewritten);
+    clock.advance(Duration::from_secs(60 * 60));
+    running.push(PushMode::Safe, "anna", 3, "那发票呢");
+    let trace = &running.store.recent_traces(1).unwrap()[0];
+    assert_eq!(trace.context, []);
+    assert!(!trace.understanding.rewritten, "{:?}", trace.understanding);
 }
 
 #[test]

@@ -122,8 +122,13 @@ pub(crate) fn prepared() -> tempfile::TempDir {
 }
 
 pub(crate) fn start() -> Running {
+    start_at(Clock::System)
+}
+
+/// A service that reads its time from `clock`.
+pub(crate) fn start_at(clock: Clock) -> Running {
     let dir = prepared();
-    let app = app(dir.path());
+    let app = App { clock, ..app(dir.path()) };
     let Account::WechatMp(account) = &app.config.accounts["main"];
     let simulator = Simulator::new(account, "gh_test".into()).unwrap();
     let service: Service = app.desk().unwrap();

@@ -110,15 +110,16 @@ fn conversation(
 pub(super) fn context(
     connection: &Connection,
     message: MessageRow,
+    since: UnixMs,
     limit: u32,
 ) -> Result<Vec<Utterance>, StoreError> {
     let mut query = connection.prepare_cached(
         "SELECT m.inbound, d.reply FROM messages m LEFT JOIN decisions d ON d.message_id = m.id
          WHERE m.conversation_id = (SELECT conversation_id FROM messages WHERE id = ?1)
-           AND m.id < ?1
-         ORDER BY m.id DESC LIMIT ?2",
+           AND m.id < ?1 AND m.received_at >= ?2
+         ORDER BY m.id DESC LIMIT ?3",
     )?;
-    let rows = query.query_map(params![message.0, limit], |r| {
+    let rows = query.query_map(params![message.0, since, limit], |r| {
         Ok((r.get::<_, String>(0)?, r.get::<_, Option<String>>(1)?))
     })?;
     let mut newest_first = Vec::new();

@@ -142,8 +142,13 @@ impl Store for SqliteStore {
         self.writer.write(move |t| inbox::accept(t, &inbound, now))
     }
 
-    fn context(&self, message: MessageRow, limit: u32) -> Result<Vec<Utterance>, StoreError> {
-        self.read(|c| inbox::context(c, message, limit))
+    fn context(
+        &self,
+        message: MessageRow,
+        since: UnixMs,
+        limit: u32,
+    ) -> Result<Vec<Utterance>, StoreError> {
+        self.read(|c| inbox::context(c, message, since, limit))
     }
 
     fn decide(
