@@ -10,9 +10,9 @@ use serde_json::json;
 
 use super::output;
 use crate::app::App;
-use crate::domain::knowledge::{Entry, EntryState};
+use crate::domain::knowledge::{Entry, EntryId, EntryState};
 use crate::ingest::check::{Finding, Severity, check};
-use crate::ingest::{read_entries, write_csv, write_jsonl};
+use crate::ingest::{read_entries, read_numbered_entries, write_csv, write_jsonl};
 use crate::store::{ImportOutcome, Store};
 
 #[derive(Subcommand)]
@@ -116,20 +116,31 @@ fn check_entries(app: &App, files: &[PathBuf], as_json: bool) -> Result<ExitCode
     if files.is_empty() {
         entries = stored(app.open_store()?.as_ref())?;
     }
+    // Where each entry stands; stored ones stand nowhere.
+    let mut places: BTreeMap<EntryId, (&Path, u64)> = BTreeMap::new();
     for file in files {
-        entries.extend(read_entries(file)?);
+        for (line, entry) in read_numbered_entries(file)? {
+            places.insert(entry.id.clone(), (file, line));
+            entries.push(entry);
+        }
     }
     let findings = check(&entries, app.clock.now());
     let errors = findings.iter().filter(|f| f.severity == Severity::Error).count();
     if as_json {
-        let rows: Vec<_> = findings
-            .iter()
-            .map(|f| json!({"severity": f.severity, "code": f.code, "entry": f.entry, "detail": f.detail}))
-            .collect();
+        let row = |f: &Finding| {
+            let (file, line) = places.get(&f.entry).copied().unzip();
+            let Finding { severity, code, entry, detail } = f;
+            json!({"severity": severity, "code": code, "entry": entry, "detail": detail,
+                   "file": file, "line": line})
+        };
+        let rows: Vec<_> = findings.iter().map(row).collect();
         output::json(&json!({"entries": entries.len(), "errors": errors, "findings": rows}))?;
     } else {
         for Finding { severity, code, entry, detail } in &findings {
-            output::line(&format!("{severity:<8} {code:<18} {entry}: {detail}"))?;
+            let place =
+                places.get(entry).map(|(file, line)| format!("{}:{line}: ", file.display()));
+            let place = place.unwrap_or_default();
+            output::line(&format!("{severity:<8} {code:<18} {place}{entry}: {detail}"))?;
         }
         let warnings = findings.len() - errors;
         output::line(&format!("{} entries, {errors} errors, {warnings} warnings", entries.len()))?;

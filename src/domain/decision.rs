@@ -32,6 +32,8 @@ words!(
         NoEvidence = "no_evidence",
         LowConfidence = "low_confidence",
         NoApprovedAnswer = "no_approved_answer",
+        /// The approved answer does not fit into one reply; cutting it could lose a condition.
+        AnswerTooLong = "answer_too_long",
         Unreadable = "unreadable",
         TooShort = "too_short",
         // Grounded and compliant?
@@ -65,6 +67,7 @@ impl Reason {
             | Self::NoEvidence
             | Self::LowConfidence
             | Self::NoApprovedAnswer
+            | Self::AnswerTooLong
             | Self::Unreadable
             | Self::TooShort
             | Self::Ungrounded

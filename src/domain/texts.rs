@@ -55,6 +55,7 @@ texts! {
     HandoffComplaint "handoff_complaint" { "非常抱歉给您带来不好的体验，已优先转给人工客服，会尽快联系您处理。", "I am sorry for the trouble. Your complaint has priority with a colleague who will contact you soon." }
     HandoffCare "handoff_care" { "我们很在意您的安全，正在请同事马上联系您。若情况紧急，请立即拨打120或110，或拨打全国心理援助热线12356。", "Your safety matters to us and a colleague is being called right now. In an emergency call 120 or 110 at once, or the support line 12356." }
     HandoffAttachment "handoff_attachment" { "收到您发来的内容了，已转给人工客服查看，请稍候。", "Thank you, I received it. A colleague will look at it, one moment please." }
+    HandoffLong "handoff_long" { "这个问题的完整答复较长，一条消息放不下，已请同事发给您，请稍候。", "The full answer does not fit into one message. A colleague will send it to you, one moment please." }
 
     // Pages.
     AppName "app_name" { "Huida 回答", "Huida 回答" }
@@ -108,6 +109,7 @@ texts! {
     ReasonNoEvidence "reason_no_evidence" { "知识库没有相关内容", "Nothing in the knowledge base" }
     ReasonLow "reason_low_confidence" { "把握不足", "Not sure enough" }
     ReasonNoAnswer "reason_no_approved_answer" { "没有审核过的答案", "No approved answer" }
+    ReasonLong "reason_answer_too_long" { "审核过的答案超过一条消息的长度", "The approved answer is longer than one message" }
     ReasonUnreadable "reason_unreadable" { "内容无法识别", "Not readable" }
     ReasonShort "reason_too_short" { "内容过短", "Too short" }
     ReasonUngrounded "reason_ungrounded" { "草稿超出依据", "The draft goes beyond its evidence" }
@@ -129,6 +131,7 @@ pub fn handoff_notice(reason: Reason) -> Text {
         Reason::LegalThreat | Reason::AngryComplaint => Text::HandoffComplaint,
         Reason::HumanRequest => Text::HandoffAsked,
         Reason::Attachment => Text::HandoffAttachment,
+        Reason::AnswerTooLong => Text::HandoffLong,
         Reason::Injection
         | Reason::UnknownMessage
         | Reason::NoEvidence
@@ -171,6 +174,7 @@ pub fn reason_text(reason: Reason) -> Text {
         Reason::NoEvidence => Text::ReasonNoEvidence,
         Reason::LowConfidence => Text::ReasonLow,
         Reason::NoApprovedAnswer => Text::ReasonNoAnswer,
+        Reason::AnswerTooLong => Text::ReasonLong,
         Reason::Unreadable => Text::ReasonUnreadable,
         Reason::TooShort => Text::ReasonShort,
         Reason::Ungrounded => Text::ReasonUngrounded,

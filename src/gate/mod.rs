@@ -73,7 +73,8 @@ fn answerable(input: &GateInput<'_>, findings: &mut Findings) {
         Domain::General => false,
         Domain::Finance | Domain::Medical => true,
     };
-    if best.answer.is_none() || (reviewed_domain && !is_approved_text(input.draft, best)) {
+    let unapproved = input.draft.is_some_and(|draft| !is_approved_text(draft, best));
+    if best.answer.is_none() || (reviewed_domain && unapproved) {
         findings.raise(Verdict::Handoff, Reason::NoApprovedAnswer, None);
     }
     if !input.admitted {
@@ -85,8 +86,11 @@ fn answerable(input: &GateInput<'_>, findings: &mut Findings) {
 
 /// May the draft be said as it stands?
 fn sayable(input: &GateInput<'_>, findings: &mut Findings) {
-    if input.draft.is_none() && !input.evidence.is_empty() {
-        findings.raise(Verdict::Handoff, Reason::NoApprovedAnswer, None);
+    if let (None, Some(best)) = (input.draft, input.evidence.first()) {
+        // An answer that makes no draft is one that the channel cannot carry.
+        let long = best.answer.is_some();
+        let reason = if long { Reason::AnswerTooLong } else { Reason::NoApprovedAnswer };
+        findings.raise(Verdict::Handoff, reason, None);
     }
     for violation in input.violations {
         findings.raise(Verdict::Suggest, Reason::Ungrounded, Some(violation.rule));
@@ -101,12 +105,10 @@ fn sayable(input: &GateInput<'_>, findings: &mut Findings) {
     }
 }
 
-fn is_approved_text(draft: Option<&Draft>, best: &Evidence) -> bool {
-    draft.is_some_and(|draft| {
-        draft.mode == DraftMode::Verbatim
-            && draft.citations() == [&best.id]
-            && best.answer.as_deref() == Some(draft.text().as_str())
-    })
+fn is_approved_text(draft: &Draft, best: &Evidence) -> bool {
+    draft.mode == DraftMode::Verbatim
+        && draft.citations() == [&best.id]
+        && best.answer.as_deref() == Some(draft.text().as_str())
 }
 
 struct Findings {
@@ -254,7 +256,7 @@ mod tests {
             (5, Verdict::Handoff, Reason::LowConfidence),
             (6, Verdict::Suggest, Reason::Ungrounded),
             (7, Verdict::Suggest, Reason::Noncompliant),
-            (9, Verdict::Handoff, Reason::NoApprovedAnswer),
+            (9, Verdict::Handoff, Reason::AnswerTooLong),
         ] {
             let mut turn = Turn::good();
             turn.spoil(spoiled);
@@ -274,6 +276,8 @@ mod tests {
         assert_eq!(turn.decide().reasons, [Reason::NoApprovedAnswer]);
         turn.draft = Some(Draft::verbatim(turn.evidence[0].id.clone(), "可以的。".into()));
         assert_eq!(turn.decide().verdict, Verdict::Handoff);
+        turn.draft = None;
+        assert_eq!(turn.decide().reasons, [Reason::AnswerTooLong]);
     }
 
     #[test]

@@ -23,6 +23,11 @@ const CELL_SEPARATORS: [char; 3] = ['|', '\n', '｜'];
 
 /// All entries of a JSONL or CSV file, or every fault in it.
 pub fn read_entries(path: &Path) -> Result<Vec<Entry>, IngestError> {
+    Ok(read_numbered_entries(path)?.into_iter().map(|(_, entry)| entry).collect())
+}
+
+/// [`read_entries`] with the line on which each entry begins.
+pub fn read_numbered_entries(path: &Path) -> Result<Vec<(u64, Entry)>, IngestError> {
     let mut entries = Vec::new();
     let mut bad = Vec::new();
     let mut first_line: BTreeMap<EntryId, u64> = BTreeMap::new();
@@ -35,7 +40,7 @@ pub fn read_entries(path: &Path) -> Result<Vec<Entry>, IngestError> {
             let reason = format!("{} is already on line {line}", entry.id);
             bad.push(RowError { file: path.into(), line: row.line, field: columns::ID, reason });
         }
-        entries.push(entry);
+        entries.push((row.line, entry));
     }
     if bad.is_empty() { Ok(entries) } else { Err(IngestError::BadRows(bad)) }
 }

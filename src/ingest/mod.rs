@@ -6,7 +6,7 @@ mod entries;
 mod labelled;
 mod rows;
 
-pub use entries::{read_entries, write_csv, write_jsonl};
+pub use entries::{read_entries, read_numbered_entries, write_csv, write_jsonl};
 pub use labelled::read_labelled;
 
 use std::fmt;

@@ -85,3 +85,29 @@ fn join(
         .collect();
     (!spans.is_empty()).then_some(Draft { mode: DraftMode::Composed, spans })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::evidence::Scores;
+    use crate::domain::knowledge::{Domain, EntryId, Scene};
+
+    #[test]
+    fn an_answer_goes_out_whole_or_not_at_all() {
+        let mut best = Evidence {
+            id: EntryId("a".into()),
+            version: 1,
+            question: "怎么退款".into(),
+            answer: Some("三天内。".into()),
+            scene: Scene::Inquiry,
+            domain: Domain::General,
+            phrasing: "怎么退款".into(),
+            scores: Scores::default(),
+        };
+        let room = |channel_bytes| Room { draft_chars: 300, channel_bytes };
+        assert_eq!(verbatim(&best, room(12)).unwrap().text(), "三天内。");
+        assert_eq!(verbatim(&best, room(11)), None);
+        best.answer = None;
+        assert_eq!(verbatim(&best, room(12)), None);
+    }
+}

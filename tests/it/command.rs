@@ -230,6 +230,24 @@ fn the_demo_set_is_in_order() {
 }
 
 #[test]
+fn an_answer_that_no_reply_can_hold_is_named_by_entry_and_line() {
+    let dir = prepared();
+    let long = "很长的答案。".repeat(120);
+    let lines = format!(
+        "{{\"id\":\"a\",\"question\":\"q\",\"answer\":\"短。\"}}\n\n\
+         {{\"id\":\"b\",\"question\":\"r\",\"answer\":\"{long}\"}}\n"
+    );
+    std::fs::write(dir.path().join("long.jsonl"), lines).unwrap();
+    let said = output(dir.path(), &["kb", "check", "long.jsonl"]);
+    let text = String::from_utf8_lossy(&said.stdout);
+    assert!(text.contains("answer.long        long.jsonl:3: b: 2160 bytes"), "{text}");
+    let report = json(&output(dir.path(), &["kb", "check", "long.jsonl", "--json"]));
+    let finding = |f: &&serde_json::Value| f["code"] == "answer.long";
+    let found = report["findings"].as_array().unwrap().iter().find(finding).unwrap();
+    assert_eq!((&found["entry"], &found["line"]), (&"b".into(), &3.into()));
+}
+
+#[test]
 fn secrets_are_not_shown() {
     let dir = prepared();
     let shown = output(dir.path(), &["config", "show"]);
