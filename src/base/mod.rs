@@ -1,4 +1,5 @@
-//! Floor 0: ids, clock, text, digests, files, faults, limits. Nothing here knows the business.
+//! Floor 0: ids, clock, text, digests, files, faults, limits, repeatable chance. Nothing here knows
+//! the business.
 
 pub mod clock;
 pub mod digest;
@@ -6,4 +7,5 @@ pub mod fault;
 pub mod file;
 pub mod id;
 pub mod limits;
+pub mod random;
 pub mod text;

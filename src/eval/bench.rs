@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::base::clock::Stopwatch;
+use crate::base::random::SplitMix64;
 use crate::engine::embed::EmbedWorker;
 use crate::eval::{EvalError, percentile};
 use crate::model::{Control, GenerateRequest, Generator, Sampling};
@@ -136,7 +137,7 @@ pub fn search(count: usize, dim: usize) -> Result<SearchReport, EvalError> {
     if count == 0 || dim == 0 {
         return Err(EvalError::Input("--vectors and --dim must be at least 1".into()));
     }
-    let mut random = SplitMix(7);
+    let mut random = SplitMix64::new(7);
     let rows = clustered(count, dim, &mut random);
     let queries = near(&rows, &mut random);
     let watch = Stopwatch::start();
@@ -178,40 +179,28 @@ fn recall(index: &FlatIndex, query: &[f32], found: &[(u32, f32)]) -> f64 {
     of_found.iter().filter(|score| **score >= limit).count() as f64 / wanted as f64
 }
 
-fn clustered(count: usize, dim: usize, random: &mut SplitMix) -> Vec<Vec<f32>> {
-    let topics: Vec<Vec<f32>> = (0..count.div_ceil(TOPIC)).map(|_| random.direction(dim)).collect();
-    (0..count).map(|at| random.around(&topics[at / TOPIC])).collect()
+fn clustered(count: usize, dim: usize, random: &mut SplitMix64) -> Vec<Vec<f32>> {
+    let topics: Vec<Vec<f32>> =
+        (0..count.div_ceil(TOPIC)).map(|_| direction(dim, random)).collect();
+    (0..count).map(|at| around(&topics[at / TOPIC], random)).collect()
 }
 
-fn near(rows: &[Vec<f32>], random: &mut SplitMix) -> Vec<Vec<f32>> {
-    (0..QUERIES).map(|at| random.around(&rows[at * 7919 % rows.len()])).collect()
+fn near(rows: &[Vec<f32>], random: &mut SplitMix64) -> Vec<Vec<f32>> {
+    (0..QUERIES).map(|at| around(&rows[at * 7919 % rows.len()], random)).collect()
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): the same numbers everywhere.
-struct SplitMix(u64);
+fn direction(dim: usize, random: &mut SplitMix64) -> Vec<f32> {
+    let mut vector: Vec<f32> = (0..dim).map(|_| random.unit() * 2.0 - 1.0).collect();
+    normalise(&mut vector);
+    vector
+}
 
-impl SplitMix {
-    fn next(&mut self) -> f32 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
-    }
-
-    fn direction(&mut self, dim: usize) -> Vec<f32> {
-        let mut vector: Vec<f32> = (0..dim).map(|_| self.next()).collect();
-        normalise(&mut vector);
-        vector
-    }
-
-    /// At a cosine of about 0.8 from `centre`.
-    fn around(&mut self, centre: &[f32]) -> Vec<f32> {
-        let noise = self.direction(centre.len());
-        let mut vector: Vec<f32> = centre.iter().zip(&noise).map(|(c, n)| c + 0.75 * n).collect();
-        normalise(&mut vector);
-        vector
-    }
+/// At a cosine of about 0.8 from `centre`.
+fn around(centre: &[f32], random: &mut SplitMix64) -> Vec<f32> {
+    let noise = direction(centre.len(), random);
+    let mut vector: Vec<f32> = centre.iter().zip(&noise).map(|(c, n)| c + 0.75 * n).collect();
+    normalise(&mut vector);
+    vector
 }
 
 #[cfg(test)]
@@ -228,7 +217,7 @@ mod tests {
 
     #[test]
     fn made_up_vectors_have_length_one() {
-        let vector = SplitMix(1).direction(48);
+        let vector = direction(48, &mut SplitMix64::new(1));
         assert!((dot(&vector, &vector) - 1.0).abs() < 1e-5);
     }
 }

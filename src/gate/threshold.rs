@@ -170,22 +170,10 @@ impl Sorted {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::random::SplitMix64;
 
     fn outcome(confidence: f32, correct: bool) -> Outcome {
         Outcome { confidence, correct }
-    }
-
-    /// SplitMix64; the simulation must not depend on a crate's stream.
-    struct Dice(u64);
-
-    impl Dice {
-        fn uniform(&mut self) -> f64 {
-            self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
-        }
     }
 
     #[test]
@@ -256,13 +244,13 @@ mod tests {
         // the error share above t is known in closed form:
         // 1 − ∫ₜ¹ u^0.3 du / (1 − t) = 1 − (1 − t^1.3) / (1.3 (1 − t)).
         let risk = |t: f64| 1.0 - (1.0 - t.powf(1.3)) / (1.3 * (1.0 - t));
-        let mut dice = Dice(7);
+        let mut dice = SplitMix64::new(7);
         let (mut broken, mut opened) = (0, 0);
         for _ in 0..DRAWS {
             let rows: Vec<Outcome> = (0..1500)
                 .map(|_| {
-                    let u = dice.uniform();
-                    outcome(u as f32, dice.uniform() < u.powf(0.3))
+                    let u = f64::from(dice.unit());
+                    outcome(u as f32, f64::from(dice.unit()) < u.powf(0.3))
                 })
                 .collect();
             if let Some(threshold) = select(&rows, promise) {

@@ -13,7 +13,7 @@ use crate::domain::texts::{Lang, Text};
 use crate::http::pages::lang_of;
 use crate::http::state::HttpState;
 use crate::http::view::{TraceView, priority_text, trace_view};
-use crate::store::{OpenCase, StoreError};
+use crate::store::{OpenCase, Store, StoreError};
 
 /// Rows on one page.
 const ROWS: u32 = 100;
@@ -23,17 +23,25 @@ pub(super) async fn traces(
     headers: HeaderMap,
     uri: Uri,
 ) -> Response {
-    let lang = lang_of(&headers, &uri);
+    list(&state, lang_of(&headers, &uri), "traces", |store, lang| {
+        let found = store.recent_traces(ROWS)?;
+        Ok(found.iter().map(|t| trace_view(t, lang)).collect::<Vec<_>>())
+    })
+    .await
+}
+
+/// Reads rows and shows them on the page of the same name, under that name.
+async fn list<T: Serialize + Send + 'static>(
+    state: &HttpState,
+    lang: Lang,
+    name: &'static str,
+    read: impl FnOnce(&dyn Store, Lang) -> Result<Vec<T>, StoreError> + Send + 'static,
+) -> Response {
     let store = state.store.clone();
-    match blocking(move || store.recent_traces(ROWS)).await {
-        Ok(found) => {
-            let traces: Vec<TraceView> = found.iter().map(|t| trace_view(t, lang)).collect();
-            state.pages.render(
-                "traces.html",
-                lang,
-                "/traces",
-                context! { traces => Value::from(Serde(traces)) },
-            )
+    match blocking(move || read(store.as_ref(), lang)).await {
+        Ok(rows) => {
+            let rows = Value::from_pairs([(name, Value::from(Serde(rows)))]);
+            state.pages.render(&format!("{name}.html"), lang, &format!("/{name}"), rows)
         }
         Err(refusal) => refusal,
     }
@@ -72,20 +80,11 @@ pub(super) async fn queue(
     headers: HeaderMap,
     uri: Uri,
 ) -> Response {
-    let lang = lang_of(&headers, &uri);
-    let store = state.store.clone();
-    match blocking(move || store.open_cases(ROWS)).await {
-        Ok(open) => {
-            let cases: Vec<CaseView> = open.iter().map(|case| case_view(case, lang)).collect();
-            state.pages.render(
-                "queue.html",
-                lang,
-                "/queue",
-                context! { cases => Value::from(Serde(cases)) },
-            )
-        }
-        Err(refusal) => refusal,
-    }
+    list(&state, lang_of(&headers, &uri), "queue", |store, lang| {
+        let open = store.open_cases(ROWS)?;
+        Ok(open.iter().map(|case| case_view(case, lang)).collect::<Vec<_>>())
+    })
+    .await
 }
 
 fn case_view(case: &OpenCase, lang: Lang) -> CaseView {

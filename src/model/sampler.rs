@@ -1,5 +1,6 @@
 //! From logits to the next token: greedy or nucleus sampling, repeatable from a seed.
 
+use crate::base::random::SplitMix64;
 use crate::model::Sampling;
 
 /// A chosen token with its log-probability under the model itself, before temperature and cut.
@@ -22,7 +23,7 @@ impl Sampler {
             Sampling::Greedy => 0,
             Sampling::TopP { seed, .. } => seed,
         };
-        Self { sampling, random: SplitMix64(seed) }
+        Self { sampling, random: SplitMix64::new(seed) }
     }
 
     /// `None` only for an empty slice.
@@ -76,25 +77,6 @@ fn nucleus(logits: &[f32], temperature: f32, top_p: f32, u: f32) -> Option<usize
     }
     // Rounding can leave a crumb after the last one.
     likely[..kept].last().copied()
-}
-
-/// Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators"; not for secrets.
-#[derive(Debug)]
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform in `[0, 1)`, 24 bits.
-    fn unit(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1_u64 << 24) as f32
-    }
 }
 
 #[cfg(test)]

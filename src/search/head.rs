@@ -12,6 +12,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::base::file::write_atomic;
+use crate::base::random::SplitMix64;
 use crate::search::SearchError;
 use crate::search::bm25::terms;
 use crate::search::flat::{centre_of, centred};
@@ -99,7 +100,7 @@ impl Head {
     ) -> Result<Self, SearchError> {
         let mut head = Self::blank(examples, classes)?;
         let encoded = head.encode_all(examples, options.balance);
-        let mut random = SplitMix(options.seed);
+        let mut random = SplitMix64::new(options.seed);
         let inner = inner_split(&encoded, options.inner_share, &mut random);
         let kept: Vec<usize> = (0..encoded.len()).filter(|at| !inner.contains(at)).collect();
         let mut epochs = options.epochs;
@@ -278,7 +279,7 @@ impl<'a> Trainer<'a> {
         Self { examples, order, classes, penalty, squares: weights.clone(), weights }
     }
 
-    fn epoch(&mut self, random: &mut SplitMix) {
+    fn epoch(&mut self, random: &mut SplitMix64) {
         random.shuffle(&mut self.order);
         let order = std::mem::take(&mut self.order);
         for batch in order.chunks(BATCH) {
@@ -363,7 +364,7 @@ fn update(weights: &mut [f32], squares: &mut [f32], row: usize, penalty: f32, sl
 }
 
 /// Examples to hold back; a class keeps at least two of its own.
-fn inner_split(examples: &[Encoded], share: f32, random: &mut SplitMix) -> BTreeSet<usize> {
+fn inner_split(examples: &[Encoded], share: f32, random: &mut SplitMix64) -> BTreeSet<usize> {
     let mut left: BTreeMap<usize, usize> = BTreeMap::new();
     examples.iter().for_each(|e| *left.entry(e.class).or_default() += 1);
     let mut order: Vec<usize> = (0..examples.len()).collect();
@@ -396,27 +397,6 @@ fn softmax(scores: &mut [f32]) {
 /// 32-bit FNV-1a: the same on every machine and in every version, unlike the standard hasher.
 fn hash(term: &str) -> u32 {
     term.bytes().fold(0x811C_9DC5, |h, byte| (h ^ u32::from(byte)).wrapping_mul(0x0100_0193))
-}
-
-/// Steele, Lea & Flood's SplitMix64: a few lines are enough to shuffle repeatably.
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// Fisher–Yates.
-    fn shuffle(&mut self, items: &mut [usize]) {
-        for last in (1..items.len()).rev() {
-            let at = (self.next() % (last as u64 + 1)) as usize;
-            items.swap(last, at);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -511,7 +491,7 @@ mod tests {
                 weight: 1.0,
             })
             .collect();
-        let inner = inner_split(&encoded, 0.5, &mut SplitMix(3));
+        let inner = inner_split(&encoded, 0.5, &mut SplitMix64::new(3));
         assert_eq!(inner.len(), 50);
         assert!(inner.iter().all(|&at| at < 95), "{inner:?}");
     }
