@@ -355,7 +355,8 @@ mod tests {
         assert_eq!((config.server.max_concurrent_turns, config.server.listen.port()), (3, 9));
         assert!((config.gate.alpha - 0.25).abs() < 1e-12);
         assert_eq!(config.store.path, Path::new("2026"));
-        let refused = with_environment(&[("server__max_concurrent_turns", "many")]).unwrap_err();
+        let wrong = [("accounts__mp__token", "7"), ("server__max_concurrent_turns", "many")];
+        let refused = with_environment(&wrong).unwrap_err();
         assert!(refused.to_string().contains("server.max_concurrent_turns"), "{refused}");
     }
 

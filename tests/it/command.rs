@@ -262,10 +262,10 @@ fn a_token_of_digits_comes_from_the_environment_and_is_shown_nowhere() {
         huida(dir.path()).args(["config", "show"]).env(name, value).output().unwrap()
     };
     for name in ["HUIDA__SERVER__OPERATOR_TOKEN", "HUIDA__ACCOUNTS__MAIN__TOKEN"] {
-        let shown = with(name, "123456");
+        let shown = with(name, "86420975");
         let text = String::from_utf8_lossy(&shown.stdout);
         assert!(shown.status.success() && text.contains("token = \"[redacted]\""), "{text}");
-        assert!(!text.contains("123456"));
+        assert!(!text.contains("86420975"));
     }
     let refused = with("HUIDA__SERVER__MAX_CONCURRENT_TURNS", "many");
     let complaint = String::from_utf8_lossy(&refused.stderr);

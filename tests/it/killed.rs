@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use huida::base::fault::{self, Fault};
 use huida::domain::label::{Labelled, Purpose};
+use huida::gate::model::MIN_LABELS_FOR_ALL;
 use huida::pipeline::generation::Generation;
 use huida::store::{AuditState, LabelFile, Store};
 
@@ -49,19 +50,21 @@ fn an_import_that_is_killed_leaves_all_or_nothing() {
     assert_eq!(answer["evidence"][0]["id"], "shop.refund.time", "the old index serves");
 }
 
-/// Three entries, and labels enough for a head.
+/// Three entries, and just enough labels for a head.
 fn trainable(dir: &Path) {
     let store = store(dir);
     let entries: Vec<_> = small_knowledge().into_iter().take(3).map(|v| v.entry).collect();
-    let labels = (0..280).map(|n| Labelled {
-        text: format!("{}{n}", entries[n % 3].question),
+    let label = |n: usize| Labelled {
+        text: format!("退{n}"),
         context: vec![],
         answer: Some(entries[n % 3].id.clone()),
-    });
-    let (source, labels) = ("test".into(), labels.collect());
+    };
+    let file = |purpose, labels| LabelFile { source: "test".into(), purpose, labels };
+    let train = file(Purpose::Train, (0..MIN_LABELS_FOR_ALL).map(label).collect());
+    // Without one of these, a part of the others would be kept back and too few left.
+    let calibrate = file(Purpose::Calibrate, vec![label(MIN_LABELS_FOR_ALL)]);
     store.import_entries(&entries, "test", "test", 1).unwrap();
-    let files = [LabelFile { source, purpose: Purpose::Train, labels }];
-    store.add_labels(&files, "test", 1).unwrap();
+    store.add_labels(&[train, calibrate], "test", 1).unwrap();
 }
 
 #[test]
