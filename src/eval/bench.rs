@@ -95,6 +95,7 @@ pub fn generate(
             prompt: prompt.clone(),
             max_tokens: tokens,
             sampling: Sampling::Greedy,
+            lookup: false,
         };
         let done = model.generate(&request, &Control::default(), &mut |_| ())?;
         prompt_tokens += done.prompt_tokens;

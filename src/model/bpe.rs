@@ -60,9 +60,9 @@ impl Bpe {
         token.chars().filter_map(|c| self.bytes.get(&c).copied()).collect()
     }
 
-    /// A decoder for one stream of tokens.
-    pub fn decoder(&self) -> Decoder<'_> {
-        Decoder { bpe: self, text: Utf8Stream::default() }
+    /// The text that `token` completes; empty while a character is unfinished.
+    pub fn text(&self, stream: &mut TextStream, token: u32) -> String {
+        stream.push(&self.token_bytes(token))
     }
 }
 
@@ -75,27 +75,14 @@ fn byte_alphabet() -> HashMap<char, u8> {
     own.chain(('\u{100}'..).zip(shifted)).collect()
 }
 
-/// Turns tokens into text piece by piece.
-pub struct Decoder<'a> {
-    bpe: &'a Bpe,
-    text: Utf8Stream,
-}
-
-impl Decoder<'_> {
-    /// The text that `token` completes; empty while a character is unfinished.
-    pub fn push(&mut self, token: u32) -> String {
-        self.text.push(&self.bpe.token_bytes(token))
-    }
-}
-
 /// Cuts a stream of bytes into whole characters.
 #[derive(Debug, Default)]
-struct Utf8Stream {
+pub struct TextStream {
     /// The beginning of a character whose other bytes have not come yet.
     pending: Vec<u8>,
 }
 
-impl Utf8Stream {
+impl TextStream {
     /// Characters finished by `bytes`; bytes that can begin no character become U+FFFD.
     fn push(&mut self, bytes: &[u8]) -> String {
         self.pending.extend_from_slice(bytes);
@@ -138,12 +125,12 @@ mod tests {
         assert_eq!(bpe.id("<|im_end|>"), Some(151_645));
 
         let text = "退款3—5个工作日到账😀，don't worry\n\t龘 naïve";
-        let mut decoder = bpe.decoder();
+        let mut stream = TextStream::default();
         let pieces: Vec<String> =
-            bpe.encode(text).unwrap().into_iter().map(|id| decoder.push(id)).collect();
+            bpe.encode(text).unwrap().into_iter().map(|id| bpe.text(&mut stream, id)).collect();
         assert_eq!(pieces.concat(), text);
         assert!(pieces.iter().all(|p| !p.contains(char::REPLACEMENT_CHARACTER)));
-        assert_eq!(bpe.decoder().push(151_645), "");
+        assert_eq!(bpe.text(&mut TextStream::default(), 151_645), "");
 
         assert_eq!(bpe.strip_specials("a<|im_end|>b"), "ab");
         assert_eq!(bpe.strip_specials("<|im_<|im_end|>end|>x"), "x");
@@ -162,7 +149,7 @@ mod tests {
 
     #[test]
     fn broken_bytes_become_replacement_characters() {
-        let mut stream = Utf8Stream::default();
+        let mut stream = TextStream::default();
         assert_eq!(stream.push(&[b'a', 0xFF, b'b']), "a\u{FFFD}b");
         assert_eq!(stream.push(&[0xE9, 0x80]), "");
         assert_eq!(stream.push(b"x"), "\u{FFFD}x");
@@ -171,7 +158,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_cut_of_any_text_comes_out_whole(text in ".*", cuts in prop::collection::vec(1_usize..6, 1..40)) {
-            let mut stream = Utf8Stream::default();
+            let mut stream = TextStream::default();
             let mut rest = text.as_bytes();
             let mut out = String::new();
             for cut in cuts.iter().cycle() {

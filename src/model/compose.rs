@@ -26,7 +26,7 @@ pub(crate) trait TextJudge {
     /// The log-probability (natural, summed over its tokens) of each text right after `prompt`.
     /// Special tokens are honoured in the prompt only.
     fn log_likelihoods(
-        &self,
+        &mut self,
         prompt: &str,
         texts: &[&str],
         control: &Control,
@@ -46,7 +46,7 @@ pub(crate) struct Likelihoods {
 /// # Errors
 /// `BadRequest` when no unit fits into `max_chars`; otherwise what the model reports.
 pub(crate) fn compose(
-    model: &impl TextJudge,
+    model: &mut impl TextJudge,
     request: &ComposeRequest,
     control: &Control,
 ) -> Result<Composed, ModelError> {
@@ -199,7 +199,7 @@ mod tests {
         }
 
         fn log_likelihoods(
-            &self,
+            &mut self,
             prompt: &str,
             texts: &[&str],
             control: &Control,
@@ -222,7 +222,7 @@ mod tests {
 
     fn chosen(scores: &[f32], sources: &[&[&str]], max_chars: usize) -> Vec<(usize, usize)> {
         let request = request(sources, max_chars);
-        let composed = compose(&Table(scores.to_vec()), &request, &Control::default()).unwrap();
+        let composed = compose(&mut Table(scores.to_vec()), &request, &Control::default()).unwrap();
         composed.chosen.iter().map(|c| (c.source, c.unit)).collect()
     }
 
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(chosen(&[5.0, 4.9, 4.8], sources, 6), [(0, 0), (0, 2)]);
         assert_eq!(chosen(&[-50.0, -90.0, -99.0], sources, 6), [(0, 0)]);
         let too_small = request(&[&["一二三四五"]], 4);
-        let error = compose(&Table(vec![1.0]), &too_small, &Control::default()).unwrap_err();
+        let error = compose(&mut Table(vec![1.0]), &too_small, &Control::default()).unwrap_err();
         assert!(matches!(error, ModelError::BadRequest(_)));
     }
 
@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn the_share_of_a_choice_is_told() {
         let request = request(&[&["甲。", "乙。"]], 90);
-        let even = compose(&Table(vec![1.0, 1.0]), &request, &Control::default()).unwrap();
+        let even = compose(&mut Table(vec![1.0, 1.0]), &request, &Control::default()).unwrap();
         // First one of two, then one of one: (ln ½ + ln 1) / 2.
         assert!((even.mean_logprob - 0.5_f32.ln() / 2.0).abs() < 1e-6);
     }
@@ -281,7 +281,8 @@ mod tests {
     fn a_cancelled_request_chooses_nothing() {
         let control = Control::default();
         control.cancel();
-        let error = compose(&Table(vec![1.0]), &request(&[&["甲。"]], 90), &control).unwrap_err();
+        let error =
+            compose(&mut Table(vec![1.0]), &request(&[&["甲。"]], 90), &control).unwrap_err();
         assert!(matches!(error, ModelError::Cancelled));
     }
 
@@ -296,7 +297,7 @@ mod tests {
                 units.iter().map(|s| s.iter().map(String::as_str).collect()).collect();
             let slices: Vec<&[&str]> = sources.iter().map(Vec::as_slice).collect();
             let request = request(&slices, max_chars);
-            let Ok(first) = compose(&Table(scores.clone()), &request, &Control::default()) else {
+            let Ok(first) = compose(&mut Table(scores.clone()), &request, &Control::default()) else {
                 prop_assert!(units.iter().flatten().all(|u| u.is_empty() || u.chars().count() > max_chars));
                 return Ok(());
             };
@@ -309,7 +310,7 @@ mod tests {
             once.dedup();
             prop_assert_eq!(once.len(), said.len());
             prop_assert!(first.mean_logprob <= 0.0);
-            let again = compose(&Table(scores), &request, &Control::default()).unwrap();
+            let again = compose(&mut Table(scores), &request, &Control::default()).unwrap();
             prop_assert_eq!(again, first);
         }
     }

@@ -6,9 +6,7 @@
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::Device;
-
-use crate::model::arch::bert::Bert;
+use crate::model::arch::bert::{Bert, Workspace};
 use crate::model::gguf::GgufFile;
 use crate::model::tokenizer::Unigram;
 use crate::model::{Control, Embedder, ModelError, ModelIdentity};
@@ -24,7 +22,7 @@ pub struct E5Encoder {
     tokenizer: Unigram,
     bert: Bert,
     /// One forward pass at a time: two would fight for the same threads and both lose.
-    turn: Mutex<()>,
+    work: Mutex<Workspace>,
 }
 
 impl E5Encoder {
@@ -33,8 +31,8 @@ impl E5Encoder {
     pub fn open(path: &Path, identity: ModelIdentity) -> Result<Self, ModelError> {
         let mut gguf = GgufFile::open(path)?;
         let tokenizer = Unigram::from_gguf(&gguf)?;
-        let bert = Bert::load(&mut gguf)?;
-        Ok(Self { identity, tokenizer, bert, turn: Mutex::new(()) })
+        let bert = Bert::load(&mut gguf, &identity)?;
+        Ok(Self { identity, tokenizer, bert, work: Mutex::default() })
     }
 
     fn tokens(&self, text: &str, window: usize) -> Vec<u32> {
@@ -60,12 +58,12 @@ impl Embedder for E5Encoder {
         let sequences: Vec<Vec<u32>> = texts.iter().map(|t| self.tokens(t, window)).collect();
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|i| sequences[*i].len());
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
         let mut vectors = vec![Vec::new(); texts.len()];
         for batch in batches(&order, |i| sequences[i].len()) {
             control.check()?;
             let inputs: Vec<&[u32]> = batch.iter().map(|i| sequences[*i].as_slice()).collect();
-            let pooled = Device::Cpu.with_context(|| self.bert.mean_pooled(&inputs, control))?;
+            let pooled = self.bert.mean_pooled(&inputs, &mut work, control)?;
             for (i, vector) in batch.iter().zip(pooled) {
                 vectors[*i] = unit(vector);
             }

@@ -1,69 +1,217 @@
-//! A Qwen2 model as a [`Generator`]: prompt in, text out as it comes.
+//! A Qwen model as a [`Generator`]: prompt in, text out as it comes.
+//!
+//! Sequences advance together, a pass at a time ([`QwenGenerator::step`]): each reads more of its
+//! prompt, or the token it just chose with a draft of what may follow. Drafts are copied from where
+//! the prompt went on after the same words (Saxena 2023, "Prompt Lookup Decoding") and verified in
+//! the same pass; since a row's logits do not depend on its neighbours, a sequence says exactly what
+//! it would say without drafts.
 
-use std::fs::File;
-use std::io::{BufReader, ErrorKind};
 use std::path::Path;
 
-use candle_core::Tensor;
-use candle_core::quantized::gguf_file::Content;
-
 use crate::base::clock::Stopwatch;
-use crate::model::arch::qwen2::{Logits, Qwen2};
-use crate::model::bpe::Bpe;
+use crate::model::arch::qwen::{Logits, Part, Qwen};
+use crate::model::bpe::{Bpe, TextStream};
 use crate::model::chat_template::ChatTemplate;
 use crate::model::compose::{Likelihoods, TextJudge, compose};
+use crate::model::gguf::GgufFile;
 use crate::model::kv::KvCache;
+use crate::model::prefix::PrefixTree;
 use crate::model::sampler::{Sampler, log_sum_exp};
+use crate::model::suffix::{Match, SuffixAutomaton};
 use crate::model::{
     ChatMessage, ComposeRequest, Composed, Control, GenerateRequest, Generated, Generator,
     ModelError, ModelIdentity,
 };
 
-/// Tokens read in one pass, after which the control is looked at: enough to share the cost of
-/// expanding the matrices, few enough to stop in time.
-const PASS_TOKENS: usize = 128;
+/// Tokens of a prompt that one pass reads, after which the controls are looked at: enough to share
+/// the cost of widening the matrices, few enough to stop in time.
+const PASS_TOKENS: usize = 256;
+/// Tokens of one pass whose logits are all kept: a row is the size of the vocabulary.
+const JUDGED_TOKENS: usize = 64;
+/// Bytes of keys and values that are kept for prompts that begin alike.
+const PREFIX_BYTES: usize = 64 << 20;
+/// Longest draft. A pass over a few rows costs little more than over one as long as it waits for
+/// memory; beyond this it waits for the multipliers.
+const MOST_DRAFTED: usize = 8;
+/// Words that must agree before what followed them is tried.
+const LEAST_MATCH: usize = 2;
 /// Tokens that end a turn besides the file's own end token.
 const STOP_TOKENS: [&str; 2] = ["<|im_end|>", "<|endoftext|>"];
 
-/// A Qwen2 model with its tokenizer and chat format. One thread at a time: passes use all cores.
+/// A Qwen model with its tokenizer, chat format and what it remembers of earlier prompts.
 pub struct QwenGenerator {
     identity: ModelIdentity,
-    model: Qwen2,
+    model: Qwen,
     bpe: Bpe,
     template: ChatTemplate,
     stop: Vec<u32>,
+    prefixes: PrefixTree,
+}
+
+/// One reply on its way.
+pub struct Decoding {
+    /// Prompt and reply; the cache holds the keys of the first of them.
+    tokens: Vec<u32>,
+    prompt_tokens: usize,
+    /// Longest prompt and reply together.
+    room: usize,
+    cache: KvCache,
+    /// What the next pass reads.
+    feed: Vec<u32>,
+    lookup: Option<Lookup>,
+    sampler: Sampler,
+    text: TextStream,
+    /// Text not yet handed out.
+    fresh: String,
+    control: Control,
+    watch: Stopwatch,
+    done: Generated,
+    state: State,
+}
+
+/// Where a reply is.
+#[derive(Debug)]
+enum State {
+    /// Part of the prompt is unread.
+    Prompt,
+    /// A token was chosen and waits to be read.
+    Reply,
+    Ended(Result<(), ModelError>),
+}
+
+/// Drafts from the prompt.
+struct Lookup {
+    prompt: SuffixAutomaton,
+    place: Match,
+    draft: Vec<u32>,
+    /// How long the next draft may be: longer after one that held, shorter after one that did not.
+    room: usize,
+}
+
+impl Lookup {
+    fn new(prompt: &[u32]) -> Self {
+        let prompt = SuffixAutomaton::new(prompt);
+        Self { prompt, place: Match::default(), draft: Vec::new(), room: MOST_DRAFTED / 2 }
+    }
+
+    /// Learns what came next and how much of the draft held, then drafts anew.
+    fn follow(&mut self, chosen: &[u32], accepted: usize, most: usize) {
+        for token in chosen {
+            self.place = self.prompt.step(self.place, *token);
+        }
+        if !self.draft.is_empty() {
+            let held = accepted == self.draft.len();
+            self.room = if held { 2 * self.room } else { self.room.min(accepted + 1) };
+            self.room = self.room.clamp(1, MOST_DRAFTED);
+        }
+        self.draft.clear();
+        if self.place.length >= LEAST_MATCH {
+            self.draft.extend(self.prompt.following(self.place, self.room.min(most)));
+        }
+    }
+}
+
+impl Decoding {
+    pub fn ended(&self) -> bool {
+        matches!(self.state, State::Ended(_))
+    }
+
+    /// Text that came since the last call, whole characters only.
+    pub fn fresh_text(&mut self) -> String {
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// What came of it.
+    ///
+    /// # Errors
+    /// `Cancelled` or `DeadlinePassed`.
+    pub fn finish(self) -> Result<Generated, ModelError> {
+        match self.state {
+            State::Ended(Err(error)) => Err(error),
+            State::Ended(Ok(())) | State::Prompt | State::Reply => Ok(self.done),
+        }
+    }
+
+    /// Puts together what the next pass reads; at most `most` tokens of a prompt.
+    fn plan(&mut self, most: usize) -> Logits {
+        let unread = &self.tokens[self.cache.len()..];
+        self.feed.clear();
+        if matches!(self.state, State::Prompt) {
+            let count = unread.len().min(most);
+            self.feed.extend(&unread[..count]);
+            return if count == unread.len() { Logits::Last } else { Logits::None };
+        }
+        self.feed.extend(unread);
+        if let Some(lookup) = &self.lookup {
+            self.feed.extend(&lookup.draft);
+        }
+        Logits::All
+    }
+
+    /// Takes the logits after the tokens of `feed` that asked for them.
+    fn take(&mut self, rows: &[&[f32]], bpe: &Bpe, stop: &[u32]) {
+        if matches!(self.state, State::Prompt) {
+            self.done.prefill_s = self.watch.elapsed().as_secs_f64();
+            self.watch = Stopwatch::start();
+        }
+        self.state = State::Reply;
+        let draft = self.lookup.as_ref().map_or(&[][..], |l| l.draft.as_slice()).to_vec();
+        let first = self.tokens.len();
+        let mut accepted = 0;
+        for row in rows {
+            let chosen = self.sampler.sample(row).filter(|c| !stop.contains(&c.token));
+            let Some(chosen) = chosen else {
+                self.state = State::Ended(Ok(()));
+                break;
+            };
+            self.tokens.push(chosen.token);
+            self.done.logprobs.push(chosen.logprob);
+            self.done.new_tokens += 1;
+            let text = bpe.text(&mut self.text, chosen.token);
+            self.fresh.push_str(&text);
+            self.done.text.push_str(&text);
+            let held = draft.get(accepted) == Some(&chosen.token);
+            accepted += usize::from(held);
+            if self.tokens.len() == self.room {
+                self.state = State::Ended(Ok(()));
+            }
+            if self.ended() || !held {
+                break;
+            }
+        }
+        self.done.accepted += accepted;
+        self.done.decode_s = self.watch.elapsed().as_secs_f64();
+        // The last token is chosen and not yet read; drafts that did not hold are forgotten.
+        self.cache.truncate(self.tokens.len() - 1);
+        let most = self.room - self.tokens.len();
+        if let Some(lookup) = &mut self.lookup {
+            lookup.follow(&self.tokens[first..], accepted, most.saturating_sub(1));
+        }
+    }
 }
 
 impl QwenGenerator {
-    /// Loads a GGUF file; `identity` is what the caller verified it to be.
+    /// Opens a GGUF file; `identity` is what the caller verified it to be.
     ///
     /// # Errors
-    /// `Missing` when there is no such file, `Io` when it cannot be read, `Corrupt` when it is not a Qwen2 model with a BPE
-    /// tokenizer and a chat template.
+    /// `Missing` when there is no such file, `Io` when it cannot be read, `Corrupt` when it is not a
+    /// Qwen model with a BPE tokenizer and a chat template.
     pub fn open(path: &Path, identity: ModelIdentity) -> Result<Self, ModelError> {
-        let name = || path.display().to_string();
-        let corrupt = |reason: String| ModelError::Corrupt { path: name(), reason };
-        let file = File::open(path).map_err(|source| {
-            if source.kind() == ErrorKind::NotFound {
-                ModelError::Missing { name: identity.name.clone() }
-            } else {
-                ModelError::Io { path: name(), source }
-            }
-        })?;
-        let mut reader = BufReader::with_capacity(1 << 20, file);
-        let content = Content::read(&mut reader).map_err(|e| corrupt(e.to_string()))?;
-        let model = Qwen2::from_gguf(&content, &mut reader).map_err(|e| corrupt(e.to_string()))?;
-        let bpe = Bpe::from_gguf(&content).map_err(corrupt)?;
-        let template = content.metadata.get("tokenizer.chat_template");
-        let template = template.and_then(|t| t.to_string().ok()).cloned();
-        let template = template.ok_or_else(|| corrupt("no chat template".to_owned()))?;
-        let template = ChatTemplate::new(template).map_err(corrupt)?;
-        let end = content.metadata.get("tokenizer.ggml.eos_token_id");
-        let end = end.and_then(|id| id.to_u32().ok());
+        if !path.exists() {
+            return Err(ModelError::Missing { name: identity.name });
+        }
+        let mut gguf = GgufFile::open(path)?;
+        let model = Qwen::load(&mut gguf, &identity)?;
+        let bpe = Bpe::from_gguf(gguf.content()).map_err(|e| gguf.corrupt(e))?;
+        let template = gguf.text("tokenizer.chat_template")?.to_owned();
+        let template = ChatTemplate::new(template).map_err(|e| gguf.corrupt(e))?;
+        let end = gguf.count("tokenizer.ggml.eos_token_id").ok();
+        let end = end.and_then(|id| u32::try_from(id).ok());
         let mut stop: Vec<u32> = STOP_TOKENS.iter().filter_map(|t| bpe.id(t)).chain(end).collect();
         stop.sort_unstable();
         stop.dedup();
-        Ok(Self { identity, model, bpe, template, stop })
+        let prefixes = PrefixTree::new(model.config().kv_shape(), PREFIX_BYTES);
+        Ok(Self { identity, model, bpe, template, stop, prefixes })
     }
 
     /// Longest prompt and reply together, tokens.
@@ -71,19 +219,96 @@ impl QwenGenerator {
         self.model.config().context
     }
 
-    /// Reads `tokens` in chunks; the logits are those of the last one.
-    fn prefill(
-        &self,
-        tokens: &[u32],
-        cache: &mut KvCache,
+    /// A reply to advance with [`QwenGenerator::step`].
+    ///
+    /// # Errors
+    /// `BadRequest` when the prompt is empty or does not fit.
+    pub fn begin(
+        &mut self,
+        request: &GenerateRequest,
         control: &Control,
-    ) -> Result<Tensor, ModelError> {
-        let mut logits = None;
-        for chunk in tokens.chunks(PASS_TOKENS) {
-            control.check()?;
-            logits = Some(self.model.forward(chunk, cache, Logits::Last)?);
+    ) -> Result<Decoding, ModelError> {
+        let tokens = self.fitting_tokens(&request.prompt)?;
+        if tokens.is_empty() {
+            return Err(ModelError::BadRequest("the prompt is empty".to_owned()));
         }
-        logits.ok_or_else(|| ModelError::BadRequest("the prompt is empty".to_owned()))
+        let prompt_tokens = tokens.len();
+        let room = prompt_tokens + request.max_tokens.min(self.context() - prompt_tokens);
+        let cache = self.prefixes.start(&tokens);
+        let done = Generated { prompt_tokens, reused_tokens: cache.len(), ..Generated::default() };
+        Ok(Decoding {
+            lookup: request.lookup.then(|| Lookup::new(&tokens)),
+            tokens,
+            prompt_tokens,
+            room,
+            cache,
+            feed: Vec::new(),
+            sampler: Sampler::new(request.sampling),
+            text: TextStream::default(),
+            fresh: String::new(),
+            control: control.clone(),
+            watch: Stopwatch::start(),
+            done,
+            state: if request.max_tokens == 0 { State::Ended(Ok(())) } else { State::Prompt },
+        })
+    }
+
+    /// One pass over all replies that have not ended: those that speak first, then prompts as far
+    /// as the pass has room, so that a long prompt does not hold up who is speaking.
+    ///
+    /// # Errors
+    /// Only faults of the engine; what concerns one reply ends that reply.
+    pub fn step(&mut self, replies: &mut [Decoding]) -> Result<(), ModelError> {
+        let mut live: Vec<&mut Decoding> = Vec::with_capacity(replies.len());
+        for reply in replies.iter_mut().filter(|r| !r.ended()) {
+            match reply.control.check() {
+                Ok(()) => live.push(reply),
+                Err(error) => reply.state = State::Ended(Err(error)),
+            }
+        }
+        live.sort_by_key(|reply| matches!(reply.state, State::Prompt));
+        let mut room = PASS_TOKENS;
+        let mut parts = Vec::with_capacity(live.len());
+        let mut counts = Vec::with_capacity(live.len());
+        for reply in &mut live {
+            if room == 0 {
+                break;
+            }
+            let reply: &mut Decoding = reply;
+            let logits = reply.plan(room);
+            room = room.saturating_sub(reply.feed.len());
+            counts.push(match logits {
+                Logits::None => 0,
+                Logits::Last => 1,
+                Logits::All => reply.feed.len(),
+            });
+            parts.push(Part { tokens: &reply.feed, cache: &mut reply.cache, logits });
+        }
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let logits = self.model.forward(&mut parts)?;
+        drop(parts);
+        let mut rows = logits.rows();
+        for (reply, count) in live.into_iter().zip(counts).filter(|(_, count)| *count > 0) {
+            if matches!(reply.state, State::Prompt) {
+                self.prefixes.keep(&reply.tokens[..reply.prompt_tokens], &reply.cache);
+            }
+            let own: Vec<&[f32]> = rows.by_ref().take(count).collect();
+            reply.take(&own, &self.bpe, &self.stop);
+        }
+        Ok(())
+    }
+
+    /// A sequence that has read `tokens`.
+    fn read(&mut self, tokens: &[u32], control: &Control) -> Result<KvCache, ModelError> {
+        let mut cache = self.prefixes.start(tokens);
+        for piece in tokens[cache.len()..].chunks(PASS_TOKENS) {
+            control.check()?;
+            self.model.forward_one(piece, &mut cache, Logits::None)?;
+        }
+        self.prefixes.keep(tokens, &cache);
+        Ok(cache)
     }
 
     fn fitting_tokens(&self, prompt: &str) -> Result<Vec<u32>, ModelError> {
@@ -116,38 +341,16 @@ impl Generator for QwenGenerator {
         control: &Control,
         on_text: &mut dyn FnMut(&str),
     ) -> Result<Generated, ModelError> {
-        let prompt = self.fitting_tokens(&request.prompt)?;
-        let mut cache = KvCache::new(self.model.config().kv_shape());
-        let mut sampler = Sampler::new(request.sampling);
-        let mut decoder = self.bpe.decoder();
-        let mut done = Generated { prompt_tokens: prompt.len(), ..Generated::default() };
-        let watch = Stopwatch::start();
-        let mut logits = self.prefill(&prompt, &mut cache, control)?;
-        done.prefill_s = watch.elapsed().as_secs_f64();
-        let watch = Stopwatch::start();
-        let room = request.max_tokens.min(self.context() - prompt.len());
-        let mut logprobs = 0.0;
-        while done.new_tokens < room {
-            control.check()?;
-            let row: Vec<f32> = logits.squeeze(0)?.to_vec1()?;
-            let Some(next) = sampler.sample(&row) else { break };
-            if self.stop.contains(&next.token) {
-                break;
-            }
-            done.new_tokens += 1;
-            logprobs += next.logprob;
-            let text = decoder.push(next.token);
+        let mut reply = [self.begin(request, control)?];
+        while !reply[0].ended() {
+            self.step(&mut reply)?;
+            let text = reply[0].fresh_text();
             if !text.is_empty() {
                 on_text(&text);
-                done.text.push_str(&text);
-            }
-            if done.new_tokens < room {
-                logits = self.model.forward(&[next.token], &mut cache, Logits::Last)?;
             }
         }
-        done.decode_s = watch.elapsed().as_secs_f64();
-        done.mean_logprob = logprobs / done.new_tokens.max(1) as f32;
-        Ok(done)
+        let [reply] = reply;
+        reply.finish()
     }
 
     fn compose(
@@ -165,7 +368,7 @@ impl TextJudge for QwenGenerator {
     }
 
     fn log_likelihoods(
-        &self,
+        &mut self,
         prompt: &str,
         texts: &[&str],
         control: &Control,
@@ -186,23 +389,20 @@ impl TextJudge for QwenGenerator {
             let reason = format!("{longest} tokens of evidence do not fit the window");
             return Err(ModelError::BadRequest(reason));
         }
-        let mut cache = KvCache::new(self.model.config().kv_shape());
-        if !opening.is_empty() {
-            self.prefill(opening, &mut cache, control)?;
-        }
+        let cache = self.read(opening, control)?;
         let tokens = opening.len() + branches.iter().map(Vec::len).sum::<usize>();
-        let nats = self.judge(&branches, &mut cache, control)?;
+        let nats = self.judge(&branches, &cache, control)?;
         Ok(Likelihoods { nats, tokens })
     }
 }
 
 impl QwenGenerator {
     /// Log-probability of each branch's tokens after its first, in passes of about
-    /// [`PASS_TOKENS`] tokens.
+    /// [`JUDGED_TOKENS`] tokens.
     fn judge(
-        &self,
+        &mut self,
         branches: &[Vec<u32>],
-        cache: &mut KvCache,
+        cache: &KvCache,
         control: &Control,
     ) -> Result<Vec<f32>, ModelError> {
         let mut nats = Vec::with_capacity(branches.len());
@@ -212,7 +412,7 @@ impl QwenGenerator {
             let mut tokens = 0;
             let fits = |branch: &&Vec<u32>| {
                 tokens += branch.len();
-                tokens <= PASS_TOKENS
+                tokens <= JUDGED_TOKENS
             };
             let batch = &rest[..rest.iter().take_while(fits).count().max(1)];
             nats.extend(self.judge_batch(batch, cache)?);
@@ -220,15 +420,20 @@ impl QwenGenerator {
         Ok(nats)
     }
 
-    fn judge_batch(&self, batch: &[Vec<u32>], cache: &mut KvCache) -> Result<Vec<f32>, ModelError> {
+    fn judge_batch(&mut self, batch: &[Vec<u32>], cache: &KvCache) -> Result<Vec<f32>, ModelError> {
         // A last token is predicted, never read; where it is also the first there is no text.
-        let read: Vec<&[u32]> =
-            batch.iter().map(|b| &b[..b.len().saturating_sub(1).max(1)]).collect();
-        let logits = self.model.forward_branches(&read, cache, Logits::All)?.to_vec2::<f32>()?;
-        let mut rows = logits.iter();
+        let read = |branch: &Vec<u32>| branch.len().saturating_sub(1).max(1);
+        let mut caches = vec![cache.clone(); batch.len()];
+        let parts = batch.iter().zip(&mut caches).map(|(branch, cache)| Part {
+            tokens: &branch[..read(branch)],
+            cache,
+            logits: Logits::All,
+        });
+        let logits = self.model.forward(&mut parts.collect::<Vec<_>>())?;
+        let mut rows = logits.rows();
         let mut nats = Vec::with_capacity(batch.len());
-        for (branch, read) in batch.iter().zip(read) {
-            let pairs = rows.by_ref().take(read.len()).zip(&branch[1..]);
+        for branch in batch {
+            let pairs = rows.by_ref().take(read(branch)).zip(&branch[1..]);
             nats.push(pairs.map(|(row, &token)| row[token as usize] - log_sum_exp(row)).sum());
         }
         Ok(nats)
@@ -241,12 +446,13 @@ mod tests {
     use crate::base::clock::Deadline;
     use crate::model::Sampling;
     use crate::model::compose_cases::{CASES, Case};
+    use crate::model::manifest::Manifest;
     use crate::model::pull::installed_or_pull;
     use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
     use std::time::Duration;
 
     fn identity() -> ModelIdentity {
-        ModelIdentity { name: "qwen2.5-coder-0.5b".to_owned(), sha256: String::new() }
+        Manifest::builtin().get("qwen2.5-coder-0.5b").unwrap().identity()
     }
 
     fn generator() -> MutexGuard<'static, QwenGenerator> {
@@ -267,7 +473,8 @@ mod tests {
     fn streams_what_it_returns_and_stops_by_itself() {
         let mut generator = generator();
         let prompt = ask(&generator, "只重复这句话：退款三天内到账。");
-        let request = GenerateRequest { prompt, max_tokens: 40, sampling: Sampling::Greedy };
+        let request =
+            GenerateRequest { prompt, max_tokens: 40, sampling: Sampling::Greedy, lookup: true };
         let mut pieces = Vec::new();
         let done = generator
             .generate(&request, &Control::default(), &mut |piece| pieces.push(piece.to_owned()))
@@ -277,7 +484,7 @@ mod tests {
         assert!(done.new_tokens > 3 && done.new_tokens < 40, "ran on: {done:?}");
         assert!(!done.text.contains("<|"));
         assert!(done.prompt_tokens > 10 && done.prefill_s > 0.0 && done.decode_s > 0.0);
-        assert!(done.mean_logprob <= 0.0 && done.mean_logprob > -3.0);
+        assert!(done.mean_logprob() <= 0.0 && done.mean_logprob() > -3.0);
         let short = GenerateRequest { max_tokens: 2, ..request };
         let short = generator.generate(&short, &Control::default(), &mut |_| ()).unwrap();
         assert_eq!(short.new_tokens, 2);
@@ -288,7 +495,8 @@ mod tests {
     fn stops_when_told() {
         let mut generator = generator();
         let prompt = ask(&generator, "从一数到一百。");
-        let request = GenerateRequest { prompt, max_tokens: 200, sampling: Sampling::Greedy };
+        let request =
+            GenerateRequest { prompt, max_tokens: 200, sampling: Sampling::Greedy, lookup: true };
         let control = Control::default();
         let mut seen = 0;
         let mut stop_at_third = |_: &str| {
@@ -309,7 +517,8 @@ mod tests {
     fn refuses_what_cannot_be_read() {
         let mut generator = generator();
         let prompt = "退款 ".repeat(generator.context());
-        let request = GenerateRequest { prompt, max_tokens: 1, sampling: Sampling::Greedy };
+        let request =
+            GenerateRequest { prompt, max_tokens: 1, sampling: Sampling::Greedy, lookup: true };
         let refused = generator.generate(&request, &Control::default(), &mut |_| ());
         assert!(matches!(refused, Err(ModelError::BadRequest(_))));
         let empty = GenerateRequest { prompt: String::new(), ..request };

@@ -8,8 +8,8 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use candle_core::quantized::QTensor;
 use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 
 use crate::model::ModelError;
@@ -78,10 +78,30 @@ impl GgufFile {
         dims.ok_or_else(|| self.corrupt(format_args!("tensor `{name}` is missing")))
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file's header, for readers that know candle's own type.
+    pub fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// Name, block format and shape (row-major) of every tensor.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, GgmlDType, &[usize])> {
+        let infos = self.content.tensor_infos.iter();
+        infos.map(|(name, info)| (name.as_str(), info.ggml_dtype, info.shape.dims()))
+    }
+
+    /// A tensor as it is stored.
+    pub fn stored(&mut self, name: &str) -> Result<QTensor, ModelError> {
+        let tensor = self.content.tensor(&mut self.reader, name, &Device::Cpu);
+        tensor.map_err(|e| corrupt(&self.path, e))
+    }
+
     /// The tensor as it is stored; its shape must be `shape`, row-major.
     pub fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<QTensor, ModelError> {
-        let tensor = self.content.tensor(&mut self.reader, name, &Device::Cpu);
-        let tensor = tensor.map_err(|e| corrupt(&self.path, e))?;
+        let tensor = self.stored(name)?;
         if tensor.shape().dims() != shape {
             let found = tensor.shape().dims();
             let reason = format!("tensor `{name}` has shape {found:?} instead of {shape:?}");

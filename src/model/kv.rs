@@ -1,10 +1,15 @@
-//! The keys and values of the tokens a model has read, kept outside its layers so that a reader
-//! can go back ([`KvCache::truncate`]) or try several continuations ([`KvCache::fork`]).
+//! The keys and values of the tokens a model has read: pages of sixteen tokens in f16, kept outside
+//! the layers and shared between sequences.
+//!
+//! A page that two sequences hold is never written: whoever wants to write makes a copy first. So a
+//! sequence can go back ([`KvCache::truncate`]), try several continuations ([`Clone`]) or begin
+//! where another one has been (`prefix.rs`) for the price of at most one page.
 
-use candle_core::{DType, Device, Result, Tensor};
+use std::sync::Arc;
 
-/// Rows by which buffers grow at least.
-const STEP: usize = 256;
+use half::f16;
+
+use crate::model::kernels::PAGE;
 
 /// Sizes of a cache, given by the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,19 +19,46 @@ pub struct KvShape {
     pub head_dim: usize,
 }
 
-/// One buffer pair per layer, `[capacity, heads, head_dim]` in f32; the first `len` rows are valid.
-#[derive(Debug)]
+impl KvShape {
+    /// Halves of one head of one layer in a page: keys `[head_dim, PAGE]`, values `[PAGE, head_dim]`.
+    fn head(self) -> usize {
+        2 * PAGE * self.head_dim
+    }
+
+    /// Bytes of a page over all layers.
+    pub fn page_bytes(self) -> usize {
+        self.layers * self.heads * self.head() * size_of::<f16>()
+    }
+}
+
+/// [`PAGE`] tokens over all layers, `[layers, heads, keys and values]`.
+#[derive(Clone, Debug)]
+pub(crate) struct Page(Box<[f16]>);
+
+impl Page {
+    fn new(shape: KvShape) -> Self {
+        Self(vec![f16::ZERO; shape.page_bytes() / size_of::<f16>()].into())
+    }
+}
+
+/// One sequence.
+#[derive(Clone, Debug)]
 pub struct KvCache {
     shape: KvShape,
-    layers: Vec<(Tensor, Tensor)>,
-    capacity: usize,
+    pages: Vec<Arc<Page>>,
     len: usize,
 }
 
 impl KvCache {
     /// An empty cache that owns no memory yet.
     pub fn new(shape: KvShape) -> Self {
-        Self { shape, layers: Vec::new(), capacity: 0, len: 0 }
+        Self { shape, pages: Vec::new(), len: 0 }
+    }
+
+    /// A sequence that begins with these full pages.
+    pub(crate) fn with_pages(shape: KvShape, pages: Vec<Arc<Page>>) -> Self {
+        let len = pages.len() * PAGE;
+        Self { shape, pages, len }
     }
 
     /// Tokens held.
@@ -38,54 +70,45 @@ impl KvCache {
         self.len == 0
     }
 
+    /// Pages whose tokens are all read.
+    pub(crate) fn full_pages(&self) -> &[Arc<Page>] {
+        &self.pages[..self.len / PAGE]
+    }
+
     /// Forgets all but the first `len` tokens; a longer `len` changes nothing.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
-    }
-
-    /// An independent copy of the tokens held; neither sees what the other appends.
-    pub fn fork(&self) -> Result<Self> {
-        let mut fork = Self::new(self.shape);
-        fork.reserve(self.len)?;
-        fork.len = self.len;
-        if self.len > 0 {
-            for (to, from) in fork.layers.iter().zip(&self.layers) {
-                copy_rows(to, from, self.len)?;
-            }
-        }
-        Ok(fork)
+        self.pages.truncate(self.len.div_ceil(PAGE));
     }
 
     /// Makes room for `more` tokens after the ones held.
-    pub(crate) fn reserve(&mut self, more: usize) -> Result<()> {
-        let needed = self.len + more;
-        if needed <= self.capacity {
-            return Ok(());
-        }
-        let capacity = needed.max(self.capacity * 2).next_multiple_of(STEP);
-        let KvShape { layers, heads, head_dim } = self.shape;
-        let buffer = || Tensor::zeros((capacity, heads, head_dim), DType::F32, &Device::Cpu);
-        let mut grown = Vec::with_capacity(layers);
-        for layer in 0..layers {
-            let pair = (buffer()?, buffer()?);
-            if self.len > 0 {
-                copy_rows(&pair, &self.layers[layer], self.len)?;
-            }
-            grown.push(pair);
-        }
-        (self.layers, self.capacity) = (grown, capacity);
-        Ok(())
+    pub(crate) fn reserve(&mut self, more: usize) {
+        let shape = self.shape;
+        self.pages.resize_with((self.len + more).div_ceil(PAGE), || Arc::new(Page::new(shape)));
     }
 
-    /// Writes the keys and values (`[n, heads, head_dim]`) of the next `n` tokens and returns those
-    /// of all tokens so far, as views. Needs room ([`KvCache::reserve`]); counts only after
-    /// [`KvCache::advance`], so that a pass that fails half-way leaves the cache as it was.
-    pub(crate) fn put(&self, layer: usize, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
-        let (keys, values) = &self.layers[layer];
-        let rows = k.dim(0)?;
-        keys.slice_set(k, 0, self.len)?;
-        values.slice_set(v, 0, self.len)?;
-        Ok((keys.narrow(0, 0, self.len + rows)?, values.narrow(0, 0, self.len + rows)?))
+    /// Writes key and value (`[heads, head_dim]`) of a token that there is room for. It counts only
+    /// after [`KvCache::advance`], so a pass that fails half-way leaves the sequence as it was.
+    pub(crate) fn put(&mut self, layer: usize, position: usize, key: &[f16], value: &[f16]) {
+        let KvShape { heads, head_dim, .. } = self.shape;
+        let (head_size, slot) = (self.shape.head(), position % PAGE);
+        let page = Arc::make_mut(&mut self.pages[position / PAGE]);
+        for head in 0..heads {
+            let at = (layer * heads + head) * head_size;
+            let (keys, values) = page.0[at..at + head_size].split_at_mut(PAGE * head_dim);
+            let part = head * head_dim..(head + 1) * head_dim;
+            values[slot * head_dim..(slot + 1) * head_dim].copy_from_slice(&value[part.clone()]);
+            for (keys, key) in keys.chunks_exact_mut(PAGE).zip(&key[part]) {
+                keys[slot] = *key;
+            }
+        }
+    }
+
+    /// Keys and values of one head, page by page, as far as `tokens` tokens reach.
+    pub(crate) fn head(&self, layer: usize, head: usize, tokens: usize) -> Vec<&[f16]> {
+        let size = self.shape.head();
+        let at = (layer * self.shape.heads + head) * size;
+        self.pages[..tokens.div_ceil(PAGE)].iter().map(|page| &page.0[at..at + size]).collect()
     }
 
     /// Counts `n` tokens that every layer has put.
@@ -94,64 +117,56 @@ impl KvCache {
     }
 }
 
-fn copy_rows(to: &(Tensor, Tensor), from: &(Tensor, Tensor), rows: usize) -> Result<()> {
-    to.0.slice_set(&from.0.narrow(0, 0, rows)?, 0, 0)?;
-    to.1.slice_set(&from.1.narrow(0, 0, rows)?, 0, 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SHAPE: KvShape = KvShape { layers: 2, heads: 1, head_dim: 4 };
+    const SHAPE: KvShape = KvShape { layers: 2, heads: 2, head_dim: 4 };
 
-    fn push(cache: &mut KvCache, value: f32, rows: usize) -> Tensor {
-        cache.reserve(rows).unwrap();
-        let x = Tensor::full(value, (rows, 1, 4), &Device::Cpu).unwrap();
-        let mut seen = None;
-        for layer in 0..SHAPE.layers {
-            seen = Some(cache.put(layer, &x, &x).unwrap().0);
+    fn push(cache: &mut KvCache, value: f32, rows: usize) {
+        cache.reserve(rows);
+        for row in 0..rows {
+            for layer in 0..SHAPE.layers {
+                let position = cache.len() + row;
+                let halves = [value, -value].map(|v| [f16::from_f32(v); 8]);
+                cache.put(layer, position, &halves[0], &halves[1]);
+            }
         }
         cache.advance(rows);
-        seen.unwrap()
     }
 
-    fn first_column(x: &Tensor) -> Vec<f32> {
-        x.narrow(2, 0, 1).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    /// First channel of the last head's keys and values, by token.
+    fn read(cache: &KvCache) -> Vec<(f32, f32)> {
+        let pages = cache.head(1, 1, cache.len());
+        let token = |at: usize| {
+            let (page, slot) = (pages[at / PAGE], at % PAGE);
+            (page[slot].to_f32(), page[PAGE * SHAPE.head_dim + slot * SHAPE.head_dim].to_f32())
+        };
+        (0..cache.len()).map(token).collect()
     }
 
     #[test]
     fn truncating_then_appending_replaces_the_tail() {
         let mut cache = KvCache::new(SHAPE);
         push(&mut cache, 1.0, 2);
-        push(&mut cache, 2.0, 3);
+        push(&mut cache, 2.0, 30);
         cache.truncate(3);
-        cache.truncate(9);
-        let seen = push(&mut cache, 3.0, 1);
-        assert_eq!(cache.len(), 4);
-        assert_eq!(first_column(&seen), [1.0, 1.0, 2.0, 3.0]);
+        cache.truncate(99);
+        push(&mut cache, 3.0, 1);
+        assert_eq!(read(&cache), [(1.0, -1.0), (1.0, -1.0), (2.0, -2.0), (3.0, -3.0)]);
     }
 
     #[test]
-    fn growing_keeps_what_was_held() {
+    fn a_copy_goes_its_own_way_and_shares_what_is_full() {
         let mut cache = KvCache::new(SHAPE);
-        push(&mut cache, 1.0, STEP - 1);
-        let seen = push(&mut cache, 2.0, STEP);
-        let column = first_column(&seen);
-        assert_eq!(column.len(), 2 * STEP - 1);
-        assert!(column[..STEP - 1].iter().all(|&x| x == 1.0));
-        assert!(column[STEP - 1..].iter().all(|&x| x == 2.0));
-    }
-
-    #[test]
-    fn a_fork_goes_its_own_way() {
-        let mut cache = KvCache::new(SHAPE);
-        push(&mut cache, 1.0, 2);
-        let mut fork = cache.fork().unwrap();
-        let mine = push(&mut cache, 2.0, 1);
-        let theirs = push(&mut fork, 3.0, 1);
-        assert_eq!(first_column(&mine), [1.0, 1.0, 2.0]);
-        assert_eq!(first_column(&theirs), [1.0, 1.0, 3.0]);
-        assert!(KvCache::new(SHAPE).fork().unwrap().is_empty());
+        push(&mut cache, 1.0, PAGE + 2);
+        let mut copy = cache.clone();
+        push(&mut cache, 2.0, 1);
+        push(&mut copy, 3.0, 1);
+        assert_eq!(read(&cache)[PAGE + 1..], [(1.0, -1.0), (2.0, -2.0)]);
+        assert_eq!(read(&copy)[PAGE + 1..], [(1.0, -1.0), (3.0, -3.0)]);
+        assert!(Arc::ptr_eq(&cache.full_pages()[0], &copy.full_pages()[0]));
+        let again = KvCache::with_pages(SHAPE, copy.full_pages().to_vec());
+        assert_eq!((again.len(), read(&again)), (PAGE, vec![(1.0, -1.0); PAGE]));
     }
 }

@@ -15,11 +15,14 @@ pub mod dir;
 pub mod encoder;
 pub mod generator;
 pub mod gguf;
-pub mod kv;
+mod kernels;
+mod kv;
 pub mod manifest;
+mod packed;
+mod prefix;
 pub mod pull;
-mod requantise;
 pub mod sampler;
+mod suffix;
 pub mod tokenizer;
 
 use std::sync::Arc;
@@ -132,6 +135,8 @@ pub struct GenerateRequest {
     pub prompt: String,
     pub max_tokens: usize,
     pub sampling: Sampling,
+    /// Draft from the prompt what may come next; changes the speed and nothing else.
+    pub lookup: bool,
 }
 
 /// What a generation cost and gave.
@@ -144,8 +149,19 @@ pub struct Generated {
     pub prefill_s: f64,
     /// Seconds from the first new token to the last.
     pub decode_s: f64,
-    /// Mean log-probability of the new tokens.
-    pub mean_logprob: f32,
+    /// Prompt tokens that an earlier prompt had read already.
+    pub reused_tokens: usize,
+    /// New tokens that were drafted from the prompt.
+    pub accepted: usize,
+    /// Log-probability of each new token under the model itself.
+    pub logprobs: Vec<f32>,
+}
+
+impl Generated {
+    /// Mean log-probability of the new tokens; 0 without any.
+    pub fn mean_logprob(&self) -> f32 {
+        self.logprobs.iter().sum::<f32>() / self.logprobs.len().max(1) as f32
+    }
 }
 
 /// Evidence cut into units that stand or fall together: a clause with its conditions.

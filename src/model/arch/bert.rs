@@ -1,17 +1,20 @@
-//! Our BERT encoder: token ids to mean-pooled vectors, batches packed without any padding.
+//! Our BERT encoder: token ids to mean-pooled vectors, batches without any padding.
 //!
-//! The tokens of all sequences of a batch lie one after the other in a single matrix, so everything
-//! that works token by token (projections, norms, feed-forward) never touches padding. Attention,
-//! which must stay inside a sequence, runs per group of sequences of equal length, so it needs no
-//! mask either; callers sort by length to keep such groups large.
+//! The tokens of all sequences of a batch lie one after the other, so everything that works token
+//! by token (projections, norms, feed-forward) never touches padding; attention, which must stay
+//! inside a sequence, is a task per sequence and head.
 //! Architecture: Devlin et al. 2018 (arXiv:1810.04805); tensor names as llama.cpp writes them.
 
-use candle_core::quantized::QTensor;
-use candle_core::{D, Device, Tensor};
-use candle_nn::ops::{layer_norm, softmax_last_dim};
+use std::cell::RefCell;
+
+use half::f16;
 
 use crate::model::gguf::GgufFile;
-use crate::model::{Control, ModelError};
+use crate::model::kernels::{
+    Activations, Attention, Isa, PAGE, Sink, multiply, over_parts, over_rows,
+};
+use crate::model::packed::{Matrix, PackedModel};
+use crate::model::{Control, ModelError, ModelIdentity};
 
 /// Layers of anything that is still a small encoder; a larger number is a broken file.
 const MAX_LAYERS: usize = 256;
@@ -33,16 +36,18 @@ pub struct BertConfig {
 
 pub struct Bert {
     config: BertConfig,
-    /// Stays quantised; only the rows of a batch are widened.
-    words: QTensor,
-    /// Position vectors with the one token type that is in use added.
-    positions: Tensor,
+    packed: PackedModel,
+    words: Matrix,
+    /// Position vectors with the one token type that is in use added, `[window, hidden]`.
+    positions: Vec<f32>,
     norm: Norm,
     layers: Vec<Layer>,
 }
 
 struct Layer {
-    qkv: Linear,
+    /// Query, key, value.
+    qkv: [Matrix; 3],
+    qkv_bias: Vec<f32>,
     attention_out: Linear,
     attention_norm: Norm,
     up: Linear,
@@ -50,43 +55,46 @@ struct Layer {
     norm: Norm,
 }
 
-/// `x·W + b` over rows.
 struct Linear {
-    /// Inputs × outputs, row-major: the layout that the matrix kernels read without packing it
-    /// anew on every call, which for the few rows of one question is a third of the time.
-    weight: Tensor,
-    bias: Tensor,
+    weight: Matrix,
+    bias: Vec<f32>,
 }
 
 struct Norm {
-    weight: Tensor,
-    bias: Tensor,
+    weight: Vec<f32>,
+    bias: Vec<f32>,
     eps: f32,
 }
 
-/// Sequences of one length that lie one after the other.
-struct Group {
-    /// First row.
-    start: usize,
-    count: usize,
-    length: usize,
-}
-
-impl Linear {
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        x.matmul(&self.weight)?.broadcast_add(&self.bias)
-    }
+/// Buffers of a pass, reused by the next one.
+#[derive(Default)]
+pub(crate) struct Workspace {
+    /// The residual stream, `[rows, hidden]`.
+    x: Vec<f32>,
+    qkv: Vec<f32>,
+    /// What attention mixed, one piece per sequence and head.
+    heads: Vec<f32>,
+    /// Of each row: where its first head's piece of `heads` is, and the step to the next head.
+    rows: Vec<(usize, usize)>,
+    inputs: Activations,
+    inner: Activations,
 }
 
 impl Norm {
-    fn load(gguf: &mut GgufFile, name: &str, config: &BertConfig) -> Result<Self, ModelError> {
-        let weight = gguf.floats(&format!("{name}.weight"), &[config.hidden])?;
-        let bias = gguf.floats(&format!("{name}.bias"), &[config.hidden])?;
+    fn load(packed: &PackedModel, name: &str, config: &BertConfig) -> Result<Self, ModelError> {
+        let weight = packed.floats(&format!("{name}.weight"), 1, config.hidden)?;
+        let bias = packed.floats(&format!("{name}.bias"), 1, config.hidden)?;
         Ok(Self { weight, bias, eps: config.eps })
     }
 
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        layer_norm(x, &self.weight, &self.bias, self.eps)
+    /// Norms every row of `x` and quantises it for the next product.
+    fn forward(&self, x: &mut [f32], inputs: &mut Activations) {
+        let (width, isa) = (self.weight.len(), Isa::detected());
+        inputs.resize(x.len() / width, width);
+        over_rows(x, inputs, |_, x, inputs| {
+            isa.layer_norm(x, &self.weight, &self.bias, self.eps);
+            isa.quantise(x, inputs);
+        });
     }
 }
 
@@ -106,7 +114,8 @@ impl BertConfig {
             types: gguf.count("tokenizer.ggml.token_type_count")?,
             eps: gguf.float("bert.attention.layer_norm_epsilon")?,
         };
-        let whole = config.heads > 0 && config.hidden.is_multiple_of(config.heads);
+        // Heads of whole vectors, which the attention kernel reads.
+        let whole = config.heads > 0 && config.hidden.is_multiple_of(config.heads * PAGE);
         if !whole || config.layers > MAX_LAYERS || config.window < 2 || config.types == 0 {
             return Err(gguf.corrupt(format_args!("dimensions make no sense: {config:?}")));
         }
@@ -115,20 +124,25 @@ impl BertConfig {
 }
 
 impl Bert {
-    /// Reads all weights; matrices are widened to `f32` once, the embedding table is not.
-    pub fn load(gguf: &mut GgufFile) -> Result<Self, ModelError> {
+    /// Opens the packed weights of the file, packing them first where needed.
+    pub fn load(gguf: &mut GgufFile, identity: &ModelIdentity) -> Result<Self, ModelError> {
         let config = BertConfig::read(gguf)?;
+        let packed = PackedModel::open(gguf, identity)?;
         let BertConfig { hidden, vocab, window, types, .. } = config;
-        let positions = gguf.floats("position_embd.weight", &[window, hidden])?;
-        let types = gguf.floats("token_types.weight", &[types, hidden])?;
-        let layers = (0..config.layers).map(|i| Layer::load(gguf, i, &config));
+        let mut positions = packed.floats("position_embd.weight", window, hidden)?;
+        let types = packed.floats("token_types.weight", types, hidden)?;
+        for position in positions.chunks_exact_mut(hidden) {
+            position.iter_mut().zip(&types).for_each(|(p, t)| *p += t);
+        }
+        let layers = (0..config.layers).map(|i| Layer::load(&packed, i, &config));
         let layers = layers.collect::<Result<_, _>>()?;
         Ok(Self {
             config,
-            words: gguf.tensor("token_embd.weight", &[vocab, hidden])?,
-            positions: positions.broadcast_add(&types.get(0)?)?,
-            norm: Norm::load(gguf, "token_embd_norm", &config)?,
+            words: packed.matrix("token_embd.weight", vocab, hidden)?,
+            positions,
+            norm: Norm::load(&packed, "token_embd_norm", &config)?,
             layers,
+            packed,
         })
     }
 
@@ -137,11 +151,11 @@ impl Bert {
     }
 
     /// The mean of the last layer's vectors of each sequence, in order, not yet normalised.
-    /// `sequences` hold token ids with their specials, none empty or longer than the window;
-    /// neighbours of equal length share their attention.
-    pub fn mean_pooled(
+    /// `sequences` hold token ids with their specials, none empty or longer than the window.
+    pub(crate) fn mean_pooled(
         &self,
         sequences: &[&[u32]],
+        work: &mut Workspace,
         control: &Control,
     ) -> Result<Vec<Vec<f32>>, ModelError> {
         let longest = sequences.iter().map(|s| s.len()).max().unwrap_or(0);
@@ -151,96 +165,162 @@ impl Bert {
                 "a sequence of {longest} tokens; between 1 and {window} are possible"
             )));
         }
-        let groups = group(sequences);
-        let mut x = self.embeddings(sequences)?;
+        let hidden = self.config.hidden;
+        self.embed(sequences, work);
         for layer in &self.layers {
             control.check()?;
-            x = layer.forward(&x, &groups, self.config.heads)?;
+            self.attend(layer, sequences, work);
+            let Workspace { x, inputs, inner, .. } = work;
+            let view = |linear: &Linear| [self.packed.view(&linear.weight)];
+            layer.attention_norm.forward(x, inputs);
+            multiply(&view(&layer.up), inputs, Sink::Gelu { out: inner, bias: &layer.up.bias });
+            let sink = Sink::Add { out: x, bias: Some(&layer.down.bias) };
+            multiply(&view(&layer.down), inner, sink);
+            layer.norm.forward(x, inputs);
         }
-        let mut pooled = Vec::with_capacity(sequences.len());
-        for Group { start, count, length } in groups {
-            let rows = x.narrow(0, start, count * length)?;
-            let mean = rows.reshape((count, length, self.config.hidden))?.mean(1)?;
-            pooled.extend(mean.to_vec2::<f32>()?);
-        }
-        Ok(pooled)
+        let mut rows = work.x.chunks_exact(hidden);
+        let mean = |sequence: &&[u32]| {
+            let mut mean = vec![0.0; hidden];
+            for row in rows.by_ref().take(sequence.len()) {
+                mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += x);
+            }
+            mean.iter_mut().for_each(|mean| *mean /= sequence.len() as f32);
+            mean
+        };
+        Ok(sequences.iter().map(mean).collect())
     }
 
-    fn embeddings(&self, sequences: &[&[u32]]) -> candle_core::Result<Tensor> {
-        let ids = sequences.concat();
-        let places: Vec<u32> =
-            sequences.iter().flat_map(|s| (0_u32..).zip(*s).map(|(place, _)| place)).collect();
-        let ids = Tensor::from_vec(ids, places.len(), &Device::Cpu)?;
-        let places = Tensor::from_vec(places, ids.dim(0)?, &Device::Cpu)?;
-        let words = self.words.embedding(&ids)?;
-        self.norm.forward(&(words + self.positions.index_select(&places, 0)?)?)
+    /// Normed sums of word and position vectors of all tokens.
+    fn embed(&self, sequences: &[&[u32]], work: &mut Workspace) {
+        let hidden = self.config.hidden;
+        let words = self.packed.view(&self.words);
+        let tokens =
+            sequences.iter().flat_map(|s| s.iter().zip(self.positions.chunks_exact(hidden)));
+        work.x.resize(sequences.iter().map(|s| s.len()).sum::<usize>() * hidden, 0.0);
+        for ((token, position), x) in tokens.zip(work.x.chunks_exact_mut(hidden)) {
+            // An id outside the table cannot come from the tokenizer; it reads as the last word.
+            words.row((*token as usize).min(self.config.vocab - 1), x);
+            x.iter_mut().zip(position).for_each(|(x, p)| *x += p);
+        }
+        self.norm.forward(&mut work.x, &mut work.inputs);
+    }
+
+    /// Self-attention of one layer, added to the residual stream.
+    fn attend(&self, layer: &Layer, sequences: &[&[u32]], work: &mut Workspace) {
+        let BertConfig { hidden, heads, .. } = self.config;
+        let dim = hidden / heads;
+        let Workspace { x, qkv, heads: mixed, rows, inputs, .. } = work;
+        let weights = layer.qkv.each_ref().map(|m| self.packed.view(m));
+        qkv.resize(inputs.rows * 3 * hidden, 0.0);
+        multiply(&weights, inputs, Sink::Store { out: qkv, bias: Some(&layer.qkv_bias) });
+        // Sequence by sequence, head by head, so that a task writes one piece.
+        mixed.resize(inputs.rows * hidden, 0.0);
+        rows.clear();
+        let (mut tasks, mut rest, mut start) = (Vec::new(), mixed.as_mut_slice(), 0);
+        for sequence in sequences {
+            let tokens = sequence.len();
+            let qkv = &qkv[start * 3 * hidden..(start + tokens) * 3 * hidden];
+            for head in 0..heads {
+                let (out, others) = rest.split_at_mut(tokens * dim);
+                tasks.push((qkv, head, out));
+                rest = others;
+            }
+            rows.extend((0..tokens).map(|at| (start * hidden + at * dim, tokens * dim)));
+            start += tokens;
+        }
+        over_parts(tasks, |_, (qkv, head, out)| {
+            HEAD.with_borrow_mut(|work| work.attend(qkv, head, hidden, out));
+        });
+        let isa = Isa::detected();
+        over_rows(&mut qkv[..mixed.len()], inputs, |row, x, inputs| {
+            let (first, stride) = rows[row];
+            for (head, x) in x.chunks_exact_mut(dim).enumerate() {
+                let at = first + head * stride;
+                x.copy_from_slice(&mixed[at..at + dim]);
+            }
+            isa.quantise(x, inputs);
+        });
+        let weights = [self.packed.view(&layer.attention_out.weight)];
+        let bias = Some(layer.attention_out.bias.as_slice());
+        multiply(&weights, inputs, Sink::Add { out: x, bias });
+    }
+}
+
+/// A thread's buffers for the attention of one head.
+#[derive(Default)]
+struct HeadWork {
+    queries: Vec<f32>,
+    pages: Vec<f16>,
+    visible: Vec<usize>,
+    scores: Vec<f32>,
+    wide: Vec<f32>,
+}
+
+thread_local! {
+    static HEAD: RefCell<HeadWork> = RefCell::default();
+}
+
+impl HeadWork {
+    /// Attention of one head over the rows of one sequence, `[tokens, 3 · hidden]`, into `out`,
+    /// `[tokens, head]`.
+    fn attend(&mut self, qkv: &[f32], head: usize, hidden: usize, out: &mut [f32]) {
+        let tokens = qkv.len() / (3 * hidden);
+        let dim = out.len() / tokens;
+        let count = tokens.div_ceil(PAGE);
+        let page_size = 2 * PAGE * dim;
+        self.queries.clear();
+        self.pages.clear();
+        self.pages.resize(count * page_size, f16::ZERO);
+        let scale = (dim as f32).sqrt().recip();
+        for (token, row) in qkv.chunks_exact(3 * hidden).enumerate() {
+            let part = |at: usize| &row[at * hidden + head * dim..at * hidden + (head + 1) * dim];
+            self.queries.extend(part(0).iter().map(|q| q * scale));
+            let (page, slot) = (token / PAGE * page_size, token % PAGE);
+            let (keys, values) = self.pages[page..page + page_size].split_at_mut(PAGE * dim);
+            for (d, (key, value)) in part(1).iter().zip(part(2)).enumerate() {
+                keys[d * PAGE + slot] = f16::from_f32(*key);
+                values[slot * dim + d] = f16::from_f32(*value);
+            }
+        }
+        self.visible.clear();
+        self.visible.resize(tokens, tokens);
+        self.scores.resize(tokens * count * PAGE, 0.0);
+        self.wide.resize(PAGE * dim, 0.0);
+        let pages: Vec<&[f16]> = self.pages.chunks_exact(page_size).collect();
+        Isa::detected().attend(Attention {
+            dim,
+            queries: &self.queries,
+            visible: &self.visible,
+            pages: &pages,
+            scores: &mut self.scores,
+            wide: &mut self.wide,
+            out,
+        });
     }
 }
 
 impl Layer {
-    fn load(gguf: &mut GgufFile, i: usize, config: &BertConfig) -> Result<Self, ModelError> {
-        let BertConfig { hidden, ffn, heads, .. } = *config;
-        let mut linear = |name: &str, outputs: usize, inputs: usize| {
-            let weight = gguf.floats(&format!("blk.{i}.{name}.weight"), &[outputs, inputs])?;
-            let bias = gguf.floats(&format!("blk.{i}.{name}.bias"), &[outputs])?;
-            Ok::<_, ModelError>(Linear { weight: weight.t()?.contiguous()?, bias })
+    fn load(packed: &PackedModel, i: usize, config: &BertConfig) -> Result<Self, ModelError> {
+        let BertConfig { hidden, ffn, .. } = *config;
+        let weight = |name: &str, outputs: usize, inputs: usize| {
+            packed.matrix(&format!("blk.{i}.{name}.weight"), outputs, inputs)
         };
-        let query = linear("attn_q", hidden, hidden)?;
-        let key = linear("attn_k", hidden, hidden)?;
-        let value = linear("attn_v", hidden, hidden)?;
-        // The attention's scale is folded into the query projection, once.
-        let scale = ((hidden / heads) as f64).sqrt().recip();
-        let query = Linear { weight: (query.weight * scale)?, bias: (query.bias * scale)? };
-        let attention_out = linear("attn_output", hidden, hidden)?;
-        let up = linear("ffn_up", ffn, hidden)?;
-        let down = linear("ffn_down", hidden, ffn)?;
+        let bias =
+            |name: &str, outputs: usize| packed.floats(&format!("blk.{i}.{name}.bias"), 1, outputs);
+        let linear = |name: &str, outputs: usize, inputs: usize| {
+            let (weight, bias) = (weight(name, outputs, inputs)?, bias(name, outputs)?);
+            Ok::<_, ModelError>(Linear { weight, bias })
+        };
+        let square = |name| weight(name, hidden, hidden);
+        let biases = ["attn_q", "attn_k", "attn_v"].map(|name| bias(name, hidden));
         Ok(Self {
-            qkv: Linear {
-                weight: Tensor::cat(&[&query.weight, &key.weight, &value.weight], 1)?
-                    .contiguous()?,
-                bias: Tensor::cat(&[&query.bias, &key.bias, &value.bias], 0)?,
-            },
-            attention_out,
-            attention_norm: Norm::load(gguf, &format!("blk.{i}.attn_output_norm"), config)?,
-            up,
-            down,
-            norm: Norm::load(gguf, &format!("blk.{i}.layer_output_norm"), config)?,
+            qkv: [square("attn_q")?, square("attn_k")?, square("attn_v")?],
+            qkv_bias: biases.into_iter().collect::<Result<Vec<_>, _>>()?.concat(),
+            attention_out: linear("attn_output", hidden, hidden)?,
+            attention_norm: Norm::load(packed, &format!("blk.{i}.attn_output_norm"), config)?,
+            up: linear("ffn_up", ffn, hidden)?,
+            down: linear("ffn_down", hidden, ffn)?,
+            norm: Norm::load(packed, &format!("blk.{i}.layer_output_norm"), config)?,
         })
     }
-
-    fn forward(&self, x: &Tensor, groups: &[Group], heads: usize) -> candle_core::Result<Tensor> {
-        let qkv = self.qkv.forward(x)?;
-        let mixed = groups.iter().map(|g| attend(&qkv, g, heads));
-        let mixed = mixed.collect::<candle_core::Result<Vec<_>>>()?;
-        let mixed = self.attention_out.forward(&Tensor::cat(&mixed, 0)?)?;
-        let x = self.attention_norm.forward(&(x + mixed)?)?;
-        let inner = self.up.forward(&x)?.gelu_erf()?;
-        self.norm.forward(&(&x + self.down.forward(&inner)?)?)
-    }
-}
-
-/// Softmax attention of one group: rows of q, k and v side by side to rows of mixed values.
-fn attend(qkv: &Tensor, group: &Group, heads: usize) -> candle_core::Result<Tensor> {
-    let Group { start, count, length } = *group;
-    let width = qkv.dim(D::Minus1)? / 3;
-    let parts = qkv
-        .narrow(0, start, count * length)?
-        .reshape((count, length, 3, heads, width / heads))?
-        .permute((2, 0, 3, 1, 4))?
-        .contiguous()?;
-    let (q, k, v) = (parts.get(0)?, parts.get(1)?, parts.get(2)?);
-    let weights = softmax_last_dim(&q.matmul(&k.t()?)?)?;
-    weights.matmul(&v)?.transpose(1, 2)?.reshape((count * length, width))
-}
-
-/// Runs of neighbours of equal length.
-fn group(sequences: &[&[u32]]) -> Vec<Group> {
-    let mut start = 0;
-    let runs = sequences.chunk_by(|a, b| a.len() == b.len());
-    runs.map(|run| {
-        let group = Group { start, count: run.len(), length: run[0].len() };
-        start += group.count * group.length;
-        group
-    })
-    .collect()
 }

@@ -1,0 +1,29 @@
+//! Our own kernels: integer products of quantised matrices with quantised rows, and the float
+//! functions between them. The only place of the models with `unsafe` code.
+//!
+//! A matrix is packed once ([`format`]); a pass quantises its rows ([`activations`]), multiplies
+//! them panel by panel ([`matmul`], with one file per instruction set) on the threads of [`pool`].
+#![expect(unsafe_code, reason = "vector instructions and sharing between threads are in here")]
+
+mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod float;
+mod format;
+mod isa;
+mod mapped;
+mod matmul;
+mod pool;
+mod scalar;
+mod shared;
+mod tile;
+
+pub(crate) use activations::Activations;
+pub(crate) use float::{Attention, PAGE};
+pub(crate) use format::{Format, Packed, pack};
+pub(crate) use isa::Isa;
+pub(crate) use mapped::Mapped;
+pub(crate) use matmul::{Sink, multiply};
+pub(crate) use pool::{over_parts, over_rows};

@@ -1,0 +1,333 @@
+//! The threads that share a kernel's work: parallel regions of numbered tasks, started and ended
+//! within microseconds.
+//!
+//! A forward pass is a few hundred regions of some 10 to 500 µs each, so handing one over must cost
+//! no more than a few cache misses: idle threads spin briefly before they park. Tasks are drawn
+//! from a counter, so a thread that the machine takes away delays one task and not its share.
+//! A caller that finds the pool in use does its region alone instead of waiting.
+
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
+use std::thread::{self, Thread};
+
+use super::activations::{ActivationRow, Activations};
+
+/// Rounds an idle thread spins before it parks: about as long as the work between two regions.
+const SPINS_BEFORE_PARK: usize = 20_000;
+/// Rounds the caller spins before it lets others on its core while it waits for the last task.
+const SPINS_BEFORE_YIELD: usize = 2_000;
+
+/// `state` counts regions above this bit …
+const ROUND: u64 = 1 << 32;
+/// … says whether the current one may still be joined …
+const OPEN: u64 = 1 << 31;
+/// … and counts the threads inside below it.
+const JOINED: u64 = OPEN - 1;
+
+type Task = dyn Fn(usize) + Sync;
+
+/// A region as its threads see it.
+#[derive(Clone, Copy)]
+struct Region {
+    task: *const Task,
+    tasks: usize,
+}
+
+struct Shared {
+    state: AtomicU64,
+    next: AtomicUsize,
+    region: UnsafeCell<Option<Region>>,
+    panicked: AtomicBool,
+    stop: AtomicBool,
+    /// Set by a thread before it parks, so that a region without sleepers costs no system call.
+    asleep: Vec<AtomicBool>,
+}
+
+// SAFETY: `region` is written only by the holder of the pool's turn while no thread is inside and
+// the region is closed, and read only by threads that joined an open region; joining and closing
+// are atomic operations on `state` that order both. The task it points to is `Sync`.
+unsafe impl Sync for Shared {}
+// SAFETY: as above; the pointer is dereferenced only while its region runs.
+unsafe impl Send for Shared {}
+
+/// A fixed set of threads besides the caller's own.
+pub(crate) struct Pool {
+    shared: Arc<Shared>,
+    threads: Vec<Thread>,
+    /// Held by the caller whose region the threads work on.
+    turn: Mutex<()>,
+}
+
+impl Pool {
+    /// One thread fewer than the machine offers: the caller is the last one.
+    pub(crate) fn global() -> &'static Self {
+        static POOL: OnceLock<Pool> = OnceLock::new();
+        POOL.get_or_init(|| {
+            let cores = thread::available_parallelism().map_or(1, usize::from);
+            Self::with_helpers(cores - 1)
+        })
+    }
+
+    /// A pool whose regions run on the caller's thread.
+    pub(crate) fn alone() -> Self {
+        Self::with_helpers(0)
+    }
+
+    /// A machine that gives no thread gives a pool without helpers: slow, not broken.
+    fn with_helpers(count: usize) -> Self {
+        let shared = Arc::new(Shared {
+            state: AtomicU64::new(0),
+            next: AtomicUsize::new(0),
+            region: UnsafeCell::new(None),
+            panicked: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            asleep: (0..count).map(|_| AtomicBool::new(false)).collect(),
+        });
+        let start = |at: usize| {
+            let shared = Arc::clone(&shared);
+            let helper = thread::Builder::new().name(format!("kernel-{at}"));
+            helper.spawn(move || shared.help(at)).ok().map(|h| h.thread().clone())
+        };
+        let threads = (0..count).map_while(start).collect();
+        Self { shared, threads, turn: Mutex::new(()) }
+    }
+
+    /// Threads that work on a region, the caller's included.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads.len() + 1
+    }
+
+    /// Calls `task` once with every number below `tasks`, on any thread and in any order, and
+    /// returns when all are done.
+    ///
+    /// # Panics
+    /// When a task does; tasks not yet drawn are then left out.
+    pub(crate) fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        let turn = match self.turn.try_lock() {
+            Ok(turn) if tasks > 1 && !self.threads.is_empty() => Some(turn),
+            // A panic of an earlier region left nothing half-done in the pool itself.
+            Err(TryLockError::Poisoned(turn)) if tasks > 1 => Some(turn.into_inner()),
+            Ok(_) | Err(TryLockError::Poisoned(_) | TryLockError::WouldBlock) => None,
+        };
+        if turn.is_none() {
+            return (0..tasks).for_each(task);
+        }
+        let panicked = self.shared.run(&self.threads, tasks, task);
+        drop(turn);
+        assert!(!panicked, "a kernel task panicked on another thread");
+    }
+}
+
+/// Gives every part to one call of `work`, on any thread.
+pub(crate) fn over_parts<T: Send>(parts: Vec<T>, work: impl Fn(usize, T) + Sync) {
+    let parts: Vec<Mutex<Option<T>>> = parts.into_iter().map(|p| Mutex::new(Some(p))).collect();
+    Pool::global().run(parts.len(), &|at| {
+        let part = parts[at].lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(part) = part {
+            work(at, part);
+        }
+    });
+}
+
+/// Gives every row of `x` with its row of `inputs` to one call of `work`, on any thread.
+pub(crate) fn over_rows(
+    x: &mut [f32],
+    inputs: &mut Activations,
+    work: impl Fn(usize, &mut [f32], &mut ActivationRow<'_>) + Sync,
+) {
+    let (rows, width) = (inputs.rows, inputs.width);
+    // A few tasks per thread: one may be held up.
+    let per_task = rows.div_ceil(4 * Pool::global().threads()).max(1);
+    let mut both = x.chunks_exact_mut(width).zip(inputs.rows_mut()).enumerate();
+    let tasks = (0..rows.div_ceil(per_task)).map(|_| both.by_ref().take(per_task).collect());
+    over_parts(tasks.collect::<Vec<Vec<_>>>(), |_, task| {
+        for (at, (x, mut inputs)) in task {
+            work(at, x, &mut inputs);
+        }
+    });
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.threads.iter().for_each(Thread::unpark);
+    }
+}
+
+impl Shared {
+    /// The caller's side of a region; the pool's turn is held. Says whether a helper panicked.
+    fn run(&self, helpers: &[Thread], tasks: usize, task: &(dyn Fn(usize) + Sync)) -> bool {
+        // SAFETY: only the lifetime is changed. The region is closed and empty again before this
+        // function returns or unwinds (`Closing`), so nobody calls the task after its borrow ends.
+        let task: *const Task = unsafe { std::mem::transmute(std::ptr::from_ref(task)) };
+        // SAFETY: the turn is held and the last region is closed and empty: nobody reads the cell.
+        unsafe { *self.region.get() = Some(Region { task, tasks }) };
+        self.next.store(0, Ordering::Relaxed);
+        let round = (self.state.load(Ordering::Relaxed) & !(OPEN | JOINED)).wrapping_add(ROUND);
+        self.state.store(round | OPEN, Ordering::SeqCst);
+        for (asleep, thread) in self.asleep.iter().zip(helpers) {
+            if asleep.load(Ordering::SeqCst) {
+                thread.unpark();
+            }
+        }
+        let closing = Closing(self);
+        self.work(Region { task, tasks });
+        drop(closing);
+        self.panicked.swap(false, Ordering::Relaxed)
+    }
+
+    /// A helper's life.
+    fn help(&self, at: usize) {
+        let mut last = 0;
+        let mut spins = 0;
+        while !self.stop.load(Ordering::Relaxed) {
+            if let Some(round) = self.join(last) {
+                (last, spins) = (round, 0);
+                // SAFETY: joined, so the region is written and its caller waits for us.
+                if let Some(region) = unsafe { *self.region.get() } {
+                    let work = AssertUnwindSafe(|| self.work(region));
+                    if catch_unwind(work).is_err() {
+                        self.panicked.store(true, Ordering::Relaxed);
+                    }
+                }
+                self.state.fetch_sub(1, Ordering::Release);
+                continue;
+            }
+            spins += 1;
+            if spins < SPINS_BEFORE_PARK {
+                std::hint::spin_loop();
+                continue;
+            }
+            self.asleep[at].store(true, Ordering::SeqCst);
+            // Looked at again after the flag is up: a caller either sees it or is seen here.
+            let state = self.state.load(Ordering::SeqCst);
+            let nothing = state & OPEN == 0 || state / ROUND == last;
+            if nothing && !self.stop.load(Ordering::SeqCst) {
+                thread::park();
+            }
+            self.asleep[at].store(false, Ordering::SeqCst);
+            spins = 0;
+        }
+    }
+
+    /// Enters the current region if it is open and not round `last`; its round.
+    fn join(&self, last: u64) -> Option<u64> {
+        let state = self.state.load(Ordering::Acquire);
+        let round = state / ROUND;
+        if state & OPEN == 0 || round == last {
+            return None;
+        }
+        let entered =
+            self.state.compare_exchange(state, state + 1, Ordering::AcqRel, Ordering::Relaxed);
+        entered.ok().map(|_| round)
+    }
+
+    fn work(&self, region: Region) {
+        loop {
+            let at = self.next.fetch_add(1, Ordering::Relaxed);
+            if at >= region.tasks {
+                return;
+            }
+            // SAFETY: the caller of the region waits for everyone inside before the borrow ends.
+            unsafe { (*region.task)(at) };
+        }
+    }
+}
+
+/// Ends a region when the caller leaves it, also by a panic: no task is drawn any more, nobody may
+/// join, everybody inside is waited for.
+struct Closing<'a>(&'a Shared);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        // Half of the range: drawing on from there never reaches an end by wrapping around.
+        self.0.next.fetch_max(usize::MAX / 2, Ordering::Relaxed);
+        self.0.state.fetch_and(!OPEN, Ordering::AcqRel);
+        let mut spins = 0;
+        while self.0.state.load(Ordering::Acquire) & JOINED != 0 {
+            spins += 1;
+            if spins < SPINS_BEFORE_YIELD {
+                std::hint::spin_loop();
+            } else {
+                thread::yield_now();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once_in_every_region() {
+        let pool = Pool::with_helpers(3);
+        for round in 0..if cfg!(miri) { 20 } else { 3_000 } {
+            let tasks = round % 17;
+            let seen: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
+            pool.run(tasks, &|at| {
+                seen[at].fetch_add(1, Ordering::Relaxed);
+            });
+            assert!(seen.iter().all(|s| s.load(Ordering::Relaxed) == 1), "round {round}");
+        }
+    }
+
+    #[test]
+    fn helpers_that_sleep_are_woken() {
+        let pool = Pool::with_helpers(1);
+        for _ in 0..3 {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            let first = Mutex::new(None);
+            let others = AtomicUsize::new(0);
+            // Tasks long enough that a woken helper draws one.
+            pool.run(8, &|_| {
+                let me = thread::current().id();
+                let first = *first.lock().unwrap().get_or_insert(me);
+                others.fetch_add(usize::from(first != me), Ordering::Relaxed);
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            });
+            assert!(others.load(Ordering::Relaxed) > 0, "one thread did everything");
+        }
+    }
+
+    #[test]
+    fn two_callers_and_nested_regions_all_finish() {
+        let pool = Arc::new(Pool::with_helpers(1));
+        let callers: Vec<_> = (0..4)
+            .map(|_| {
+                let pool = Arc::clone(&pool);
+                thread::spawn(move || {
+                    let sum = AtomicUsize::new(0);
+                    for _ in 0..if cfg!(miri) { 3 } else { 200 } {
+                        pool.run(4, &|_| {
+                            pool.run(3, &|at| {
+                                sum.fetch_add(at, Ordering::Relaxed);
+                            });
+                        });
+                    }
+                    sum.into_inner()
+                })
+            })
+            .collect();
+        let wanted = if cfg!(miri) { 3 } else { 200 } * 4 * 3;
+        assert!(callers.into_iter().all(|c| c.join().unwrap() == wanted));
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_works_on() {
+        let pool = Pool::with_helpers(1);
+        for _ in 0..20 {
+            let failed = catch_unwind(AssertUnwindSafe(|| {
+                pool.run(4, &|at| assert_ne!(at, 2, "as asked"));
+            }));
+            assert!(failed.is_err());
+            let count = AtomicUsize::new(0);
+            pool.run(4, &|_| {
+                count.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(count.into_inner(), 4);
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! A model's weights in the form in which they are multiplied, in a file of their own that is
+//! written once beside the GGUF file and mapped at every start.
+//!
+//! ```text
+//! 0   "HUIDAPK" and the version, 8 bytes
+//! 8   length of the directory, u64 little-endian
+//! 16  SHA-256 of all that follows, 32 bytes
+//! 48  directory, JSON: the source's digest; name, kind, shape and place of each tensor
+//! …   tensors, each from a multiple of 64 on
+//! ```
+//! The file is derived: one that is damaged, of another version or of another source is written
+//! anew, and where the folder cannot be written the packed form is kept in memory.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::ops::{Deref, Range};
+use std::path::{Path, PathBuf};
+
+use candle_core::Device;
+use candle_core::quantized::{GgmlDType, QTensor};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::model::dir::SCRATCH;
+use crate::model::gguf::GgufFile;
+use crate::model::kernels::{Format, Mapped, Packed, pack};
+use crate::model::{ModelError, ModelIdentity};
+
+const MAGIC: [u8; 8] = *b"HUIDAPK\x01";
+/// Bytes before the directory.
+const HEAD: usize = 8 + 8 + 32;
+const ALIGN: usize = 64;
+
+/// What a tensor's bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    /// Little-endian f32.
+    Floats,
+    /// Panels of the format with this number.
+    Panels(u32),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Entry {
+    kind: Kind,
+    /// Row-major; a vector is one row.
+    rows: usize,
+    width: usize,
+    /// First byte, counted from the first tensor, and their number.
+    start: usize,
+    bytes: usize,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Directory {
+    /// SHA-256 of the GGUF file, hex.
+    source: String,
+    tensors: BTreeMap<String, Entry>,
+}
+
+enum Bytes {
+    Mapped(Mapped),
+    Owned(Vec<u8>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(bytes) => bytes,
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+/// All tensors of one model.
+pub(crate) struct PackedModel {
+    path: PathBuf,
+    tensors: BTreeMap<String, Entry>,
+    bytes: Bytes,
+    /// Where in `bytes` the tensors begin.
+    base: usize,
+}
+
+/// A matrix of a [`PackedModel`], found and checked once.
+#[derive(Clone, Debug)]
+pub(crate) struct Matrix {
+    format: Format,
+    rows: usize,
+    width: usize,
+    place: Range<usize>,
+}
+
+/// Where the packed form of a GGUF file is kept.
+pub(crate) fn packed_path(gguf: &Path) -> PathBuf {
+    gguf.with_extension("packed")
+}
+
+impl PackedModel {
+    /// Maps the packed form of `gguf`, writing it first where it is missing or not this source's.
+    pub(crate) fn open(gguf: &mut GgufFile, identity: &ModelIdentity) -> Result<Self, ModelError> {
+        let path = packed_path(gguf.path());
+        if let Ok(found) = Self::map(&path, identity) {
+            return Ok(found);
+        }
+        let directory = plan(gguf, identity)?;
+        match write_file(&path, gguf, &directory) {
+            Ok(()) => Self::map(&path, identity),
+            Err(Failed::Model(error)) => Err(error),
+            Err(Failed::Io(error)) => {
+                tracing::warn!(path = %path.display(), %error, "packed weights are kept in memory");
+                let mut bytes = Vec::new();
+                write_tensors(gguf, &directory, &mut bytes).map_err(|e| e.about(&path))?;
+                let tensors = directory.tensors;
+                Ok(Self { path, tensors, bytes: Bytes::Owned(bytes), base: 0 })
+            }
+        }
+    }
+
+    fn map(path: &Path, identity: &ModelIdentity) -> Result<Self, ModelError> {
+        let corrupt = |reason: &str| ModelError::Corrupt {
+            path: path.display().to_string(),
+            reason: reason.to_owned(),
+        };
+        let bytes = Mapped::open(path)
+            .map_err(|source| ModelError::Io { path: path.display().to_string(), source })?;
+        let head = bytes.first_chunk::<HEAD>().ok_or_else(|| corrupt("too short"))?;
+        let (magic, rest) = head.split_at(8);
+        let (length, digest) = rest.split_at(8);
+        if magic != MAGIC {
+            return Err(corrupt("not a packed model of this version"));
+        }
+        if Sha256::digest(&bytes[HEAD..])[..] != *digest {
+            return Err(corrupt("the checksum does not agree"));
+        }
+        let length = length.iter().rev().fold(0_u64, |n, b| n << 8 | u64::from(*b));
+        let end = usize::try_from(length).ok().and_then(|n| n.checked_add(HEAD));
+        let directory = end.and_then(|end| bytes.get(HEAD..end));
+        let directory = directory.ok_or_else(|| corrupt("the directory is cut off"))?;
+        let base = (HEAD + directory.len()).next_multiple_of(ALIGN);
+        let directory: Directory =
+            serde_json::from_slice(directory).map_err(|e| corrupt(&e.to_string()))?;
+        if directory.source != identity.sha256 {
+            return Err(corrupt("packed from another file"));
+        }
+        let room = bytes.len().saturating_sub(base);
+        let inside = |e: &Entry| e.start.checked_add(e.bytes).is_some_and(|end| end <= room);
+        if !directory.tensors.values().all(inside) {
+            return Err(corrupt("a tensor is cut off"));
+        }
+        let (path, tensors) = (path.to_owned(), directory.tensors);
+        Ok(Self { path, tensors, bytes: Bytes::Mapped(bytes), base })
+    }
+
+    fn entry(&self, name: &str, rows: usize, width: usize) -> Result<&Entry, ModelError> {
+        let entry = self.tensors.get(name);
+        let entry = entry.ok_or_else(|| self.corrupt(format!("tensor `{name}` is missing")))?;
+        if (entry.rows, entry.width) != (rows, width) {
+            let found = [entry.rows, entry.width];
+            let reason =
+                format!("tensor `{name}` has shape {found:?} instead of {:?}", [rows, width]);
+            return Err(self.corrupt(reason));
+        }
+        Ok(entry)
+    }
+
+    pub(crate) fn corrupt(&self, reason: String) -> ModelError {
+        ModelError::Corrupt { path: self.path.display().to_string(), reason }
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// Rows of a tensor.
+    pub(crate) fn rows(&self, name: &str) -> Result<usize, ModelError> {
+        let entry = self.tensors.get(name).map(|e| e.rows);
+        entry.ok_or_else(|| self.corrupt(format!("tensor `{name}` is missing")))
+    }
+
+    /// A vector, or a small table, copied out.
+    pub(crate) fn floats(
+        &self,
+        name: &str,
+        rows: usize,
+        width: usize,
+    ) -> Result<Vec<f32>, ModelError> {
+        let entry = self.entry(name, rows, width)?;
+        if entry.kind != Kind::Floats {
+            return Err(self.corrupt(format!("tensor `{name}` is not kept as floats")));
+        }
+        let bytes = &self.bytes[self.base + entry.start..][..entry.bytes];
+        let (floats, _) = bytes.as_chunks::<4>();
+        Ok(floats.iter().map(|b| f32::from_le_bytes(*b)).collect())
+    }
+
+    /// A matrix of `rows` outputs and `width` inputs.
+    pub(crate) fn matrix(
+        &self,
+        name: &str,
+        rows: usize,
+        width: usize,
+    ) -> Result<Matrix, ModelError> {
+        let entry = self.entry(name, rows, width)?;
+        let format = match entry.kind {
+            Kind::Panels(code) => Format::from_code(code),
+            Kind::Floats => None,
+        };
+        let format = format
+            .ok_or_else(|| self.corrupt(format!("tensor `{name}` is not a packed matrix")))?;
+        let start = self.base + entry.start;
+        let place = start..start + entry.bytes;
+        if Packed::new(format, rows, width, &self.bytes[place.clone()]).is_none() {
+            return Err(self.corrupt(format!("tensor `{name}` has the wrong size")));
+        }
+        Ok(Matrix { format, rows, width, place })
+    }
+
+    /// The panels of a matrix of this model.
+    pub(crate) fn view(&self, matrix: &Matrix) -> Packed<'_> {
+        let bytes = &self.bytes[matrix.place.clone()];
+        Packed::new(matrix.format, matrix.rows, matrix.width, bytes)
+            .expect("checked when the matrix was found")
+    }
+}
+
+/// Names, kinds and places of everything in the file.
+fn plan(gguf: &GgufFile, identity: &ModelIdentity) -> Result<Directory, ModelError> {
+    let mut tensors = BTreeMap::new();
+    let mut start = 0;
+    for (name, dtype, shape) in gguf.tensors() {
+        let (rows, width) = match *shape {
+            [width] => (1, width),
+            [rows, width] => (rows, width),
+            _ => return Err(gguf.corrupt(format_args!("tensor `{name}` has {} axes", shape.len()))),
+        };
+        // A format without a kernel becomes Q8_0, which loses less than quantised inputs do.
+        let format = multiplied(name, shape).then(|| kernel_format(dtype).unwrap_or(Format::Q8_0));
+        let (kind, bytes) = match format {
+            Some(format) if width.is_multiple_of(format.inputs()) => {
+                (Kind::Panels(format.code()), format.packed_bytes(rows, width))
+            }
+            Some(_) => {
+                let reason = format_args!("tensor `{name}` is {width} wide: not a multiple of 32");
+                return Err(gguf.corrupt(reason));
+            }
+            None => (Kind::Floats, rows * width * size_of::<f32>()),
+        };
+        tensors.insert(name.to_owned(), Entry { kind, rows, width, start, bytes });
+        start = (start + bytes).next_multiple_of(ALIGN);
+    }
+    Ok(Directory { source: identity.sha256.clone(), tensors })
+}
+
+/// Projections and token tables are packed; norms, biases and small tables stay floats.
+fn multiplied(name: &str, shape: &[usize]) -> bool {
+    shape.len() == 2
+        && (name.starts_with("blk.") || matches!(name, "token_embd.weight" | "output.weight"))
+}
+
+/// The kernel format of the file's own blocks.
+fn kernel_format(dtype: GgmlDType) -> Option<Format> {
+    match dtype {
+        GgmlDType::Q4_0 => Some(Format::Q4_0),
+        GgmlDType::Q5_0 => Some(Format::Q5_0),
+        GgmlDType::Q8_0 => Some(Format::Q8_0),
+        GgmlDType::Q4K => Some(Format::Q4K),
+        GgmlDType::Q6K => Some(Format::Q6K),
+        GgmlDType::F32
+        | GgmlDType::F16
+        | GgmlDType::BF16
+        | GgmlDType::Q4_1
+        | GgmlDType::Q5_1
+        | GgmlDType::Q8_1
+        | GgmlDType::Q2K
+        | GgmlDType::Q3K
+        | GgmlDType::Q5K
+        | GgmlDType::Q8K => None,
+    }
+}
+
+enum Failed {
+    Model(ModelError),
+    Io(io::Error),
+}
+
+impl Failed {
+    fn about(self, path: &Path) -> ModelError {
+        match self {
+            Self::Model(error) => error,
+            Self::Io(source) => ModelError::Io { path: path.display().to_string(), source },
+        }
+    }
+}
+
+impl From<ModelError> for Failed {
+    fn from(error: ModelError) -> Self {
+        Self::Model(error)
+    }
+}
+
+impl From<candle_core::Error> for Failed {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Model(error.into())
+    }
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Writes the file in a scratch folder and moves it into place when it is whole and on the disk.
+fn write_file(path: &Path, gguf: &mut GgufFile, directory: &Directory) -> Result<(), Failed> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let scratch = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(folder)?;
+    let written = scratch.path().join("packed");
+    let listing = serde_json::to_vec(directory).map_err(io::Error::other)?;
+    let mut file = File::create(&written)?;
+    file.seek(SeekFrom::Start(HEAD as u64))?;
+    let mut body = Hashed { file: BufWriter::with_capacity(1 << 20, file), digest: Sha256::new() };
+    body.write_all(&listing)?;
+    body.write_all(&vec![0; padding(HEAD + listing.len())])?;
+    write_tensors(gguf, directory, &mut body)?;
+    let digest = body.digest.finalize();
+    let mut file = body.file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(&MAGIC)?;
+    file.write_all(&(listing.len() as u64).to_le_bytes())?;
+    file.write_all(&digest)?;
+    file.sync_all()?;
+    fs::rename(written, path)?;
+    Ok(())
+}
+
+fn padding(length: usize) -> usize {
+    length.next_multiple_of(ALIGN) - length
+}
+
+/// Writes every tensor at its place, one in memory at a time.
+fn write_tensors(
+    gguf: &mut GgufFile,
+    directory: &Directory,
+    out: &mut dyn Write,
+) -> Result<(), Failed> {
+    let mut in_order: Vec<(&String, &Entry)> = directory.tensors.iter().collect();
+    in_order.sort_by_key(|(_, entry)| entry.start);
+    for (name, entry) in in_order {
+        let tensor = gguf.stored(name)?;
+        let bytes = match entry.kind {
+            Kind::Floats => {
+                let floats = tensor.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+                floats.into_iter().flat_map(f32::to_le_bytes).collect()
+            }
+            Kind::Panels(code) => panels(&tensor, code, entry)?,
+        };
+        out.write_all(&bytes)?;
+        out.write_all(&vec![0; padding(bytes.len())])?;
+    }
+    Ok(())
+}
+
+fn panels(tensor: &QTensor, code: u32, entry: &Entry) -> candle_core::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    let format = kernel_format(tensor.dtype());
+    let done = if let Some(format) = format.filter(|f| f.code() == code) {
+        pack(format, entry.rows, entry.width, &tensor.data()?, &mut out)
+    } else {
+        let again = QTensor::quantize(&tensor.dequantize(&Device::Cpu)?, GgmlDType::Q8_0)?;
+        pack(Format::Q8_0, entry.rows, entry.width, &again.data()?, &mut out)
+    };
+    done.map_err(candle_core::Error::wrap)?;
+    Ok(out)
+}
+
+/// Passes bytes on and digests them.
+struct Hashed<W> {
+    file: W,
+    digest: Sha256,
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.digest.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
