@@ -6,7 +6,7 @@ use crate::base::clock::Stopwatch;
 use crate::base::random::SplitMix64;
 use crate::engine::embed::EmbedWorker;
 use crate::eval::{EvalError, percentile};
-use crate::model::{Control, GenerateRequest, Generator, Sampling};
+use crate::model::{Control, GenerateRequest, Generated, Generator, Sampling};
 use crate::pipeline::fit::embed_all;
 use crate::search::flat::{FlatIndex, normalise, top_k};
 use crate::search::vectors::Matrix;
@@ -74,9 +74,12 @@ pub struct GenerateReport {
     pub accepted_share: f64,
     /// Median over the prompts.
     pub first_token_ms: f64,
+    /// The same for a prompt whose beginning was read before.
+    pub first_token_again_ms: f64,
 }
 
-/// Each prompt once, greedy.
+/// Each prompt greedily, without drafts and with them, and once more for the time to the first
+/// token when the same beginning was read before.
 pub fn generate(
     prompts: &[String],
     model: &mut dyn Generator,
@@ -86,38 +89,62 @@ pub fn generate(
     if prompts.is_empty() {
         return Err(EvalError::Input("no prompts: nothing to measure".into()));
     }
-    let (mut prompt_tokens, mut new_tokens, mut decoded) = (0, 0, 0);
-    let (mut prefill_s, mut decode_s) = (0.0, 0.0);
-    let mut first = Vec::new();
+    let mut run = |prompt: &str, lookup: bool| {
+        let prompt = prompt.to_owned();
+        let sampling = Sampling::Greedy;
+        let request = GenerateRequest { prompt, max_tokens: tokens, sampling, lookup };
+        model.generate(&request, &Control::default(), &mut |_| ())
+    };
+    let (mut plain, mut drafted) = (Speed::default(), Speed::default());
+    let (mut first, mut again) = (Vec::new(), Vec::new());
     for (at, prompt) in prompts.iter().enumerate() {
         progress(at, prompts.len());
-        let request = GenerateRequest {
-            prompt: prompt.clone(),
-            max_tokens: tokens,
-            sampling: Sampling::Greedy,
-            lookup: false,
-        };
-        let done = model.generate(&request, &Control::default(), &mut |_| ())?;
-        prompt_tokens += done.prompt_tokens;
-        new_tokens += done.new_tokens;
-        // The first token comes out of the prefill.
-        decoded += done.new_tokens.saturating_sub(1);
-        prefill_s += done.prefill_s;
-        decode_s += done.decode_s;
-        first.push(done.prefill_s * 1e3);
+        let cold = run(prompt, false)?;
+        let warm = run(prompt, true)?;
+        first.push(cold.prefill_s * 1e3);
+        again.push(warm.prefill_s * 1e3);
+        plain.add(&cold);
+        drafted.add(&warm);
     }
     progress(prompts.len(), prompts.len());
-    let rate = |n: usize, seconds: f64| if seconds > 0.0 { n as f64 / seconds } else { 0.0 };
     Ok(GenerateReport {
-        prompt_tokens,
-        new_tokens,
-        prefill_tok_s: rate(prompt_tokens, prefill_s),
-        decode_tok_s: rate(decoded, decode_s),
-        // Nothing is drafted from the prompt by this engine, so the two rates are one.
-        effective_tok_s: rate(decoded, decode_s),
-        accepted_share: 0.0,
+        prompt_tokens: plain.read,
+        new_tokens: plain.new,
+        prefill_tok_s: rate(plain.read, plain.prefill_s),
+        decode_tok_s: rate(plain.decoded, plain.decode_s),
+        effective_tok_s: rate(drafted.decoded, drafted.decode_s),
+        accepted_share: drafted.accepted as f64 / drafted.new.max(1) as f64,
         first_token_ms: percentile(&first, 0.5),
+        first_token_again_ms: percentile(&again, 0.5),
     })
+}
+
+/// Sums over replies.
+#[derive(Default)]
+struct Speed {
+    /// Prompt tokens that were not known from an earlier prompt.
+    read: usize,
+    new: usize,
+    /// New tokens without each reply's first, which comes out of the prefill.
+    decoded: usize,
+    accepted: usize,
+    prefill_s: f64,
+    decode_s: f64,
+}
+
+impl Speed {
+    fn add(&mut self, done: &Generated) {
+        self.read += done.prompt_tokens - done.reused_tokens;
+        self.new += done.new_tokens;
+        self.decoded += done.new_tokens.saturating_sub(1);
+        self.accepted += done.accepted;
+        self.prefill_s += done.prefill_s;
+        self.decode_s += done.decode_s;
+    }
+}
+
+fn rate(n: usize, seconds: f64) -> f64 {
+    if seconds > 0.0 { n as f64 / seconds } else { 0.0 }
 }
 
 #[derive(Clone, Debug, Serialize)]

@@ -175,12 +175,6 @@ impl PackedModel {
         self.tensors.contains_key(name)
     }
 
-    /// Rows of a tensor.
-    pub(crate) fn rows(&self, name: &str) -> Result<usize, ModelError> {
-        let entry = self.tensors.get(name).map(|e| e.rows);
-        entry.ok_or_else(|| self.corrupt(format!("tensor `{name}` is missing")))
-    }
-
     /// A vector, or a small table, copied out.
     pub(crate) fn floats(
         &self,

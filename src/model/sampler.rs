@@ -2,6 +2,7 @@
 
 use crate::base::random::SplitMix64;
 use crate::model::Sampling;
+use crate::model::kernels::Isa;
 
 /// A chosen token with its log-probability under the model itself, before temperature and cut.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,14 +43,13 @@ impl Sampler {
 
 /// `ln Σ exp(x)`, summed from the largest so that nothing overflows.
 pub fn log_sum_exp(logits: &[f32]) -> f32 {
-    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    top + logits.iter().map(|x| (x - top).exp()).sum::<f32>().ln()
+    Isa::detected().log_sum_exp(logits)
 }
 
 /// The first of the largest.
 fn argmax(logits: &[f32]) -> Option<usize> {
-    let best = |a: usize, b: usize| if logits[b] > logits[a] { b } else { a };
-    (0..logits.len()).reduce(best)
+    let largest = Isa::detected().largest(logits);
+    logits.iter().position(|x| *x == largest)
 }
 
 /// The token at quantile `u` of the smallest set of likeliest tokens that holds `top_p`

@@ -12,7 +12,7 @@ use super::tile::{Inputs, Kernel, Stretch};
 pub(super) struct Avx2;
 
 impl Kernel for Avx2 {
-    const ROWS: usize = 2;
+    const ROWS: usize = 3;
 
     unsafe fn widen(format: Format, superblocks: &[u8], stretch: &mut Stretch) {
         // SAFETY: the caller's promise.
@@ -24,7 +24,9 @@ impl Kernel for Avx2 {
             // SAFETY: the caller's promise; `out` has as many rows as are named.
             1 => unsafe { tile_of::<1>(format, stretch, x, out) },
             // SAFETY: as above.
-            _ => unsafe { tile_of::<2>(format, stretch, x, out) },
+            2 => unsafe { tile_of::<2>(format, stretch, x, out) },
+            // SAFETY: as above.
+            _ => unsafe { tile_of::<3>(format, stretch, x, out) },
         }
     }
 }
@@ -37,9 +39,9 @@ fn tile_of<const R: usize>(
     out: &mut [[f32; PANEL]],
 ) {
     match format {
-        Format::Q4_0 | Format::Q4K => tile::<R, 8, 1>(stretch, x, out),
-        Format::Q5_0 => tile::<R, 4, 1>(stretch, x, out),
-        Format::Q6K => tile::<R, 2, 2>(stretch, x, out),
+        Format::Q4_0 | Format::Q4K => tile::<R, 4>(stretch, x, out),
+        Format::Q5_0 => tile::<R, 5>(stretch, x, out),
+        Format::Q6K => tile::<R, 6>(stretch, x, out),
         Format::Q8_0 => tile_signed::<R>(stretch, x, out),
     }
 }
@@ -73,55 +75,103 @@ fn broadcast(codes: &[i8; 32], quad: usize) -> __m256i {
     _mm256_set1_epi32(i32::from_le_bytes(quads[quad].map(i8::cast_unsigned)))
 }
 
-/// `R` rows; `RUN` quads fit into 16 bits; `GROUPS` scales per block.
+/// Half a block of a row, four quads, in both halves of a register.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn load_twice(codes: &[i8; 32], half_block: usize) -> __m256i {
+    // SAFETY: 16 bytes from the start or the middle of 32.
+    let half = unsafe { _mm_loadu_si128(codes.as_ptr().add(16 * half_block).cast()) };
+    _mm256_broadcastsi128_si256(half)
+}
+
+/// Products of four quads of sixteen outputs with half a block of one row, in pairs: both halves
+/// of the outputs, quads 0 and 1 beside quads 2 and 3.
+///
+/// The quads come by shuffles from one load: a broadcast from memory would keep the load ports busy
+/// for as long as the products take.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn four_quads(w: &[[__m256i; 2]; 4], x: __m256i) -> [[__m256i; 2]; 2] {
+    let x = [
+        _mm256_shuffle_epi32::<0x00>(x),
+        _mm256_shuffle_epi32::<0x55>(x),
+        _mm256_shuffle_epi32::<0xAA>(x),
+        _mm256_shuffle_epi32::<0xFF>(x),
+    ];
+    let pair = |half: usize, first: usize| {
+        _mm256_add_epi16(
+            _mm256_maddubs_epi16(w[first][half], x[first]),
+            _mm256_maddubs_epi16(w[first + 1][half], x[first + 1]),
+        )
+    };
+    [[pair(0, 0), pair(0, 2)], [pair(1, 0), pair(1, 2)]]
+}
+
+/// `R` rows of codes of `BITS` bits.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-fn tile<const R: usize, const RUN: usize, const GROUPS: usize>(
+fn tile<const R: usize, const BITS: usize>(
     stretch: &Stretch,
     x: Inputs<'_>,
     out: &mut [[f32; PANEL]],
 ) {
     let blocks = stretch.blocks;
-    let codes: [&[[i8; 32]]; R] = std::array::from_fn(|r| x.codes(r, blocks));
-    let scales: [&[f32]; R] = std::array::from_fn(|r| x.scales(r, blocks));
-    let sums: [&[[f32; 3]]; R] = std::array::from_fn(|r| x.sums(r, blocks));
+    let codes: [&[[i8; 32]]; R] = std::array::from_fn(|r| &x.codes(r, blocks)[..blocks]);
+    let scales: [&[f32]; R] = std::array::from_fn(|r| &x.scales(r, blocks)[..blocks]);
+    let sums: [&[[f32; 3]]; R] = std::array::from_fn(|r| &x.sums(r, blocks)[..blocks]);
     let ones = _mm256_set1_epi16(1);
     let mut acc: [[__m256; 2]; R] =
         std::array::from_fn(|r| [load_floats(&out[r], 0), load_floats(&out[r], 1)]);
-    for block in 0..blocks {
-        for group in 0..GROUPS {
-            let mut products = [[_mm256_setzero_si256(); 2]; R];
-            let per_group = QUADS / GROUPS;
-            for run in 0..per_group / RUN {
-                let mut pairs = [[_mm256_setzero_si256(); 2]; R];
-                for step in 0..RUN {
-                    let quad = group * per_group + run * RUN + step;
-                    let w = &stretch.codes[block][quad];
-                    let w = [load(w, 0), load(w, 1)];
-                    for r in 0..R {
-                        let x = broadcast(&codes[r][block], quad);
-                        for half in 0..2 {
-                            let product = _mm256_maddubs_epi16(w[half], x);
-                            pairs[r][half] = _mm256_add_epi16(pairs[r][half], product);
+    for (block, weights) in stretch.codes[..blocks].iter().enumerate() {
+        let mut products = [[_mm256_setzero_si256(); 2]; R];
+        for half_block in 0..2 {
+            let w: [[__m256i; 2]; 4] = std::array::from_fn(|q| {
+                let w = &weights[4 * half_block + q];
+                [load(w, 0), load(w, 1)]
+            });
+            for r in 0..R {
+                let pairs = four_quads(&w, load_twice(&codes[r][block], half_block));
+                for half in 0..2 {
+                    let [a, b] = pairs[half];
+                    let products = &mut products[r][half];
+                    match BITS {
+                        // Sixteen bits hold the whole block.
+                        4 => *products = _mm256_add_epi16(*products, _mm256_add_epi16(a, b)),
+                        // … half of it …
+                        5 => {
+                            let half = _mm256_madd_epi16(_mm256_add_epi16(a, b), ones);
+                            *products = _mm256_add_epi32(*products, half);
+                        }
+                        // … a quarter, and half a block is a group.
+                        _ => {
+                            let a = _mm256_madd_epi16(a, ones);
+                            let group = _mm256_add_epi32(a, _mm256_madd_epi16(b, ones));
+                            let scale = load_floats(&stretch.scales[block][half_block], half);
+                            let scale = _mm256_mul_ps(scale, _mm256_set1_ps(scales[r][block]));
+                            let offset = load_floats(&stretch.offsets[block][half_block], half);
+                            let sum = _mm256_set1_ps(sums[r][block][half_block]);
+                            let acc = &mut acc[r][half];
+                            *acc = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(group), *acc);
+                            *acc = _mm256_fmadd_ps(offset, sum, *acc);
                         }
                     }
                 }
-                for r in 0..R {
-                    for half in 0..2 {
-                        let wide = _mm256_madd_epi16(pairs[r][half], ones);
-                        products[r][half] = _mm256_add_epi32(products[r][half], wide);
-                    }
-                }
             }
+        }
+        if BITS < 6 {
             for half in 0..2 {
-                let scale = load_floats(&stretch.scales[block][group], half);
-                let offset = load_floats(&stretch.offsets[block][group], half);
+                let scale = load_floats(&stretch.scales[block][0], half);
+                let offset = load_floats(&stretch.offsets[block][0], half);
                 for r in 0..R {
                     let scale = _mm256_mul_ps(scale, _mm256_set1_ps(scales[r][block]));
-                    let sum = sums[r][block][if GROUPS == 2 { group } else { 2 }];
-                    let product = _mm256_cvtepi32_ps(products[r][half]);
-                    acc[r][half] = _mm256_fmadd_ps(scale, product, acc[r][half]);
-                    acc[r][half] = _mm256_fmadd_ps(offset, _mm256_set1_ps(sum), acc[r][half]);
+                    let sum = _mm256_set1_ps(sums[r][block][2]);
+                    let product = match BITS {
+                        4 => _mm256_madd_epi16(products[r][half], ones),
+                        _ => products[r][half],
+                    };
+                    let acc = &mut acc[r][half];
+                    *acc = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(product), *acc);
+                    *acc = _mm256_fmadd_ps(offset, sum, *acc);
                 }
             }
         }
@@ -262,8 +312,8 @@ fn widen_codes(format: Format, planes: &[u8], half: usize, codes: &mut [[u8; QUA
         unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), value) }
     };
     if format.bits() == 8 {
-        for quad in 0..QUADS {
-            store(quad, load(&planes[quad], half));
+        for (quad, plane) in planes.iter().enumerate() {
+            store(quad, load(plane, half));
         }
         return;
     }

@@ -183,8 +183,8 @@ fn widen_codes(format: Format, planes: &[u8], codes: &mut [[u8; QUAD_BYTES]; QUA
         unsafe { _mm512_storeu_si512(codes[quad].as_mut_ptr().cast(), value) }
     };
     if format.bits() == 8 {
-        for quad in 0..QUADS {
-            store(quad, _mm512_xor_si512(load(&planes[quad]), _mm512_set1_epi8(-128)));
+        for (quad, plane) in planes.iter().enumerate() {
+            store(quad, _mm512_xor_si512(load(plane), _mm512_set1_epi8(-128)));
         }
         return;
     }

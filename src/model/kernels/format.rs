@@ -272,8 +272,7 @@ fn pack_codes(format: Format, code: impl Fn(usize, usize) -> u8, out: &mut Vec<u
     }
     // Higher bits: as many quads per byte as fit, the first lowest.
     let high = format.bits() - 4;
-    if high > 0 {
-        let per_byte = 8 / high;
+    if let Some(per_byte) = 8_usize.checked_div(high) {
         for first in (0..QUADS).step_by(per_byte) {
             let gather = |byte| {
                 (0..per_byte).fold(0, |sum, i| sum | (code(first + i, byte) >> 4) << (high * i))
@@ -381,10 +380,7 @@ impl Superblock<'_> {
         let nibbles = planes[quad % (QUADS / 2) * QUAD_BYTES + byte];
         let low = if quad < QUADS / 2 { nibbles & 15 } else { nibbles >> 4 };
         let high = self.format.bits() - 4;
-        if high == 0 {
-            return i16::from(low);
-        }
-        let per_byte = 8 / high;
+        let Some(per_byte) = 8_usize.checked_div(high) else { return i16::from(low) };
         let plane = &planes[QUADS / 2 * QUAD_BYTES..];
         let bits = plane[quad / per_byte * QUAD_BYTES + byte] >> (quad % per_byte * high);
         i16::from(low | (bits & ((1 << high) - 1)) << 4)

@@ -18,7 +18,7 @@ pub(crate) enum Isa {
 /// `HUIDA_KERNELS` names something else.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("HUIDA_KERNELS={0} is not available here: this machine offers {1}")]
-pub struct UnknownKernels(String, String);
+pub(crate) struct UnknownKernels(String, String);
 
 impl Isa {
     pub(crate) fn name(self) -> &'static str {
@@ -134,6 +134,8 @@ per_instruction_set! {
     fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32]) = float::rotate;
     /// One block of queries against all keys; see [`float::attend`].
     fn attend(work: float::Attention<'_>) = float::attend;
+    /// The largest value; −∞ of none.
+    fn largest(x: &[f32]) -> f32 = float::largest;
     /// `ln Σ exp x`.
     fn log_sum_exp(x: &[f32]) -> f32 = float::log_sum_exp;
 }
