@@ -18,11 +18,12 @@ use crate::engine::embed::EmbedWorker;
 use crate::engine::generate::ComposeWorker;
 use crate::gate::compliance::{AllowLists, Compliance};
 use crate::http::{HttpState, OperatorAccess, Pages};
-use crate::model::dir::{Condition, ModelDir};
+use crate::model::dir::ModelDir;
 use crate::model::encoder::E5Encoder;
 use crate::model::generator::QwenGenerator;
 use crate::model::manifest::Manifest;
-use crate::model::{Embedder, Generator, ModelError, ModelIdentity};
+use crate::model::packed::prepare;
+use crate::model::{Embedder, Generator, ModelError, ModelIdentity, kernels_in_use};
 use crate::ops::telemetry;
 use crate::pipeline::desk::{Desk, Limits};
 use crate::pipeline::generations::{GenerationDir, Generations};
@@ -53,32 +54,30 @@ impl Models {
         Self { manifest: Manifest::builtin(), dir }
     }
 
-    /// The file of an installed model, read through once so that a swapped one is refused.
-    fn checked(&self, name: &str) -> Result<(PathBuf, ModelIdentity), ModelError> {
-        let missing = || ModelError::Missing { name: name.to_owned() };
+    /// Where an installed model is and what it must be; opening it checks that it is.
+    fn find(&self, name: &str) -> Result<(PathBuf, ModelIdentity), ModelError> {
+        kernels_in_use().map_err(|e| ModelError::BadRequest(e.to_string()))?;
         let entry = self.manifest.get(name).map_err(|e| ModelError::BadRequest(e.to_string()))?;
-        let path = self.dir.installed(entry)?;
-        let io = |source| ModelError::Io { path: path.display().to_string(), source };
-        match self.dir.verify(entry).map_err(io)? {
-            Condition::Intact => Ok((path, entry.identity())),
-            Condition::Missing => Err(missing()),
-            Condition::Damaged { expected, got } => Err(ModelError::Corrupt {
-                path: path.display().to_string(),
-                reason: format!(
-                    "sha256 is {got}, expected {expected}: run `huida models pull {name}`"
-                ),
-            }),
+        Ok((self.dir.installed(entry)?, entry.identity()))
+    }
+
+    /// Writes the packed form of installed models, which the first start would do otherwise.
+    pub fn prepare(&self, names: impl IntoIterator<Item = String>) -> Result<(), ModelError> {
+        for name in names {
+            let (path, identity) = self.find(&name)?;
+            prepare(&path, &identity)?;
         }
+        Ok(())
     }
 
     pub fn open_embedder(&self, name: &str) -> Result<Arc<EmbedWorker>> {
-        let (path, identity) = self.checked(name)?;
+        let (path, identity) = self.find(name)?;
         let encoder: Arc<dyn Embedder> = Arc::new(E5Encoder::open(&path, identity)?);
         Ok(Arc::new(EmbedWorker::start(encoder)?))
     }
 
     pub fn open_generator(&self, name: &str) -> Result<Box<dyn Generator>, ModelError> {
-        let (path, identity) = self.checked(name)?;
+        let (path, identity) = self.find(name)?;
         Ok(Box::new(QwenGenerator::open(&path, identity)?))
     }
 }

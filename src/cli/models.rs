@@ -54,6 +54,7 @@ pub(super) fn run(app: &App, command: &ModelsCommand) -> Result<ExitCode> {
         ModelsCommand::Pull { names, json } => {
             let pulled = pull::pull(manifest, names, dir, &mut |p| show(&mut bar, &p))?;
             bar.done();
+            app.models.prepare(pulled.iter().map(|p| p.name.clone()))?;
             let paths: Vec<_> =
                 pulled.iter().map(|p| json!({"name": p.name, "path": p.path})).collect();
             if *json {
@@ -93,6 +94,7 @@ pub(super) fn run(app: &App, command: &ModelsCommand) -> Result<ExitCode> {
         ModelsCommand::Import { bundle: tar } => {
             let installed = bundle::import(manifest, dir, tar, &mut |p| show(&mut bar, &p))?;
             bar.done();
+            app.models.prepare(installed.iter().map(|m| m.name.clone()))?;
             for model in installed {
                 output::line(&format!("{:<24} {}", model.name, model.path.display()))?;
             }

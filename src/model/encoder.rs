@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use crate::model::arch::bert::{Bert, Workspace};
-use crate::model::gguf::GgufFile;
+use crate::model::packed::PackedModel;
 use crate::model::tokenizer::Unigram;
 use crate::model::{Control, Embedder, ModelError, ModelIdentity};
 
@@ -26,12 +26,12 @@ pub struct E5Encoder {
 }
 
 impl E5Encoder {
-    /// Loads the GGUF file at `path`. `identity` is the manifest's word for what the file is; that
-    /// the bytes agree with it was checked when they were installed.
+    /// Opens the GGUF file at `path`, or what was packed from it; `identity` is the manifest's word
+    /// for what the file must be.
     pub fn open(path: &Path, identity: ModelIdentity) -> Result<Self, ModelError> {
-        let mut gguf = GgufFile::open(path)?;
+        let (packed, gguf) = PackedModel::open(path, &identity)?;
         let tokenizer = Unigram::from_gguf(&gguf)?;
-        let bert = Bert::load(&mut gguf, &identity)?;
+        let bert = Bert::load(packed, &gguf)?;
         Ok(Self { identity, tokenizer, bert, work: Mutex::default() })
     }
 

@@ -13,8 +13,8 @@ use crate::model::arch::qwen::{Logits, Part, Qwen};
 use crate::model::bpe::{Bpe, TextStream};
 use crate::model::chat_template::ChatTemplate;
 use crate::model::compose::{Likelihoods, TextJudge, compose};
-use crate::model::gguf::GgufFile;
 use crate::model::kv::KvCache;
+use crate::model::packed::PackedModel;
 use crate::model::prefix::PrefixTree;
 use crate::model::sampler::{Sampler, log_sum_exp};
 use crate::model::suffix::{Match, SuffixAutomaton};
@@ -191,17 +191,14 @@ impl Decoding {
 }
 
 impl QwenGenerator {
-    /// Opens a GGUF file; `identity` is what the caller verified it to be.
+    /// Opens a GGUF file, or what was packed from it; `identity` is what it must be.
     ///
     /// # Errors
     /// `Missing` when there is no such file, `Io` when it cannot be read, `Corrupt` when it is not a
     /// Qwen model with a BPE tokenizer and a chat template.
     pub fn open(path: &Path, identity: ModelIdentity) -> Result<Self, ModelError> {
-        if !path.exists() {
-            return Err(ModelError::Missing { name: identity.name });
-        }
-        let mut gguf = GgufFile::open(path)?;
-        let model = Qwen::load(&mut gguf, &identity)?;
+        let (packed, gguf) = PackedModel::open(path, &identity)?;
+        let model = Qwen::load(packed, &gguf)?;
         let bpe = Bpe::from_gguf(gguf.content()).map_err(|e| gguf.corrupt(e))?;
         let template = gguf.text("tokenizer.chat_template")?.to_owned();
         let template = ChatTemplate::new(template).map_err(|e| gguf.corrupt(e))?;

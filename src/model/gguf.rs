@@ -5,7 +5,7 @@
 //! [`ModelError::Corrupt`] with a reason and never a panic further in.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use candle_core::quantized::gguf_file::{Content, Value};
@@ -17,16 +17,39 @@ use crate::model::ModelError;
 /// An open GGUF file: its header in memory, its tensors read on demand.
 pub struct GgufFile {
     path: PathBuf,
-    reader: BufReader<File>,
+    reader: Box<dyn Source>,
     content: Content,
 }
+
+/// Where the bytes come from: the file, or its header kept elsewhere.
+trait Source: Read + Seek + Send {}
+impl<T: Read + Seek + Send> Source for T {}
 
 impl GgufFile {
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let io = |source| ModelError::Io { path: path.display().to_string(), source };
-        let mut reader = BufReader::new(File::open(path).map_err(io)?);
+        let reader = BufReader::new(File::open(path).map_err(io)?);
+        Self::read(path, Box::new(reader))
+    }
+
+    /// The header of the file at `path`, kept elsewhere: metadata and names, no tensors.
+    pub fn of_header(path: &Path, header: Vec<u8>) -> Result<Self, ModelError> {
+        Self::read(path, Box::new(Cursor::new(header)))
+    }
+
+    fn read(path: &Path, mut reader: Box<dyn Source>) -> Result<Self, ModelError> {
         let content = Content::read(&mut reader).map_err(|e| corrupt(path, e))?;
         Ok(Self { path: path.to_owned(), reader, content })
+    }
+
+    /// The bytes before the tensors.
+    pub fn header(&mut self) -> Result<Vec<u8>, ModelError> {
+        let io = |source| ModelError::Io { path: self.path.display().to_string(), source };
+        self.reader.seek(SeekFrom::Start(0)).map_err(io)?;
+        let mut header = Vec::new();
+        let length = self.content.tensor_data_offset;
+        self.reader.by_ref().take(length).read_to_end(&mut header).map_err(io)?;
+        Ok(header)
     }
 
     /// A [`ModelError::Corrupt`] about this file.
@@ -76,10 +99,6 @@ impl GgufFile {
         let dims = self.content.tensor_infos.get(name).map(|info| info.shape.dims());
         let dims = dims.filter(|dims| !dims.is_empty());
         dims.ok_or_else(|| self.corrupt(format_args!("tensor `{name}` is missing")))
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// The file's header, for readers that know candle's own type.

@@ -18,12 +18,14 @@ pub mod gguf;
 mod kernels;
 mod kv;
 pub mod manifest;
-mod packed;
+pub mod packed;
 mod prefix;
 pub mod pull;
 pub mod sampler;
 mod suffix;
 pub mod tokenizer;
+
+pub use kernels::{UnknownKernels, kernels_in_use};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -6,10 +6,11 @@
 //! 8   length of the directory, u64 little-endian
 //! 16  SHA-256 of all that follows, 32 bytes
 //! 48  directory, JSON: the source's digest; name, kind, shape and place of each tensor
-//! …   tensors, each from a multiple of 64 on
+//! …   the GGUF file's header (tokenizer, dimensions), then the tensors, each from a multiple of 64
 //! ```
-//! The file is derived: one that is damaged, of another version or of another source is written
-//! anew, and where the folder cannot be written the packed form is kept in memory.
+//! A start reads and checks this file alone. It is derived: one that is damaged, of another version
+//! or of another source is written anew from the GGUF file, whose own digest is checked then; where
+//! the folder cannot be written the packed form is kept in memory.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -22,6 +23,7 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::base::digest::sha256_file;
 use crate::model::dir::SCRATCH;
 use crate::model::gguf::GgufFile;
 use crate::model::kernels::{Format, Mapped, Packed, pack};
@@ -40,7 +42,12 @@ enum Kind {
     Floats,
     /// Panels of the format with this number.
     Panels(u32),
+    /// The GGUF file's bytes before its tensors.
+    Header,
 }
+
+/// Name of the header among the tensors; no tensor has it.
+const HEADER: &str = "";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Entry {
@@ -94,27 +101,67 @@ pub(crate) struct Matrix {
     place: Range<usize>,
 }
 
+/// Writes the packed form of an installed model, so that the first start does not.
+pub fn prepare(gguf: &Path, identity: &ModelIdentity) -> Result<(), ModelError> {
+    PackedModel::open(gguf, identity).map(|_| ())
+}
+
 /// Where the packed form of a GGUF file is kept.
-pub(crate) fn packed_path(gguf: &Path) -> PathBuf {
+fn packed_path(gguf: &Path) -> PathBuf {
     gguf.with_extension("packed")
 }
 
 impl PackedModel {
-    /// Maps the packed form of `gguf`, writing it first where it is missing or not this source's.
-    pub(crate) fn open(gguf: &mut GgufFile, identity: &ModelIdentity) -> Result<Self, ModelError> {
-        let path = packed_path(gguf.path());
-        if let Ok(found) = Self::map(&path, identity) {
-            return Ok(found);
+    /// Maps the packed form of the GGUF file at `source`, writing it first where it is missing or
+    /// not this source's, and reads the header.
+    ///
+    /// # Errors
+    /// `Missing` when there is neither, `Corrupt` when the GGUF file is not what `identity` says.
+    pub(crate) fn open(
+        source: &Path,
+        identity: &ModelIdentity,
+    ) -> Result<(Self, GgufFile), ModelError> {
+        let path = packed_path(source);
+        let packed = match Self::map(&path, identity) {
+            Ok(found) => found,
+            Err(_) => Self::pack(source, &path, identity)?,
+        };
+        let header = packed.tensors.get(HEADER).filter(|e| e.kind == Kind::Header);
+        let header = header.ok_or_else(|| packed.corrupt("no header".to_owned()))?;
+        let header = packed.bytes[packed.base + header.start..][..header.bytes].to_vec();
+        let header = GgufFile::of_header(source, header)?;
+        Ok((packed, header))
+    }
+
+    fn pack(source: &Path, path: &Path, identity: &ModelIdentity) -> Result<Self, ModelError> {
+        let io = |source_error| ModelError::Io {
+            path: source.display().to_string(),
+            source: source_error,
+        };
+        if !source.exists() {
+            return Err(ModelError::Missing { name: identity.name.clone() });
         }
-        let directory = plan(gguf, identity)?;
-        match write_file(&path, gguf, &directory) {
-            Ok(()) => Self::map(&path, identity),
+        let got = sha256_file(source).map_err(io)?;
+        if got != identity.sha256 {
+            let (name, expected) = (&identity.name, &identity.sha256);
+            return Err(ModelError::Corrupt {
+                path: source.display().to_string(),
+                reason: format!(
+                    "sha256 is {got}, expected {expected}: run `huida models pull {name}`"
+                ),
+            });
+        }
+        let mut gguf = GgufFile::open(source)?;
+        let header = gguf.header()?;
+        let directory = plan(&gguf, identity, header.len())?;
+        match write_file(path, &mut gguf, &directory) {
+            Ok(()) => Self::map(path, identity),
             Err(Failed::Model(error)) => Err(error),
             Err(Failed::Io(error)) => {
                 tracing::warn!(path = %path.display(), %error, "packed weights are kept in memory");
                 let mut bytes = Vec::new();
-                write_tensors(gguf, &directory, &mut bytes).map_err(|e| e.about(&path))?;
-                let tensors = directory.tensors;
+                write_tensors(&mut gguf, &directory, &mut bytes).map_err(|e| e.about(path))?;
+                let (path, tensors) = (path.to_owned(), directory.tensors);
                 Ok(Self { path, tensors, bytes: Bytes::Owned(bytes), base: 0 })
             }
         }
@@ -201,7 +248,7 @@ impl PackedModel {
         let entry = self.entry(name, rows, width)?;
         let format = match entry.kind {
             Kind::Panels(code) => Format::from_code(code),
-            Kind::Floats => None,
+            Kind::Floats | Kind::Header => None,
         };
         let format = format
             .ok_or_else(|| self.corrupt(format!("tensor `{name}` is not a packed matrix")))?;
@@ -222,9 +269,10 @@ impl PackedModel {
 }
 
 /// Names, kinds and places of everything in the file.
-fn plan(gguf: &GgufFile, identity: &ModelIdentity) -> Result<Directory, ModelError> {
-    let mut tensors = BTreeMap::new();
-    let mut start = 0;
+fn plan(gguf: &GgufFile, identity: &ModelIdentity, header: usize) -> Result<Directory, ModelError> {
+    let first = Entry { kind: Kind::Header, rows: 1, width: header, start: 0, bytes: header };
+    let mut tensors = BTreeMap::from([(HEADER.to_owned(), first)]);
+    let mut start = header.next_multiple_of(ALIGN);
     for (name, dtype, shape) in gguf.tensors() {
         let (rows, width) = match *shape {
             [width] => (1, width),
@@ -344,13 +392,14 @@ fn write_tensors(
     let mut in_order: Vec<(&String, &Entry)> = directory.tensors.iter().collect();
     in_order.sort_by_key(|(_, entry)| entry.start);
     for (name, entry) in in_order {
-        let tensor = gguf.stored(name)?;
         let bytes = match entry.kind {
+            Kind::Header => gguf.header()?,
             Kind::Floats => {
-                let floats = tensor.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+                let tensor = gguf.stored(name)?.dequantize(&Device::Cpu)?;
+                let floats = tensor.flatten_all()?.to_vec1::<f32>()?;
                 floats.into_iter().flat_map(f32::to_le_bytes).collect()
             }
-            Kind::Panels(code) => panels(&tensor, code, entry)?,
+            Kind::Panels(code) => panels(&gguf.stored(name)?, code, entry)?,
         };
         out.write_all(&bytes)?;
         out.write_all(&vec![0; padding(bytes.len())])?;

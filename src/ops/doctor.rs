@@ -1,5 +1,6 @@
 //! Self-checks in the order in which things break, each with what to do about it.
 
+use crate::model::kernels_in_use;
 use std::path::Path;
 use std::process::Command;
 
@@ -32,17 +33,15 @@ impl Check {
     }
 }
 
-/// Which vector instructions the processor has; without AVX2 the models are slow.
+/// Which kernels run on this processor; without AVX2 the models are slow.
 pub fn processor() -> Check {
-    #[cfg(target_arch = "x86_64")]
-    let (avx2, vnni) = (is_x86_feature_detected!("avx2"), is_x86_feature_detected!("avx512vnni"));
-    #[cfg(not(target_arch = "x86_64"))]
-    let (avx2, vnni) = (false, false);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let outcome = match (avx2, vnni) {
-        (_, true) => Outcome::Good(format!("{cores} cores, AVX-512 VNNI")),
-        (true, false) => Outcome::Good(format!("{cores} cores, AVX2")),
-        (false, false) => Outcome::Weak(format!("{cores} cores without AVX2: expect slow models")),
+    let outcome = match kernels_in_use() {
+        Ok("scalar") => {
+            Outcome::Weak(format!("{cores} cores, no vector kernels: expect slow models"))
+        }
+        Ok(kernels) => Outcome::Good(format!("{cores} cores, {kernels} kernels")),
+        Err(error) => Outcome::Bad(error.to_string()),
     };
     Check { name: "processor".into(), outcome }
 }

@@ -14,7 +14,7 @@ use crate::model::kernels::{
     Activations, Attention, Isa, PAGE, Sink, multiply, over_parts, over_rows,
 };
 use crate::model::packed::{Matrix, PackedModel};
-use crate::model::{Control, ModelError, ModelIdentity};
+use crate::model::{Control, ModelError};
 
 /// Layers of anything that is still a small encoder; a larger number is a broken file.
 const MAX_LAYERS: usize = 256;
@@ -124,10 +124,9 @@ impl BertConfig {
 }
 
 impl Bert {
-    /// Opens the packed weights of the file, packing them first where needed.
-    pub fn load(gguf: &mut GgufFile, identity: &ModelIdentity) -> Result<Self, ModelError> {
-        let config = BertConfig::read(gguf)?;
-        let packed = PackedModel::open(gguf, identity)?;
+    /// Finds the weights that the header describes.
+    pub(crate) fn load(packed: PackedModel, header: &GgufFile) -> Result<Self, ModelError> {
+        let config = BertConfig::read(header)?;
         let BertConfig { hidden, vocab, window, types, .. } = config;
         let mut positions = packed.floats("position_embd.weight", window, hidden)?;
         let types = packed.floats("token_types.weight", types, hidden)?;

@@ -13,13 +13,13 @@ use std::cell::RefCell;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
+use crate::model::ModelError;
 use crate::model::gguf::GgufFile;
 use crate::model::kernels::{
     Activations, Attention, Isa, PAGE, Sink, multiply, over_parts, over_rows,
 };
 use crate::model::kv::{KvCache, KvShape};
 use crate::model::packed::{Matrix, PackedModel};
-use crate::model::{ModelError, ModelIdentity};
 
 /// Tokens of one sequence that are one attention task: enough to share the keys they read.
 const TASK_TOKENS: usize = 16;
@@ -210,11 +210,10 @@ pub struct Qwen {
 }
 
 impl Qwen {
-    /// Opens the packed weights of the file, packing them first where needed. Errors name what is
-    /// missing or of the wrong shape.
-    pub fn load(gguf: &mut GgufFile, identity: &ModelIdentity) -> Result<Self, ModelError> {
-        let config = QwenConfig::read(gguf)?;
-        let packed = PackedModel::open(gguf, identity)?;
+    /// Finds the weights that the header describes. Errors name what is missing or of the wrong
+    /// shape.
+    pub(crate) fn load(packed: PackedModel, header: &GgufFile) -> Result<Self, ModelError> {
+        let config = QwenConfig::read(header)?;
         let QwenConfig { vocab, hidden, head_dim, .. } = config;
         // Without a matrix of its own the output reads the embedding's.
         let own_head = packed.has("output.weight");
@@ -538,10 +537,10 @@ mod tests {
     const NAME: &str = "qwen2.5-coder-0.5b";
 
     static MODEL: LazyLock<Mutex<(Qwen, Bpe)>> = LazyLock::new(|| {
-        let mut gguf = GgufFile::open(&installed_or_pull(NAME)).unwrap();
         let identity = Manifest::builtin().get(NAME).unwrap().identity();
-        let bpe = Bpe::from_gguf(gguf.content()).unwrap();
-        Mutex::new((Qwen::load(&mut gguf, &identity).unwrap(), bpe))
+        let (packed, header) = PackedModel::open(&installed_or_pull(NAME), &identity).unwrap();
+        let bpe = Bpe::from_gguf(header.content()).unwrap();
+        Mutex::new((Qwen::load(packed, &header).unwrap(), bpe))
     });
 
     fn model() -> MutexGuard<'static, (Qwen, Bpe)> {

@@ -18,7 +18,7 @@ pub(crate) enum Isa {
 /// `HUIDA_KERNELS` names something else.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("HUIDA_KERNELS={0} is not available here: this machine offers {1}")]
-pub(crate) struct UnknownKernels(String, String);
+pub struct UnknownKernels(String, String);
 
 impl Isa {
     pub(crate) fn name(self) -> &'static str {
@@ -70,8 +70,8 @@ impl Isa {
         *CHOSEN.get_or_init(|| Self::wished().unwrap_or(Self::available()[0]))
     }
 
-    /// The one of `HUIDA_KERNELS`, checked before models are opened.
-    pub(crate) fn wished() -> Result<Self, UnknownKernels> {
+    /// The one of `HUIDA_KERNELS`, or the fastest.
+    fn wished() -> Result<Self, UnknownKernels> {
         let available = Self::available();
         match std::env::var("HUIDA_KERNELS") {
             Ok(name) if !name.is_empty() => {
@@ -83,6 +83,15 @@ impl Isa {
             Ok(_) | Err(_) => Ok(available[0]),
         }
     }
+}
+
+/// Name of the instruction set in use; asked before models are opened, so that a wish that cannot be
+/// granted is an error and not a surprise.
+///
+/// # Errors
+/// When `HUIDA_KERNELS` names what this machine does not offer.
+pub fn kernels_in_use() -> Result<&'static str, UnknownKernels> {
+    Isa::wished().map(Isa::name)
 }
 
 /// Compiles a function of [`float`] once per instruction set and picks at run time.

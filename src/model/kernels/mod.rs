@@ -24,6 +24,7 @@ pub(crate) use activations::Activations;
 pub(crate) use float::{Attention, PAGE};
 pub(crate) use format::{Format, Packed, pack};
 pub(crate) use isa::Isa;
+pub use isa::{UnknownKernels, kernels_in_use};
 pub(crate) use mapped::Mapped;
 pub(crate) use matmul::{Sink, multiply};
 pub(crate) use pool::{over_parts, over_rows};
