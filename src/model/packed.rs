@@ -198,6 +198,9 @@ impl PackedModel {
         if !directory.tensors.values().all(inside) {
             return Err(corrupt("a tensor is cut off"));
         }
+        if directory.tensors.get(HEADER).is_none_or(|e| e.kind != Kind::Header) {
+            return Err(corrupt("the header is missing"));
+        }
         let (path, tensors) = (path.to_owned(), directory.tensors);
         Ok(Self { path, tensors, bytes: Bytes::Mapped(bytes), base })
     }
