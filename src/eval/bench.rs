@@ -72,6 +72,8 @@ pub struct GenerateReport {
     pub effective_tok_s: f64,
     /// Share of the new tokens that were drafted from the prompt.
     pub accepted_share: f64,
+    /// Prompts whose reply is the same, token for token, with drafts and without.
+    pub same_with_drafts: usize,
     /// Median over the prompts.
     pub first_token_ms: f64,
     /// The same for a prompt whose beginning was read before.
@@ -96,13 +98,14 @@ pub fn generate(
         model.generate(&request, &Control::default(), &mut |_| ())
     };
     let (mut plain, mut drafted) = (Speed::default(), Speed::default());
-    let (mut first, mut again) = (Vec::new(), Vec::new());
+    let (mut first, mut again, mut same) = (Vec::new(), Vec::new(), 0);
     for (at, prompt) in prompts.iter().enumerate() {
         progress(at, prompts.len());
         let cold = run(prompt, false)?;
         let warm = run(prompt, true)?;
         first.push(cold.prefill_s * 1e3);
         again.push(warm.prefill_s * 1e3);
+        same += usize::from((&cold.text, &cold.logprobs) == (&warm.text, &warm.logprobs));
         plain.add(&cold);
         drafted.add(&warm);
     }
@@ -114,6 +117,7 @@ pub fn generate(
         decode_tok_s: rate(plain.decoded, plain.decode_s),
         effective_tok_s: rate(drafted.decoded, drafted.decode_s),
         accepted_share: drafted.accepted as f64 / drafted.new.max(1) as f64,
+        same_with_drafts: same,
         first_token_ms: percentile(&first, 0.5),
         first_token_again_ms: percentile(&again, 0.5),
     })

@@ -6,6 +6,7 @@
 //! the same pass; since a row's logits do not depend on its neighbours, a sequence says exactly what
 //! it would say without drafts.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use crate::base::clock::Stopwatch;
@@ -35,6 +36,8 @@ const PREFIX_BYTES: usize = 64 << 20;
 const MOST_DRAFTED: usize = 8;
 /// Words that must agree before what followed them is tried.
 const LEAST_MATCH: usize = 2;
+/// Likelihoods remembered.
+const MOST_JUDGED: usize = 4096;
 /// Tokens that end a turn besides the file's own end token.
 const STOP_TOKENS: [&str; 2] = ["<|im_end|>", "<|endoftext|>"];
 
@@ -46,6 +49,26 @@ pub struct QwenGenerator {
     template: ChatTemplate,
     stop: Vec<u32>,
     prefixes: PrefixTree,
+    judged: Judged,
+}
+
+/// Likelihoods of texts after prompts: composing asks for the same units after the same greeting
+/// again and again.
+#[derive(Default)]
+struct Judged(HashMap<(String, String), f32>);
+
+impl Judged {
+    fn of(&self, prompt: &str, text: &str) -> Option<f32> {
+        self.0.get(&(prompt.to_owned(), text.to_owned())).copied()
+    }
+
+    /// Forgets everything rather than grow without bound.
+    fn keep(&mut self, prompt: &str, text: &str, nats: f32) {
+        if self.0.len() >= MOST_JUDGED {
+            self.0.clear();
+        }
+        self.0.insert((prompt.to_owned(), text.to_owned()), nats);
+    }
 }
 
 /// One reply on its way.
@@ -208,7 +231,7 @@ impl QwenGenerator {
         stop.sort_unstable();
         stop.dedup();
         let prefixes = PrefixTree::new(model.config().kv_shape(), PREFIX_BYTES);
-        Ok(Self { identity, model, bpe, template, stop, prefixes })
+        Ok(Self { identity, model, bpe, template, stop, prefixes, judged: Judged::default() })
     }
 
     /// Longest prompt and reply together, tokens.
@@ -370,6 +393,27 @@ impl TextJudge for QwenGenerator {
         texts: &[&str],
         control: &Control,
     ) -> Result<Likelihoods, ModelError> {
+        let mut new: Vec<&str> = texts.to_vec();
+        new.retain(|text| self.judged.of(prompt, text).is_none());
+        let mut tokens = 0;
+        if !new.is_empty() {
+            let nats;
+            (nats, tokens) = self.read_and_judge(prompt, &new, control)?;
+            new.iter().zip(nats).for_each(|(text, nats)| self.judged.keep(prompt, text, nats));
+        }
+        let known = |text: &&str| self.judged.of(prompt, text).unwrap_or(f32::NEG_INFINITY);
+        Ok(Likelihoods { nats: texts.iter().map(known).collect(), tokens })
+    }
+}
+
+impl QwenGenerator {
+    /// Log-probability of each text after the prompt, and the tokens read.
+    fn read_and_judge(
+        &mut self,
+        prompt: &str,
+        texts: &[&str],
+        control: &Control,
+    ) -> Result<(Vec<f32>, usize), ModelError> {
         let prompt = self.fitting_tokens(prompt)?;
         // The prompt's last token predicts each text's first, so every branch begins with it.
         let Some((&last, opening)) = prompt.split_last() else {
@@ -388,12 +432,9 @@ impl TextJudge for QwenGenerator {
         }
         let cache = self.read(opening, control)?;
         let tokens = opening.len() + branches.iter().map(Vec::len).sum::<usize>();
-        let nats = self.judge(&branches, &cache, control)?;
-        Ok(Likelihoods { nats, tokens })
+        Ok((self.judge(&branches, &cache, control)?, tokens))
     }
-}
 
-impl QwenGenerator {
     /// Log-probability of each branch's tokens after its first, in passes of about
     /// [`JUDGED_TOKENS`] tokens.
     fn judge(
@@ -486,6 +527,64 @@ mod tests {
         let short = generator.generate(&short, &Control::default(), &mut |_| ()).unwrap();
         assert_eq!(short.new_tokens, 2);
         assert!(done.text.starts_with(&short.text));
+    }
+
+    /// Prompts of the kind customers cause: a piece of knowledge and a question about it.
+    fn prompts(generator: &QwenGenerator, count: usize) -> Vec<String> {
+        let pieces: Vec<&str> =
+            CASES.iter().flat_map(|c| c.sources).flat_map(|(_, units)| *units).copied().collect();
+        let asks = ["请复述资料。", "Repeat the text.", "这说的是什么？", "What does it say?"];
+        (0..count)
+            .map(|i| {
+                let piece = [pieces[i % pieces.len()], pieces[(i * 7 + 3) % pieces.len()]].concat();
+                ask(generator, &format!("资料：{piece}\n{}", asks[i % asks.len()]))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn drafts_change_nothing_but_the_speed() {
+        let mut generator = generator();
+        let mut accepted = 0;
+        for prompt in prompts(&generator, 24) {
+            let mut reply = |lookup| {
+                let sampling = Sampling::Greedy;
+                let prompt = prompt.clone();
+                let request = GenerateRequest { prompt, max_tokens: 24, sampling, lookup };
+                generator.generate(&request, &Control::default(), &mut |_| ()).unwrap()
+            };
+            let (drafted, plain) = (reply(true), reply(false));
+            assert_eq!(drafted.text, plain.text);
+            assert_eq!(drafted.logprobs, plain.logprobs);
+            accepted += drafted.accepted;
+        }
+        assert!(accepted > 100, "only {accepted} drafted tokens held");
+    }
+
+    #[test]
+    fn replies_that_advance_together_say_what_each_says_alone() {
+        let mut generator = generator();
+        let requests = prompts(&generator, 5).into_iter().enumerate().map(|(i, prompt)| {
+            let sampling = Sampling::Greedy;
+            GenerateRequest { prompt, max_tokens: 6 + 3 * i, sampling, lookup: i % 2 == 0 }
+        });
+        let requests: Vec<GenerateRequest> = requests.collect();
+        let mut together: Vec<Decoding> = requests
+            .iter()
+            .map(|request| generator.begin(request, &Control::default()).unwrap())
+            .collect();
+        let gone = Control::default();
+        together.push(generator.begin(&requests[0], &gone).unwrap());
+        gone.cancel();
+        while !together.iter().all(Decoding::ended) {
+            generator.step(&mut together).unwrap();
+        }
+        let last = together.pop().unwrap();
+        assert!(matches!(last.finish(), Err(ModelError::Cancelled)));
+        for (request, reply) in requests.iter().zip(together) {
+            let alone = generator.generate(request, &Control::default(), &mut |_| ()).unwrap();
+            assert_eq!(reply.finish().unwrap().logprobs, alone.logprobs);
+        }
     }
 
     #[test]
