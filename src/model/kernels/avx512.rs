@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::format::{Format, PANEL, QUAD_BYTES, QUADS};
-use super::tile::{Inputs, Kernel, Stretch};
+use super::tile::{AHEAD, Inputs, Kernel, Stretch};
 
 pub(super) struct Avx512Vnni;
 
@@ -101,6 +101,11 @@ fn tile<const R: usize, const GROUPS: usize>(
 fn widen(format: Format, superblocks: &[u8], stretch: &mut Stretch) {
     stretch.blocks = 0;
     for superblock in superblocks.chunks_exact(format.superblock_bytes()) {
+        for line in (0..superblock.len()).step_by(64) {
+            let ahead = superblock.as_ptr().wrapping_add(line + AHEAD);
+            // SAFETY: a prefetch reads nothing that the program sees, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.cast()) };
+        }
         let (header, codes) = superblock.split_at(format.header_bytes());
         for (block, planes) in codes.chunks_exact(format.code_bytes()).enumerate() {
             let at = stretch.blocks;

@@ -9,6 +9,8 @@ use super::format::{BLOCK, Format, PANEL, QUAD_BYTES, QUADS};
 
 /// Blocks of a stretch; a multiple of every format's superblock.
 pub(super) const STRETCH: usize = 16;
+/// How far ahead weights are asked for, bytes: memory would rest while a stretch is multiplied.
+pub(super) const AHEAD: usize = 4096;
 
 /// A stretch of a panel with its codes as bytes and its scales as floats.
 #[repr(C, align(64))]
