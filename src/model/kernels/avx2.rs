@@ -229,8 +229,7 @@ fn widen(format: Format, superblocks: &[u8], stretch: &mut Stretch) {
     for superblock in superblocks.chunks_exact(format.superblock_bytes()) {
         for line in (0..superblock.len()).step_by(64) {
             let ahead = superblock.as_ptr().wrapping_add(line + AHEAD);
-            // SAFETY: a prefetch reads nothing that the program sees, whatever the address.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.cast()) };
+            _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
         }
         let (header, codes) = superblock.split_at(format.header_bytes());
         for (block, planes) in codes.chunks_exact(format.code_bytes()).enumerate() {
