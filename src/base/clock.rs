@@ -44,6 +44,14 @@ pub fn format_utc(at: UnixMs) -> String {
         .unwrap_or_else(|_| format!("{at} ms"))
 }
 
+/// For people at this machine: its own time zone, with the offset.
+pub fn format_local(at: UnixMs) -> String {
+    let zone = jiff::tz::TimeZone::system();
+    jiff::Timestamp::from_millisecond(at)
+        .map(|t| t.to_zoned(zone).strftime("%Y-%m-%d %H:%M:%S %:z").to_string())
+        .unwrap_or_else(|_| format!("{at} ms"))
+}
+
 /// Measures how long something took; monotonic.
 #[derive(Clone, Copy, Debug)]
 pub struct Stopwatch(Instant);

@@ -73,6 +73,13 @@ texts! {
     ConfidenceLabel "confidence" { "置信度", "Confidence" }
     EvidenceLabel "evidence" { "依据", "Evidence" }
     TimingsLabel "timings" { "耗时（毫秒）", "Time (ms)" }
+    StepUnderstand "step_understand" { "理解", "understand" }
+    StepEmbed "step_embed" { "向量", "embed" }
+    StepRetrieve "step_retrieve" { "检索", "retrieve" }
+    StepCompose "step_compose" { "组句", "compose" }
+    StepGate "step_gate" { "判断", "gate" }
+    DraftVerbatim "draft_verbatim" { "审核过的原文", "approved text as it stands" }
+    DraftComposed "draft_composed" { "由依据中的原句组成", "composed of sentences of the evidence" }
     RulesLabel "rules" { "触发的规则", "Rules that fired" }
     UnderstoodLabel "understood" { "理解为", "Understood as" }
     DraftLabel "draft" { "建议答复", "Proposed reply" }

@@ -20,7 +20,7 @@ use crate::domain::message::{AccountName, Content, Inbound, Platform};
 use crate::domain::texts::Lang;
 use crate::http::pages::{LANG_COOKIE, cookie, lang_of};
 use crate::http::state::HttpState;
-use crate::http::view::trace_view;
+use crate::http::view::{step_text, trace_view};
 use crate::pipeline::desk::Progress;
 
 const SESSION_COOKIE: &str = "huida_visitor";
@@ -94,7 +94,8 @@ fn answer(state: &HttpState, inbound: &Inbound, lang: Lang, events: &Events) {
     };
     let deadline = Deadline::after(state.deadline.max(PATIENCE));
     let handled = state.desk.handle(inbound, deadline, &mut |progress: &Progress| {
-        emit("step", json!({ "step": progress.step, "ms": progress.ms }));
+        let step = step_text(progress.step, lang).unwrap_or(progress.step);
+        emit("step", json!({ "step": step, "ms": progress.ms }));
     });
     let trace = handled.and_then(|outcome| Ok((outcome.reply, state.store.trace(&outcome.trace)?)));
     match trace {

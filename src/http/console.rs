@@ -7,7 +7,7 @@ use minijinja::value::Serde;
 use minijinja::{Value, context};
 use serde::Serialize;
 
-use crate::base::clock::format_utc;
+use crate::base::clock::format_local;
 use crate::base::id::{CaseId, TraceId};
 use crate::domain::texts::{Lang, Text};
 use crate::http::pages::lang_of;
@@ -90,7 +90,7 @@ pub(super) async fn queue(
 fn case_view(case: &OpenCase, lang: Lang) -> CaseView {
     CaseView {
         id: case.id.to_string(),
-        opened: format_utc(case.opened_at),
+        opened: format_local(case.opened_at),
         priority: case.priority.as_str(),
         priority_text: priority_text(case.priority).get(lang),
         trace: trace_view(&case.trace, lang),

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
-use crate::base::clock::format_utc;
+use crate::base::clock::format_local;
 use crate::domain::decision::Priority;
+use crate::domain::draft::DraftMode;
 use crate::domain::evidence::Evidence;
 use crate::domain::texts::{Lang, Text, reason_text, verdict_text};
 use crate::domain::trace::Trace;
@@ -57,7 +58,7 @@ struct EvidenceView {
 
 #[derive(Serialize)]
 struct Timing {
-    step: String,
+    step: &'static str,
     ms: String,
 }
 
@@ -65,7 +66,7 @@ pub(super) fn trace_view(trace: &Trace, lang: Lang) -> TraceView {
     let decision = &trace.decision;
     TraceView {
         id: trace.id.to_string(),
-        time: format_utc(trace.received_at),
+        time: format_local(trace.received_at),
         account: trace.account.to_string(),
         message: trace.message.clone(),
         context: trace
@@ -83,18 +84,44 @@ pub(super) fn trace_view(trace: &Trace, lang: Lang) -> TraceView {
         rules: decision.rules.clone(),
         confidence: format!("{:.1}%", decision.confidence * 100.0),
         draft: trace.draft.as_ref().map(|draft| DraftView {
-            mode: draft.mode.as_str(),
+            mode: mode_text(draft.mode).map_or("", |text| text.get(lang)),
             text: draft.text(),
             citations: draft.citations().iter().map(ToString::to_string).collect(),
         }),
         reply: trace.reply.clone(),
         evidence: trace.evidence.iter().map(evidence_view).collect(),
-        timings: trace
-            .timings_ms
-            .iter()
-            .map(|(step, ms)| Timing { step: step.clone(), ms: format!("{ms:.1}") })
-            .collect(),
+        timings: timings(trace, lang),
         generation: trace.generation.clone(),
+    }
+}
+
+/// The steps in the order in which they are taken.
+fn timings(trace: &Trace, lang: Lang) -> Vec<Timing> {
+    let known = STEPS.iter().filter_map(|(step, text)| {
+        let ms = trace.timings_ms.get(*step)?;
+        Some(Timing { step: text.get(lang), ms: format!("{ms:.1}") })
+    });
+    known.collect()
+}
+
+const STEPS: [(&str, Text); 5] = [
+    ("understand", Text::StepUnderstand),
+    ("embed", Text::StepEmbed),
+    ("retrieve", Text::StepRetrieve),
+    ("compose", Text::StepCompose),
+    ("gate", Text::StepGate),
+];
+
+/// A step in words; steps without words are shown by their code.
+pub(super) fn step_text(step: &str, lang: Lang) -> Option<&'static str> {
+    STEPS.iter().find(|(code, _)| *code == step).map(|(_, text)| text.get(lang))
+}
+
+fn mode_text(mode: DraftMode) -> Option<Text> {
+    match mode {
+        DraftMode::Verbatim => Some(Text::DraftVerbatim),
+        DraftMode::Composed => Some(Text::DraftComposed),
+        DraftMode::Notice => None,
     }
 }
 

@@ -309,7 +309,14 @@ mod tests {
         );
         assert_reason(
             None,
-            &["怎么投诉商家", "垃圾袋怎么卖", "我妈的手机号能注册吗", "你们是骗子吗", "操作失败了"],
+            &[
+                "怎么投诉商家",
+                "垃圾袋怎么卖",
+                "空气炸锅还没发货",
+                "我妈的手机号能注册吗",
+                "你们是骗子吗",
+                "操作失败了",
+            ],
         );
         assert!(find("怎么投诉商家").has(SignalKind::Complaint));
         assert!(find("等了三天!!!").has(SignalKind::AngerMild));
