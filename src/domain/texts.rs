@@ -94,6 +94,7 @@ texts! {
     TracesEmpty "traces_empty" { "还没有消息。", "No messages yet." }
     CloseCase "close_case" { "处理完毕", "Done" }
     PriorityLabel "priority" { "优先级", "Priority" }
+    Unpromised "unpromised" { "尚未承诺：现有标注还不足以保证错误率", "Not yet promised: the labels so far do not suffice for it" }
     SelfCalibrated "self_calibrated" { "自校准，尚未承诺：还没有人工标注", "Self-calibrated, not yet promised: no labels so far" }
     Promised "promised" { "承诺：自动回复的错误率上限", "Promise: highest share of wrong automatic replies" }
     Offline "offline" { "连接中断，请重试。", "The connection broke. Please try again." }

@@ -37,6 +37,7 @@ pub(super) async fn page(State(state): State<HttpState>, headers: HeaderMap, uri
     let promise = state.generations.current().promise();
     let data = context! {
         promised => promise.promised,
+        labelled => promise.labelled,
         alpha => format!("{:.1}%", promise.alpha * 100.0),
     };
     let mut response = state.pages.render("chat.html", lang, "/chat", data);

@@ -47,7 +47,8 @@ impl Pages {
             Ok(html) => {
                 let headers = [
                     (header::CONTENT_SECURITY_POLICY, POLICY),
-                    (header::REFERRER_POLICY, "no-referrer"),
+                    // `no-referrer` would make browsers post this page's own forms with `Origin: null`.
+                    (header::REFERRER_POLICY, "same-origin"),
                     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
                     (header::CACHE_CONTROL, "no-store"),
                 ];

@@ -36,6 +36,8 @@ pub struct PromiseView {
     pub confidence: f64,
     /// False while the gate only calibrated itself.
     pub promised: bool,
+    /// Whether people's labels went into the gate, enough of them or not.
+    pub labelled: bool,
     /// Share of the calibration messages that would be answered automatically.
     pub coverage: f64,
 }
@@ -99,6 +101,7 @@ impl Generation {
             alpha: self.gate.promise.alpha,
             confidence: self.gate.promise.confidence,
             promised: self.gate.promised(),
+            labelled: self.gate.counts.labelled + self.gate.counts.calibration > 0,
             coverage: self.gate.threshold.map_or(0.0, |t| t.coverage),
         }
     }

@@ -242,6 +242,8 @@ fn pages_show_traces_and_queue_without_running_what_customers_wrote() {
     let trace = &running.store.recent_traces(1).unwrap()[0];
     let page = client().get(running.url(&format!("/traces/{}", trace.id))).send().unwrap();
     assert_eq!(page.status().as_u16(), 200);
+    // With `no-referrer` a browser sends `Origin: null` from the page's own form, which is refused.
+    assert_eq!(page.headers()["referrer-policy"], "same-origin");
     let case = &running.store.open_cases(1).unwrap()[0];
     let close = running.url(&format!("/queue/{}/close", case.id));
     let foreign = client().post(&close).header("origin", "http://evil.example").send().unwrap();
