@@ -1,4 +1,4 @@
-//! Floor 0: ids, clock, text, digests, files, faults, limits, repeatable chance. Nothing here knows
+//! Floor 0: ids, clock, text, digests, files, faults, leases, limits, repeatable chance. Nothing here knows
 //! the business.
 
 pub mod clock;
@@ -6,6 +6,7 @@ pub mod digest;
 pub mod fault;
 pub mod file;
 pub mod id;
+pub mod lease;
 pub mod limits;
 pub mod random;
 pub mod text;

@@ -8,7 +8,7 @@ use clap::Subcommand;
 
 use super::output::{self, Bar};
 use crate::app::App;
-use crate::eval::bench;
+use crate::eval::bench::{self, SearchBench};
 
 #[derive(Subcommand)]
 #[command(after_help = "Examples:
@@ -44,6 +44,12 @@ pub(super) enum BenchCommand {
         vectors: usize,
         #[arg(long, default_value_t = 384)]
         dim: usize,
+        /// Scan all of them, also where a graph would serve.
+        #[arg(long)]
+        exact: bool,
+        /// Write the vectors and the queries here, as little-endian f32.
+        #[arg(long, value_name = "FILE")]
+        dump: Option<PathBuf>,
         #[arg(long)]
         json: bool,
     },
@@ -75,8 +81,9 @@ pub(super) fn run(app: &App, command: &BenchCommand) -> Result<()> {
             bar.done();
             output::report(&report, *json)
         }
-        BenchCommand::Search { vectors, dim, json } => {
-            output::report(&bench::search(*vectors, *dim)?, *json)
+        BenchCommand::Search { vectors, dim, exact, dump, json } => {
+            let (vectors, dim, exact, dump) = (*vectors, *dim, *exact, dump.clone());
+            output::report(&bench::search(&SearchBench { vectors, dim, exact, dump })?, *json)
         }
     }
 }

@@ -1,5 +1,7 @@
 //! `bench embed|generate|search`: speed on this machine, in one process, on the given inputs.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
 use crate::base::clock::Stopwatch;
@@ -8,7 +10,8 @@ use crate::engine::embed::EmbedWorker;
 use crate::eval::{EvalError, percentile};
 use crate::model::{Control, GenerateRequest, Generated, Generator, Sampling};
 use crate::pipeline::fit::embed_all;
-use crate::search::flat::{FlatIndex, normalise, top_k};
+use crate::search::dense::DenseIndex;
+use crate::search::flat::{FlatIndex, normalise};
 use crate::search::vectors::Matrix;
 
 /// Texts that are embedded one at a time; beyond that the percentiles no longer move.
@@ -164,29 +167,47 @@ pub struct SearchReport {
     pub bytes_per_vector: f64,
 }
 
-/// Clustered vectors made from a fixed seed.
-pub fn search(count: usize, dim: usize) -> Result<SearchReport, EvalError> {
+#[derive(Clone, Debug)]
+pub struct SearchBench {
+    pub vectors: usize,
+    pub dim: usize,
+    /// Scan, however many there are.
+    pub exact: bool,
+    /// Where to write the vectors and then the queries, as little-endian `f32`, for other programs.
+    pub dump: Option<PathBuf>,
+}
+
+/// Clustered vectors made from a fixed seed, searched as the service would.
+pub fn search(bench: &SearchBench) -> Result<SearchReport, EvalError> {
+    let SearchBench { vectors: count, dim, exact, ref dump } = *bench;
     if count == 0 || dim == 0 {
         return Err(EvalError::Input("--vectors and --dim must be at least 1".into()));
     }
     let mut random = SplitMix64::new(7);
     let rows = clustered(count, dim, &mut random);
     let queries = near(&rows, &mut random);
+    let bytes = |v: &Vec<f32>| v.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    if let Some(file) = dump {
+        let all: Vec<u8> = rows.iter().chain(&queries).flat_map(bytes).collect();
+        std::fs::write(file, all)
+            .map_err(|e| EvalError::Input(format!("{}: {e}", file.display())))?;
+    }
     let watch = Stopwatch::start();
     let matrix = Matrix::from_rows(dim, rows.iter().map(Vec::as_slice))?;
-    let index = FlatIndex::new(&matrix)?;
+    let index = if exact { DenseIndex::exact(&matrix)? } else { DenseIndex::new(&matrix)? };
+    index.settle();
     let build_s = watch.elapsed().as_secs_f64();
     let mut times = Vec::with_capacity(queries.len());
     let mut found = Vec::with_capacity(queries.len());
     for query in &queries {
         let watch = Stopwatch::start();
-        let scores = index.scores(&index.centred(query));
-        found.push(top_k((0..).zip(scores), NEIGHBOURS));
+        found.push(index.nearest(&index.flat().centred(query), NEIGHBOURS, |_| true));
         times.push(watch.ms());
     }
     let checked = queries.iter().zip(&found).take(CHECKED);
-    let recalls: Vec<f64> =
-        checked.map(|(query, found)| recall(&index, &index.centred(query), found)).collect();
+    let recalls: Vec<f64> = checked
+        .map(|(query, found)| recall(index.flat(), &index.flat().centred(query), found))
+        .collect();
     Ok(SearchReport {
         vectors: count,
         dim,
@@ -194,7 +215,7 @@ pub fn search(count: usize, dim: usize) -> Result<SearchReport, EvalError> {
         queries_per_s: queries.len() as f64 / (times.iter().sum::<f64>() / 1e3),
         recall_at_10: recalls.iter().sum::<f64>() / recalls.len() as f64,
         ms_p99: percentile(&times, 0.99),
-        bytes_per_vector: (dim * size_of::<f32>()) as f64,
+        bytes_per_vector: index.bytes_per_row() as f64,
     })
 }
 
@@ -238,13 +259,17 @@ fn around(centre: &[f32], random: &mut SplitMix64) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::search::flat::dot;
+    use crate::search::distance::dot;
 
     #[test]
     fn an_exact_scan_finds_all_neighbours() {
-        let report = search(500, 16).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let dump = dir.path().join("vectors.f32");
+        let bench = SearchBench { vectors: 500, dim: 16, exact: true, dump: Some(dump.clone()) };
+        let report = search(&bench).unwrap();
         assert!((report.recall_at_10 - 1.0).abs() < 1e-9);
-        assert!(search(0, 16).is_err());
+        assert_eq!(dump.metadata().unwrap().len(), (500 + QUERIES as u64) * 16 * 4);
+        assert!(search(&SearchBench { vectors: 0, ..bench }).is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::base::clock::{Clock, Deadline, Stopwatch, UnixMs};
 use crate::base::id::{ConversationId, TraceId};
+use crate::base::lease::Reply;
 use crate::base::limits::PASSIVE_REPLY_BYTES;
 use crate::domain::decision::{Decision, Reason, Verdict};
 use crate::domain::draft::Draft;
@@ -93,6 +94,7 @@ impl Responder {
 
     /// Never fails: whatever goes wrong ends at a person.
     pub fn respond(&self, turn: &Turn, observe: &mut dyn FnMut(&Progress)) -> Trace {
+        let _reply = Reply::begin();
         let generation = self.parts.generations.current();
         let mut record = Record::new(turn, generation.id(), observe);
         match &turn.ask {

@@ -1,5 +1,8 @@
 //! Exact dense scan: cosines of centred vectors, every row every time.
 //!
+//! Where only the nearest are wanted, the scan reads `i8` codes and computes again, in `f32`, all
+//! rows that the codes' error leaves in question: a third of the time, and the same result.
+//!
 //! e5 puts all texts into a narrow cone (raw cosines of unrelated questions are 0.7 to 0.95), so
 //! the mean of the indexed vectors is taken off both sides before the cosine. On 280 bank-FAQ
 //! phrasings and 3172 customer questions that alone moves recall@1 from .748 to .764.
@@ -8,20 +11,20 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use crate::search::SearchError;
+use crate::search::codes::{Code, Codes};
+use crate::search::distance::dot;
 use crate::search::vectors::Matrix;
 
 /// The mean of few vectors is mostly those vectors themselves, and one text minus its own mean is
 /// nothing at all; the mean of `n` is therefore shrunk by `n / (n + CENTRE_PRIOR)`.
 const CENTRE_PRIOR: f32 = 8.0;
 
-/// Accumulators that are independent of each other, so that the compiler may use vector registers.
-const LANES: usize = 16;
-
 /// Rows centred and scaled to length one, with what is needed to do the same to a query.
 #[derive(Clone, Debug)]
 pub struct FlatIndex {
     centre: Vec<f32>,
     rows: Matrix,
+    codes: Codes,
 }
 
 impl FlatIndex {
@@ -29,7 +32,8 @@ impl FlatIndex {
         let centre = centre_of(vectors);
         let centred: Vec<Vec<f32>> = vectors.rows().map(|v| centred(v, &centre)).collect();
         let rows = Matrix::from_rows(vectors.dim(), centred.iter().map(Vec::as_slice))?;
-        Ok(Self { centre, rows })
+        let codes = Codes::new(&rows);
+        Ok(Self { centre, rows, codes })
     }
 
     pub fn dim(&self) -> usize {
@@ -54,9 +58,36 @@ impl FlatIndex {
         self.rows.row(at)
     }
 
+    pub fn codes(&self) -> &Codes {
+        &self.codes
+    }
+
+    /// Cosine of a [`FlatIndex::centred`] query with row `at`.
+    pub fn score(&self, query: &[f32], at: u32) -> f32 {
+        dot(query, self.row(at as usize))
+    }
+
     /// Cosine of a [`FlatIndex::centred`] query with every row, in row order.
     pub fn scores(&self, query: &[f32]) -> Vec<f32> {
         self.rows.rows().map(|row| dot(query, row)).collect()
+    }
+
+    /// The `k` nearest of the rows that `accept` takes, nearest first; exact.
+    pub fn nearest(
+        &self,
+        query: &[f32],
+        k: usize,
+        accept: impl Fn(u32) -> bool,
+    ) -> Vec<(u32, f32)> {
+        let code = Code::new(query);
+        let accepted = (0..self.len() as u32).filter(|&row| accept(row));
+        let rough: Vec<(u32, f32)> =
+            accepted.map(|row| (row, self.codes.near(&code, row))).collect();
+        let Some(&(_, worst)) = top_k(rough.iter().copied(), k).last() else { return Vec::new() };
+        // The k-th best may be as much worse than it seems as a lost one may be better.
+        let limit = worst - 2.0 * self.codes.bound(&code);
+        let kept = rough.into_iter().filter(|&(_, score)| score >= limit);
+        top_k(kept.map(|(row, _)| (row, self.score(query, row))), k)
     }
 }
 
@@ -95,20 +126,6 @@ pub fn normalise(vector: &mut [f32]) {
 fn has_direction(vector: &[f32]) -> bool {
     let square = dot(vector, vector);
     square.is_finite() && square > 1e-20
-}
-
-/// Inner product over the shorter of the two lengths.
-pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let (a_blocks, a_rest) = a.as_chunks::<LANES>();
-    let (b_blocks, b_rest) = b.as_chunks::<LANES>();
-    let mut lanes = [0.0_f32; LANES];
-    for (x, y) in a_blocks.iter().zip(b_blocks) {
-        for lane in 0..LANES {
-            lanes[lane] += x[lane] * y[lane];
-        }
-    }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum();
-    lanes.iter().sum::<f32>() + rest
 }
 
 /// `to += from`.
@@ -160,6 +177,28 @@ impl PartialEq for Worst {
 }
 
 impl Eq for Worst {}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+    use crate::base::random::SplitMix64;
+
+    /// Rows about one centre for each twenty.
+    pub(in crate::search) fn clustered(count: usize, dim: usize, seed: u64) -> Matrix {
+        let mut random = SplitMix64::new(seed);
+        let mut centre = Vec::new();
+        let rows: Vec<Vec<f32>> = (0..count)
+            .map(|at| {
+                let noise: Vec<f32> = (0..dim).map(|_| random.unit() - 0.5).collect();
+                if at % 20 == 0 {
+                    centre.clone_from(&noise);
+                }
+                centre.iter().zip(&noise).map(|(c, n)| c + 0.5 * n).collect()
+            })
+            .collect();
+        Matrix::from_rows(dim, rows.iter().map(Vec::as_slice)).unwrap()
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -216,11 +255,15 @@ mod tests {
         }
 
         #[test]
-        fn dot_is_the_plain_sum(pairs in prop::collection::vec((-8_i8..8, -8_i8..8), 0..70)) {
-            let (a, b): (Vec<f32>, Vec<f32>) =
-                pairs.iter().map(|&(x, y)| (f32::from(x), f32::from(y))).unzip();
-            let plain: i32 = pairs.iter().map(|&(x, y)| i32::from(x) * i32::from(y)).sum();
-            prop_assert_eq!(dot(&a, &b), plain as f32);
+        fn the_nearest_are_those_of_all_scores(
+            seed in any::<u64>(), count in 1_usize..300, dim in 1_usize..40, k in 0_usize..20,
+        ) {
+            let rows = testing::clustered(count, dim, seed);
+            let index = FlatIndex::new(&rows).unwrap();
+            let query = index.centred(rows.row(count / 2));
+            let accept = |row: u32| row % 3 != 1;
+            let all = (0..).zip(index.scores(&query)).filter(|&(row, _)| accept(row));
+            prop_assert_eq!(index.nearest(&query, k, accept), top_k(all, k));
         }
     }
 }

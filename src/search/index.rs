@@ -12,7 +12,9 @@ use crate::domain::evidence::{Evidence, Scores};
 use crate::domain::knowledge::{EntryId, EntryState, Validity, VersionedEntry};
 use crate::search::SearchError;
 use crate::search::bm25::Bm25Index;
-use crate::search::flat::{FlatIndex, add, dot, normalise, top_k};
+use crate::search::dense::DenseIndex;
+use crate::search::distance::dot;
+use crate::search::flat::{FlatIndex, add, normalise, top_k};
 use crate::search::fuse::{self, Signals};
 use crate::search::manifest::{FORMAT, Manifest, VectorSpace, stamp_files};
 use crate::search::vectors::Matrix;
@@ -22,6 +24,9 @@ const PHRASING_VECTORS: &str = "phrasings.vec";
 const ANSWER_VECTORS: &str = "answers.vec";
 const PHRASING_TEXT: &str = "phrasings.tantivy";
 const ANSWER_TEXT: &str = "answers.tantivy";
+
+/// How many of each list are ranked when there are too many entries to rank all.
+const POOL: usize = 200;
 
 /// A normalised text (compatibility forms, simplified, lower case) with its embedding.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,11 +96,13 @@ pub struct KnowledgeIndex {
     starts: Vec<u32>,
     /// Each entry's place among the answers.
     answer_of: Vec<Option<usize>>,
-    dense: FlatIndex,
+    /// The entry of each answer.
+    entry_of_answer: Vec<u32>,
+    dense: DenseIndex,
     lexical: Bm25Index,
     /// The mean direction of each entry's phrasings.
     profiles: Matrix,
-    answer_dense: FlatIndex,
+    answer_dense: DenseIndex,
     answer_lexical: Bm25Index,
 }
 
@@ -169,9 +176,11 @@ impl KnowledgeIndex {
         }
         let by_id = entries.iter().map(|e| e.entry.id.clone()).zip(0..).collect();
         let validity = entries.iter().map(|e| e.entry.validity).collect();
-        let dense = FlatIndex::new(&vectors)?;
-        let profiles = profiles(&dense, &starts)?;
-        let answer_dense = FlatIndex::new(&answers)?;
+        let dense = DenseIndex::new(&vectors)?;
+        let profiles = profiles(dense.flat(), &starts)?;
+        let answer_dense = DenseIndex::new(&answers)?;
+        let entry_of_answer =
+            (0..).zip(&answer_of).filter_map(|(entry, a)| a.map(|_| entry)).collect();
         let dir = dir.to_owned();
         Ok(Self {
             dir,
@@ -181,6 +190,7 @@ impl KnowledgeIndex {
             by_id,
             starts,
             answer_of,
+            entry_of_answer,
             dense,
             lexical,
             profiles,
@@ -238,7 +248,7 @@ impl KnowledgeIndex {
         self.check(query)?;
         let lists = self.lists(query)?;
         // Of most entries only the scores are needed; whole candidates are made of the best.
-        let all = (0..self.entries.len() as u32).filter_map(|entry| {
+        let all = self.pool(&lists, query).into_iter().filter_map(|entry| {
             let Scores { fused, dense, lexical, .. } = self.candidate(entry, &lists, query)?.scores;
             Some(Summary { entry, fused, dense, lexical })
         });
@@ -273,7 +283,7 @@ impl KnowledgeIndex {
     }
 
     fn check(&self, query: &Query<'_>) -> Result<(), SearchError> {
-        let (dim, width) = (self.dense.dim(), query.vector.len());
+        let (dim, width) = (self.dense.flat().dim(), query.vector.len());
         if width != dim {
             return Err(SearchError::BadInput(format!("a vector {width} wide asked of {dim}")));
         }
@@ -286,7 +296,7 @@ impl KnowledgeIndex {
     }
 
     fn lists(&self, query: &Query<'_>) -> Result<Lists, SearchError> {
-        let vector = self.dense.centred(query.vector);
+        let vector = self.dense.flat().centred(query.vector);
         Ok(Lists {
             dense: self.dense.scores(&vector),
             lexical: self.lexical.scores(query.text)?,
@@ -294,6 +304,48 @@ impl KnowledgeIndex {
             answer_lexical: self.answer_lexical.scores(query.text)?,
             vector,
         })
+    }
+
+    /// The entries to be ranked, in order: all of them, or of very many those that any list puts
+    /// among its first [`POOL`].
+    fn pool(&self, lists: &Lists, query: &Query<'_>) -> Vec<u32> {
+        if lists.dense.is_some() && lists.answer_dense.is_some() {
+            return (0..self.entries.len() as u32).collect();
+        }
+        let is_wanted = |entry: u32| self.validity[entry as usize].contains(query.now);
+        let phrased = |row: u32| self.starts.partition_point(|&start| start <= row) as u32 - 1;
+        let answered = |row: u32| self.entry_of_answer[row as usize];
+        let by_phrasing = self
+            .dense
+            .nearest(&lists.vector, POOL, |row| is_wanted(phrased(row)))
+            .into_iter()
+            .chain(first(&lists.lexical, |row| is_wanted(phrased(row))));
+        let by_answer = self
+            .answer_dense
+            .nearest(&lists.vector, POOL, |row| is_wanted(answered(row)))
+            .into_iter()
+            .chain(first(&lists.answer_lexical, |row| is_wanted(answered(row))));
+        let by_vote = query.head.map_or_else(Vec::new, |votes| first(votes, is_wanted));
+        let mut pool: Vec<u32> = by_phrasing
+            .map(|(row, _)| phrased(row))
+            .chain(by_answer.map(|(row, _)| answered(row)))
+            .chain(by_vote.into_iter().map(|(entry, _)| entry))
+            .collect();
+        pool.sort_unstable();
+        pool.dedup();
+        pool
+    }
+
+    /// Cosine of the query with a phrasing.
+    fn dense_score(&self, phrasing: u32, lists: &Lists) -> f32 {
+        let computed = || self.dense.flat().score(&lists.vector, phrasing);
+        lists.dense.as_ref().map_or_else(computed, |all| all[phrasing as usize])
+    }
+
+    /// Cosine of the query with an answer.
+    fn answer_dense_score(&self, answer: usize, lists: &Lists) -> f32 {
+        let computed = || self.answer_dense.flat().score(&lists.vector, answer as u32);
+        lists.answer_dense.as_ref().map_or_else(computed, |all| all[answer])
     }
 
     /// What the lists say of one entry; `None` when it must not be found.
@@ -311,7 +363,8 @@ impl KnowledgeIndex {
         let (mut dense, mut lexical) = (f32::NEG_INFINITY, 0.0_f32);
         let mut best: Option<(u32, f32)> = None;
         for phrasing in self.phrasings_of(entry).filter(|&p| Some(p) != left_out) {
-            let (d, l) = (lists.dense[phrasing as usize], lists.lexical[phrasing as usize]);
+            let d = self.dense_score(phrasing, lists);
+            let l = lists.lexical[phrasing as usize];
             (dense, lexical) = (dense.max(d), lexical.max(l));
             let score = fuse::phrasing(d, l);
             if best.is_none_or(|(_, most)| score > most) {
@@ -322,7 +375,7 @@ impl KnowledgeIndex {
         let answer = self.answer_of[at];
         let signals = Signals {
             profile: self.profile(entry, left_out, lists),
-            answer_dense: answer.map(|a| lists.answer_dense[a]),
+            answer_dense: answer.map(|a| self.answer_dense_score(a, lists)),
             answer_lexical: answer.map(|a| lists.answer_lexical[a]),
         };
         let mut scores = Scores {
@@ -340,10 +393,10 @@ impl KnowledgeIndex {
         let phrasings = self.phrasings_of(entry);
         if let Some(gone) = left_out.filter(|p| phrasings.contains(p)) {
             let kept = phrasings.filter(|&p| p != gone);
-            return dot(&profile(&self.dense, kept), &lists.vector);
+            return dot(&profile(self.dense.flat(), kept), &lists.vector);
         }
         match phrasings.len() {
-            1 => lists.dense[phrasings.start as usize],
+            1 => self.dense_score(phrasings.start, lists),
             _ => dot(self.profiles.row(entry as usize), &lists.vector),
         }
     }
@@ -357,14 +410,21 @@ struct Summary {
     lexical: Option<f32>,
 }
 
-/// Scores of every phrasing and every answer for one query.
+/// Scores of every phrasing and every answer for one query; cosines of very many are computed
+/// where they are wanted.
 struct Lists {
     /// The query's vector, centred.
     vector: Vec<f32>,
-    dense: Vec<f32>,
+    dense: Option<Vec<f32>>,
     lexical: Vec<f32>,
-    answer_dense: Vec<f32>,
+    answer_dense: Option<Vec<f32>>,
     answer_lexical: Vec<f32>,
+}
+
+/// The first [`POOL`] of the scores above nothing.
+fn first(scores: &[f32], accept: impl Fn(u32) -> bool) -> Vec<(u32, f32)> {
+    let above = (0..).zip(scores.iter().copied()).filter(|&(_, score)| score > 0.0);
+    top_k(above.filter(|&(row, _)| accept(row)), POOL)
 }
 
 /// The mean direction of some phrasings.

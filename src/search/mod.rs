@@ -2,14 +2,18 @@
 //! normalised text that the caller supplies; blocking, no models, no SQL, no network.
 //!
 //! [`index::KnowledgeIndex`] is the door: built once per knowledge generation, read-only afterwards.
-//! It stands on an exact dense scan ([`flat`]), an inverted index ([`bm25`]), a trained vote
-//! ([`head`]) and one formula that joins them ([`fuse`]).
+//! It stands on dense vectors ([`dense`]: an exact scan, [`flat`], and for many a graph, [`hnsw`]),
+//! an inverted index ([`bm25`]), a trained vote ([`head`]) and one formula that joins them ([`fuse`]).
 
 pub mod bm25;
+pub mod codes;
+pub mod dense;
+pub mod distance;
 pub mod flat;
 mod frame;
 pub mod fuse;
 pub mod head;
+pub mod hnsw;
 pub mod index;
 pub mod manifest;
 pub mod vectors;

@@ -130,6 +130,35 @@ fn any_k_and_a_single_character() {
 }
 
 #[test]
+fn so_many_that_a_pool_is_ranked_give_what_all_give() {
+    let (_dir, mut index) = shop();
+    let votes: Vec<f32> = (0..index.entries().len()).map(|e| (e % 3) as f32 / 3.0).collect();
+    let mut asked = Vec::new();
+    for (text, topic) in [("能开电子发票吗", 2), ("怎么查物流", 5), ("qwerty", 9), ("", 0)]
+    {
+        for exclude in [Exclude::None, Exclude::Phrasing(1), Exclude::Entry(2)] {
+            asked.push((text, near(topic, 1), exclude));
+        }
+    }
+    let ask = |index: &KnowledgeIndex| {
+        let found = asked.iter().map(|(text, vector, exclude)| {
+            let query =
+                Query { exclude: *exclude, head: Some(&votes), k: 5, ..query(text, vector) };
+            index.search(&query).unwrap()
+        });
+        found.collect::<Vec<_>>()
+    };
+    let all = ask(&index);
+    let answers = Matrix::read(&index.dir.join(ANSWER_VECTORS)).unwrap();
+    index.dense = DenseIndex::with_crossover(&index.phrasing_vectors().unwrap(), 1).unwrap();
+    index.answer_dense = DenseIndex::with_crossover(&answers, 1).unwrap();
+    index.dense.settle();
+    index.answer_dense.settle();
+    assert_eq!(index.dense.scores(&[0.0; DIM]), None);
+    assert_eq!(ask(&index), all);
+}
+
+#[test]
 fn exclusion_hides_what_was_asked_to_be_hidden() {
     let (_dir, index) = shop();
     let vector = index.phrasing_vectors().unwrap().row(1).to_vec();

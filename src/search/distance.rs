@@ -1,0 +1,126 @@
+//! Inner products of `f32` and of `i8`, compiled for AVX2 and for any machine.
+//!
+//! The bodies are plain loops over fixed lanes. Within a function compiled for AVX2 the compiler
+//! makes vector instructions of them: 384 columns take 37 ns in `f32` and 20 ns in `i8` on a Zen 3
+//! core, where hand-written `maddubs` took the same 20.
+
+#![expect(unsafe_code, reason = "what is compiled for AVX2 may only be called where AVX2 is")]
+
+/// Independent accumulators: several registers full, which hides the latency of an addition.
+const LANES: usize = 32;
+
+/// Inner product over the shorter of the two lengths.
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    #[cfg(target_arch = "x86_64")]
+    if has_avx2() {
+        // SAFETY: the features that the function is compiled for were just detected.
+        return unsafe { dot_avx2(a, b) };
+    }
+    dot_lanes(a, b, |sum, x, y| sum + x * y)
+}
+
+/// Inner product over the shorter of the two lengths, which holds up to 130,000 columns.
+pub fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
+    #[cfg(target_arch = "x86_64")]
+    if has_avx2() {
+        // SAFETY: the features that the function is compiled for were just detected.
+        return unsafe { dot_i8_avx2(a, b) };
+    }
+    dot_i8_lanes(a, b)
+}
+
+/// Asks for `codes` to be brought into the cache; a graph's next stop is not where the last was.
+#[inline]
+pub fn prefetch(codes: &[i8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in codes.chunks(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch is a hint and never faults; SSE is part of every x86_64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr()) };
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn dot_avx2(a: &[f32], b: &[f32]) -> f32 {
+    dot_lanes(a, b, |sum, x, y| x.mul_add(y, sum))
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn dot_i8_avx2(a: &[i8], b: &[i8]) -> i32 {
+    dot_i8_lanes(a, b)
+}
+
+/// `step` is the caller's, since a fused multiply-add is a slow library call where the machine has
+/// no instruction for it.
+#[inline(always)]
+fn dot_lanes(a: &[f32], b: &[f32], step: impl Fn(f32, f32, f32) -> f32) -> f32 {
+    let shorter = a.len().min(b.len());
+    let (a_blocks, a_rest) = a[..shorter].as_chunks::<LANES>();
+    let (b_blocks, b_rest) = b[..shorter].as_chunks::<LANES>();
+    let mut lanes = [0.0_f32; LANES];
+    for (x, y) in a_blocks.iter().zip(b_blocks) {
+        for lane in 0..LANES {
+            lanes[lane] = step(lanes[lane], x[lane], y[lane]);
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum();
+    lanes.iter().sum::<f32>() + rest
+}
+
+#[inline(always)]
+fn dot_i8_lanes(a: &[i8], b: &[i8]) -> i32 {
+    let shorter = a.len().min(b.len());
+    a[..shorter].iter().zip(&b[..shorter]).map(|(&x, &y)| i32::from(x) * i32::from(y)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::random::SplitMix64;
+    use proptest::prelude::*;
+
+    fn floats(length: usize, random: &mut SplitMix64) -> Vec<f32> {
+        (0..length).map(|_| random.unit() * 2.0 - 1.0).collect()
+    }
+
+    #[test]
+    fn agrees_with_double_precision_at_every_length() {
+        let mut random = SplitMix64::new(3);
+        for length in (0..200).chain([383, 384, 385, 1024, 1031]) {
+            let (a, b) = (floats(length, &mut random), floats(length, &mut random));
+            let exact: f64 = a.iter().zip(&b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
+            for found in [dot(&a, &b), dot_lanes(&a, &b, |sum, x, y| sum + x * y)] {
+                assert!((f64::from(found) - exact).abs() < 1e-5, "{length}: {found} {exact}");
+            }
+        }
+    }
+
+    #[test]
+    fn unequal_lengths_meet_at_the_shorter() {
+        let ones = [1.0_f32; 100];
+        let codes = [1_i8; 100];
+        for shorter in [0, 1, 31, 32, 33, 64, 70] {
+            assert_eq!(dot(&ones, &ones[..shorter]), shorter as f32);
+            assert_eq!(dot(&ones[..shorter], &ones), shorter as f32);
+            assert_eq!(dot_i8(&codes, &codes[..shorter]), shorter as i32);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn codes_give_the_plain_sum(pairs in prop::collection::vec(any::<(i8, i8)>(), 0..500)) {
+            let (a, b): (Vec<i8>, Vec<i8>) = pairs.iter().copied().unzip();
+            let plain: i64 = pairs.iter().map(|&(x, y)| i64::from(x) * i64::from(y)).sum();
+            prop_assert_eq!(i64::from(dot_i8(&a, &b)), plain);
+            prop_assert_eq!(i64::from(dot_i8_lanes(&a, &b)), plain);
+        }
+    }
+}
