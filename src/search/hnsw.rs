@@ -1,10 +1,9 @@
 //! Approximate nearest neighbours: a hierarchical navigable small world graph over `i8` codes
 //! (Malkov & Yashunin 2016, "Efficient and robust approximate nearest neighbor search").
 //!
-//! Written here because hnsw_rs 0.3.5 with the same inner product took 33 s to build over 20,000 ×
-//! 384 where this took 4 to 8, and answered 1,600 queries a second where this answered 5,000 to
-//! 7,000 (both at recall 1.0, on two busy Zen 3 cores). It is built in memory from checked vectors
-//! and never read from a file.
+//! Written here because hnsw_rs 0.3.5 with the same inner product built several times more slowly and
+//! answered far fewer queries at equal recall; `eval/side_by_side/search.py` compares with hnswlib.
+//! It is built in memory from checked vectors and never read from a file.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap};
@@ -51,8 +50,8 @@ impl Hnsw {
         proceed: &(dyn Fn() -> bool + Sync),
     ) -> Option<Self> {
         let mut random = SplitMix64::new(rows.len() as u64);
-        // In the order of a file, where like stands by like, clusters end up as islands: recall at
-        // breadth 48 of 100,000 rows was .990 so, and is 1.000 in random order.
+        // In the order of a file, where like stands by like, clusters end up as islands that a search
+        // from elsewhere does not reach.
         random.shuffle(&mut rows);
         let graph = Self::unlinked(codes.len(), &rows, &mut random);
         let locks: Vec<Mutex<()>> = (0..LOCKS).map(|_| Mutex::default()).collect();

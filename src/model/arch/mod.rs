@@ -1,4 +1,4 @@
-//! Forward passes over candle tensors, one file per architecture.
+//! Forward passes on our own kernels, one file per architecture.
 
 pub mod bert;
 pub mod qwen;

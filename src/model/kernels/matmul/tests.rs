@@ -66,8 +66,6 @@ fn exact(x: &Activations, weights: &[f32]) -> (Vec<f64>, Vec<f64>) {
     (sums, sizes)
 }
 
-const POOLS: [fn() -> &'static Pool; 1] = [Pool::global];
-
 fn shapes(format: Format) -> Vec<(usize, usize, usize)> {
     let unit = format.inputs();
     if cfg!(miri) {
@@ -94,7 +92,7 @@ fn every_format_and_kernel_gives_the_exact_product() {
             for isa in Isa::available() {
                 let mut out = vec![f32::NAN; rows * outputs];
                 let sink = Sink::Store { out: &mut out, bias: None };
-                multiply_on(POOLS[0](), *isa, &[matrix.packed()], &x, sink);
+                multiply_on(Pool::global(), *isa, &[matrix.packed()], &x, sink);
                 for ((got, wanted), size) in out.iter().zip(&wanted).zip(&sizes) {
                     let error = (f64::from(*got) - wanted).abs();
                     // Offsets cancel large sums: the error is relative to the terms' size.
