@@ -8,9 +8,9 @@ use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
 use candle_core::quantized::gguf_file::{Content, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
-use candle_core::{Device, Tensor};
 
 use crate::model::ModelError;
 
@@ -128,11 +128,6 @@ impl GgufFile {
         }
         Ok(tensor)
     }
-
-    /// The tensor widened to `f32`.
-    pub fn floats(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
-        Ok(self.tensor(name, shape)?.dequantize(&Device::Cpu)?)
-    }
 }
 
 fn corrupt(path: &Path, reason: impl std::fmt::Display) -> ModelError {
@@ -142,6 +137,7 @@ fn corrupt(path: &Path, reason: impl std::fmt::Display) -> ModelError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::Tensor;
 
     fn written(metadata: &[(&str, &Value)]) -> tempfile::NamedTempFile {
         let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -168,10 +164,11 @@ mod tests {
     fn tensors_must_have_the_expected_shape() {
         let file = written(&[]);
         let mut gguf = GgufFile::open(file.path()).unwrap();
-        let floats = gguf.floats("w", &[2, 2]).unwrap().to_vec2::<f32>().unwrap();
+        let tensor = gguf.tensor("w", &[2, 2]).unwrap().dequantize(&Device::Cpu).unwrap();
+        let floats = tensor.to_vec2::<f32>().unwrap();
         assert_eq!(floats, [[1.0, 2.0], [3.0, 4.0]]);
-        assert!(matches!(gguf.floats("w", &[4]), Err(ModelError::Corrupt { .. })));
-        assert!(matches!(gguf.floats("v", &[4]), Err(ModelError::Corrupt { .. })));
+        assert!(matches!(gguf.tensor("w", &[4]), Err(ModelError::Corrupt { .. })));
+        assert!(matches!(gguf.tensor("v", &[4]), Err(ModelError::Corrupt { .. })));
     }
 
     #[test]
