@@ -7,8 +7,6 @@
 
 use std::cell::RefCell;
 
-use half::f16;
-
 use crate::model::gguf::GgufFile;
 use crate::model::kernels::{
     Activations, Attention, Isa, PAGE, Sink, multiply, over_parts, over_rows,
@@ -249,10 +247,10 @@ impl Bert {
 #[derive(Default)]
 struct HeadWork {
     queries: Vec<f32>,
-    pages: Vec<f16>,
+    /// Per page: keys `[head, PAGE]`, values `[PAGE, head]`.
+    pages: Vec<f32>,
     visible: Vec<usize>,
     scores: Vec<f32>,
-    wide: Vec<f32>,
 }
 
 thread_local! {
@@ -269,30 +267,29 @@ impl HeadWork {
         let page_size = 2 * PAGE * dim;
         self.queries.clear();
         self.pages.clear();
-        self.pages.resize(count * page_size, f16::ZERO);
+        self.pages.resize(count * page_size, 0.0);
         let scale = (dim as f32).sqrt().recip();
         for (token, row) in qkv.chunks_exact(3 * hidden).enumerate() {
             let part = |at: usize| &row[at * hidden + head * dim..at * hidden + (head + 1) * dim];
             self.queries.extend(part(0).iter().map(|q| q * scale));
             let (page, slot) = (token / PAGE * page_size, token % PAGE);
             let (keys, values) = self.pages[page..page + page_size].split_at_mut(PAGE * dim);
-            for (d, (key, value)) in part(1).iter().zip(part(2)).enumerate() {
-                keys[d * PAGE + slot] = f16::from_f32(*key);
-                values[slot * dim + d] = f16::from_f32(*value);
+            for (keys, key) in keys.chunks_exact_mut(PAGE).zip(part(1)) {
+                keys[slot] = *key;
             }
+            values[slot * dim..(slot + 1) * dim].copy_from_slice(part(2));
         }
         self.visible.clear();
         self.visible.resize(tokens, tokens);
         self.scores.resize(tokens * count * PAGE, 0.0);
-        self.wide.resize(PAGE * dim, 0.0);
-        let pages: Vec<&[f16]> = self.pages.chunks_exact(page_size).collect();
-        Isa::detected().attend(Attention {
+        let pages: Vec<&[f32]> = self.pages.chunks_exact(page_size).collect();
+        Isa::detected().attend_floats(Attention {
             dim,
             queries: &self.queries,
             visible: &self.visible,
             pages: &pages,
             scores: &mut self.scores,
-            wide: &mut self.wide,
+            wide: &mut [],
             out,
         });
     }

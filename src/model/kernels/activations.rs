@@ -1,10 +1,16 @@
-//! Rows of inputs as the integer products read them: int8 codes, one scale per 32.
+//! Rows of inputs as the integer products read them: int8 codes, one scale per 128.
 //!
-//! Per-block scales as in GGML's Q8_0 keep the few large channels of a transformer from costing the
-//! others their precision. A weight is `s·q + m`, so a block's product is
-//! `d·(s·Σqx + m·Σx)`; the sums of the codes, times `d`, are kept per 16 and per 32 inputs.
+//! Scales of short runs keep the few large channels of a transformer from costing the others their
+//! precision; between GGML's 32 (Q8_0) and 256 (Q8_K), 128 costs a product of scales only once in
+//! four blocks. A weight is `s·q + m`, so a block's product is `d·(s·Σqx + m·Σx)`; the sums of the
+//! codes are kept per 16 and per 32 inputs.
 
 use super::format::BLOCK;
+
+/// Blocks that share a scale.
+pub(super) const GROUP: usize = 4;
+/// Inputs that share a scale.
+pub(super) const GROUP_INPUTS: usize = GROUP * BLOCK;
 
 /// `rows` rows of `width` inputs, quantised.
 #[derive(Debug, Default)]
@@ -13,9 +19,9 @@ pub(crate) struct Activations {
     pub(crate) width: usize,
     /// `[rows, width]`, −127…127.
     pub(crate) codes: Vec<i8>,
-    /// `[rows, width / 32]`.
+    /// `[rows, ⌈width / 128⌉]`.
     pub(crate) scales: Vec<f32>,
-    /// Scale times the sum of the codes: `[rows, width / 32, 3]`, first half, second half, both.
+    /// Sums of the codes: `[rows, width / 32, 3]`, first half, second half, both.
     pub(crate) sums: Vec<[f32; 3]>,
 }
 
@@ -32,14 +38,19 @@ impl Activations {
         debug_assert!(width.is_multiple_of(BLOCK), "a width of {width}");
         (self.rows, self.width) = (rows, width);
         self.codes.resize(rows * width, 0);
-        self.scales.resize(rows * width / BLOCK, 0.0);
+        self.scales.resize(rows * self.groups(), 0.0);
         self.sums.resize(rows * width / BLOCK, [0.0; 3]);
+    }
+
+    /// Scales of a row.
+    pub(super) fn groups(&self) -> usize {
+        self.width.div_ceil(GROUP_INPUTS)
     }
 
     /// The rows one by one, to be filled on any thread.
     pub(crate) fn rows_mut(&mut self) -> impl Iterator<Item = ActivationRow<'_>> {
         let blocks = self.width / BLOCK;
-        let scales = self.scales.chunks_exact_mut(blocks);
+        let scales = self.scales.chunks_exact_mut(self.width.div_ceil(GROUP_INPUTS));
         let scales_and_sums = scales.zip(self.sums.chunks_exact_mut(blocks));
         let codes = self.codes.chunks_exact_mut(self.width);
         codes.zip(scales_and_sums).map(|(codes, (scales, sums))| ActivationRow {
@@ -50,37 +61,45 @@ impl Activations {
     }
 }
 
-/// Quantises one row; compiled anew for every instruction set that inlines it.
+/// Quantises one row, or whole groups of one; compiled anew for every instruction set that inlines
+/// it.
 #[inline(always)]
 pub(crate) fn quantise_row(x: &[f32], row: &mut ActivationRow<'_>) {
-    let blocks = x.chunks_exact(BLOCK).zip(row.codes.chunks_exact_mut(BLOCK));
-    for ((x, codes), (scale, sums)) in blocks.zip(row.scales.iter_mut().zip(row.sums.iter_mut())) {
-        let mut largest = [0.0_f32; 8];
-        for x in x.chunks_exact(8) {
+    let groups = x.chunks(GROUP_INPUTS).zip(row.codes.chunks_mut(GROUP_INPUTS));
+    let described = row.scales.iter_mut().zip(row.sums.chunks_mut(GROUP));
+    for ((x, codes), (scale, sums)) in groups.zip(described) {
+        let mut largest = [0.0_f32; 16];
+        for x in x.chunks_exact(16) {
             for (largest, x) in largest.iter_mut().zip(x) {
                 *largest = largest.max(x.abs());
             }
         }
         let largest = largest.into_iter().fold(0.0_f32, f32::max);
         *scale = largest / 127.0;
-        // A block of zeros, or of values too small to tell apart, is zero.
+        // A group of zeros, or of values too small to tell apart, is zero.
         let inverse = if largest > 1e-30 { 127.0 / largest } else { 0.0 };
-        let mut halves = [0_i32; 2];
-        for ((x, codes), sum) in x.chunks_exact(16).zip(codes.chunks_exact_mut(16)).zip(&mut halves)
-        {
-            let mut rounded = [0_i32; 16];
-            for (rounded, x) in rounded.iter_mut().zip(x) {
-                // Adding and keeping the low bits rounds to the nearest, ties to even.
-                *rounded = (x.mul_add(inverse, ROUND).to_bits() as i32).wrapping_sub(ROUND_BITS);
-            }
-            for (code, rounded) in codes.iter_mut().zip(rounded) {
-                *code = rounded as i8;
-            }
-            *sum = rounded.iter().sum();
+        let blocks = x.chunks_exact(BLOCK).zip(codes.chunks_exact_mut(BLOCK));
+        for ((x, codes), sums) in blocks.zip(sums) {
+            quantise_block(x, inverse, codes, sums);
         }
-        let [first, second] = halves.map(|sum| *scale * sum as f32);
-        *sums = [first, second, *scale * (halves[0] + halves[1]) as f32];
     }
+}
+
+#[inline(always)]
+fn quantise_block(x: &[f32], inverse: f32, codes: &mut [i8], sums: &mut [f32; 3]) {
+    let mut halves = [0_i32; 2];
+    for ((x, codes), sum) in x.chunks_exact(16).zip(codes.chunks_exact_mut(16)).zip(&mut halves) {
+        let mut rounded = [0_i32; 16];
+        for (rounded, x) in rounded.iter_mut().zip(x) {
+            // Adding and keeping the low bits rounds to the nearest, ties to even.
+            *rounded = (x.mul_add(inverse, ROUND).to_bits() as i32).wrapping_sub(ROUND_BITS);
+        }
+        for (code, rounded) in codes.iter_mut().zip(rounded) {
+            *code = rounded as i8;
+        }
+        *sum = rounded.iter().map(|r| i32::from(*r as i8)).sum();
+    }
+    *sums = [halves[0] as f32, halves[1] as f32, (halves[0] + halves[1]) as f32];
 }
 
 /// 1.5 · 2²³: floats of this size are whole numbers.
@@ -93,21 +112,25 @@ mod tests {
 
     #[test]
     fn codes_scales_and_sums_describe_the_row() {
-        let x: Vec<f32> = (0..64).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.03).collect();
+        // A whole group and a shorter one.
+        let x: Vec<f32> = (0..192).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.03).collect();
         let mut quantised = Activations::default();
-        quantised.resize(1, 64);
+        quantised.resize(1, 192);
         for mut row in quantised.rows_mut() {
             quantise_row(&x, &mut row);
         }
-        for (block, x) in x.chunks(BLOCK).enumerate() {
-            let scale = quantised.scales[block];
-            let codes = &quantised.codes[block * BLOCK..(block + 1) * BLOCK];
+        assert_eq!(quantised.scales.len(), 2);
+        for (group, x) in x.chunks(GROUP_INPUTS).enumerate() {
+            let scale = quantised.scales[group];
+            let codes = &quantised.codes[group * GROUP_INPUTS..][..x.len()];
             assert!(codes.iter().any(|c| c.unsigned_abs() == 127));
             for (x, code) in x.iter().zip(codes) {
                 assert!((x - scale * f32::from(*code)).abs() <= scale * 0.5001);
             }
+        }
+        for (block, codes) in quantised.codes.chunks(BLOCK).enumerate() {
             let sum = |codes: &[i8]| codes.iter().map(|&c| i32::from(c)).sum::<i32>() as f32;
-            let wanted = [sum(&codes[..16]), sum(&codes[16..]), sum(codes)].map(|s| scale * s);
+            let wanted = [sum(&codes[..16]), sum(&codes[16..]), sum(codes)];
             assert_eq!(quantised.sums[block], wanted);
         }
     }

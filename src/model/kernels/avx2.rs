@@ -4,365 +4,549 @@
 //! several pairs before they must be widened to 32 bits, which is what makes four bits nearly twice
 //! as fast as eight: 8 · 2 · 15 · 127 and 4 · 2 · 31 · 127 and 2 · 2 · 63 · 127 stay below 2¹⁵.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 
+use super::activations::GROUP;
 use super::format::{Format, PANEL, QUAD_BYTES, QUADS};
-use super::tile::{AHEAD, Inputs, Kernel, Stretch};
+use super::tile::{AHEAD, Inputs, Kernel, STRETCH, Stretch, Sums};
 
 pub(super) struct Avx2;
 
 impl Kernel for Avx2 {
-    const ROWS: usize = 3;
+    /// One register of sums per row leaves enough for weights and inputs.
+    const ROWS: usize = 6;
 
     unsafe fn widen(format: Format, superblocks: &[u8], stretch: &mut Stretch) {
         // SAFETY: the caller's promise.
         unsafe { widen(format, superblocks, stretch) }
     }
 
-    unsafe fn tile(format: Format, stretch: &Stretch, x: Inputs<'_>, out: &mut [[f32; PANEL]]) {
-        match out.len() {
-            // SAFETY: the caller's promise; `out` has as many rows as are named.
-            1 => unsafe { tile_of::<1>(format, stretch, x, out) },
+    unsafe fn tile(format: Format, stretch: &Stretch, x: Inputs<'_>, out: Sums<'_>) {
+        assert!(x.blocks <= stretch.blocks && x.blocks <= STRETCH, "more inputs than weights");
+        // SAFETY: the caller's promise; the stretch has the blocks.
+        unsafe { by_rows(format, &Widened(stretch), x, out) }
+    }
+
+    unsafe fn straight(format: Format, panel: &[u8], x: Inputs<'_>, out: Sums<'_>) {
+        let blocks = panel.len() / format.superblock_bytes() * format.blocks();
+        assert!(x.blocks <= blocks, "more inputs than weights");
+        // SAFETY of all: the caller's promise; the panel has the blocks.
+        match format {
             // SAFETY: as above.
-            2 => unsafe { tile_of::<2>(format, stretch, x, out) },
+            Format::Q4_0 => unsafe { by_rows(format, &Narrow::<Q4_0>::new(panel), x, out) },
             // SAFETY: as above.
-            _ => unsafe { tile_of::<3>(format, stretch, x, out) },
+            Format::Q5_0 => unsafe { by_rows(format, &Narrow::<Q5_0>::new(panel), x, out) },
+            // SAFETY: as above.
+            Format::Q8_0 => unsafe { by_rows(format, &Narrow::<Q8_0>::new(panel), x, out) },
+            // SAFETY: as above.
+            Format::Q4K => unsafe { by_rows(format, &Narrow::<Q4K>::new(panel), x, out) },
+            // SAFETY: as above.
+            Format::Q6K => unsafe { by_rows(format, &Narrow::<Q6K>::new(panel), x, out) },
         }
     }
 }
 
+/// Where the products take a panel's weights from. `half` says which eight of the sixteen outputs.
+///
+/// # Safety
+/// The machine has AVX2, FMA and F16C; `block` is one of the weights', `quad` below [`QUADS`],
+/// `group` and `half` below 2.
+trait Weights {
+    /// The codes of a quad of inputs.
+    unsafe fn codes(&self, block: usize, quad: usize, half: usize) -> __m256i;
+    /// Scales and offsets of a group of weights.
+    unsafe fn scales(&self, block: usize, group: usize, half: usize) -> [__m256; 2];
+    /// Asks for what comes later.
+    unsafe fn prefetch(&self, block: usize);
+}
+
+/// Weights that were widened.
+struct Widened<'a>(&'a Stretch);
+
+impl Weights for Widened<'_> {
+    #[inline(always)]
+    unsafe fn codes(&self, block: usize, quad: usize, half: usize) -> __m256i {
+        // SAFETY: the caller's promise.
+        unsafe { load(self.0.codes.get_unchecked(block).get_unchecked(quad), half) }
+    }
+
+    #[inline(always)]
+    unsafe fn scales(&self, block: usize, group: usize, half: usize) -> [__m256; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let of = |floats: &[[[f32; PANEL]; 2]; STRETCH]| {
+                let floats = floats.get_unchecked(block).get_unchecked(group);
+                _mm256_loadu_ps(floats.as_ptr().add(8 * half))
+            };
+            [of(&self.0.scales), of(&self.0.offsets)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch(&self, _block: usize) {}
+}
+
 #[target_feature(enable = "avx2,fma,f16c")]
-fn tile_of<const R: usize>(
-    format: Format,
-    stretch: &Stretch,
+unsafe fn by_rows<W: Weights>(format: Format, weights: &W, x: Inputs<'_>, out: Sums<'_>) {
+    // SAFETY of all: the caller's promise; `out` has as many rows as are named.
+    macro_rules! rows {
+        ($($rows:literal)*) => {
+            match (format.bits(), out.rows) {
+                $(
+                    // SAFETY: as above.
+                    (4, $rows) => unsafe { products::<W, $rows, 4>(weights, x, out) },
+                    // SAFETY: as above.
+                    (5, $rows) => unsafe { products::<W, $rows, 5>(weights, x, out) },
+                    // SAFETY: as above.
+                    (6, $rows) => unsafe { products::<W, $rows, 6>(weights, x, out) },
+                    // SAFETY: as above.
+                    (_, $rows) => unsafe { products::<W, $rows, 8>(weights, x, out) },
+                )*
+                (_, rows) => unreachable!("{rows} rows in one call"),
+            }
+        };
+    }
+    rows!(1 2 3 4 5 6);
+}
+
+/// Adds the products of `R` rows with weights of `BITS` bits to `out`.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn products<W: Weights, const R: usize, const BITS: usize>(
+    weights: &W,
     x: Inputs<'_>,
-    out: &mut [[f32; PANEL]],
+    out: Sums<'_>,
 ) {
-    match format {
-        Format::Q4_0 | Format::Q4K => tile::<R, 4>(stretch, x, out),
-        Format::Q5_0 => tile::<R, 5>(stretch, x, out),
-        Format::Q6K => tile::<R, 6>(stretch, x, out),
-        Format::Q8_0 => tile_signed::<R>(stretch, x, out),
+    assert!(x.rows == R && out.rows == R, "a row too few");
+    for first in (0..x.blocks).step_by(GROUP) {
+        for half in 0..2 {
+            let mut sums = [_mm256_setzero_ps(); R];
+            for block in first..x.blocks.min(first + GROUP) {
+                // SAFETY: the caller's promise; block and rows are of `x`.
+                unsafe {
+                    if half == 0 {
+                        weights.prefetch(block);
+                    }
+                    match BITS {
+                        4 | 5 => add_block::<W, R, BITS>(weights, block, half, x, &mut sums),
+                        6 => add_block_of_six::<W, R>(weights, block, half, x, &mut sums),
+                        _ => add_block_of_eight::<W, R>(weights, block, half, x, &mut sums),
+                    }
+                }
+            }
+            for r in 0..R {
+                // SAFETY: `r` is below the rows, and the group has a block.
+                let scale = _mm256_set1_ps(unsafe { x.scale(r, first / GROUP) });
+                // SAFETY: eight floats from the start or the middle of sixteen.
+                unsafe {
+                    let out = out.row(r).add(8 * half);
+                    _mm256_storeu_ps(out, _mm256_fmadd_ps(sums[r], scale, _mm256_loadu_ps(out)));
+                }
+            }
+        }
     }
 }
 
+/// Writes `body` out once for every quad: a loop would not always be unrolled, and choosing the bits
+/// of a quad must cost nothing.
+macro_rules! for_quads {
+    ($quad:ident in $($number:literal)*; $body:expr) => {
+        $({ const $quad: usize = $number; $body })*
+    };
+}
+
+/// One block of codes of four or five bits: sixteen bits hold the sums of all of it, or of half.
+/// Quads that share a plane of nibbles follow each other.
+#[inline(always)]
+unsafe fn add_block<W: Weights, const R: usize, const BITS: usize>(
+    weights: &W,
+    block: usize,
+    half: usize,
+    x: Inputs<'_>,
+    sums: &mut [__m256; R],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let ones = _mm256_set1_epi16(1);
+        let mut pairs = [_mm256_setzero_si256(); R];
+        for_quads!(QUAD in 0 4 1 5; add_quad::<W, R, QUAD>(weights, block, half, x, &mut pairs));
+        let mut products = [_mm256_setzero_si256(); R];
+        if BITS == 5 {
+            for r in 0..R {
+                products[r] = in_turn(_mm256_madd_epi16(pairs[r], ones));
+            }
+            pairs = [_mm256_setzero_si256(); R];
+        }
+        for_quads!(QUAD in 2 6 3 7; add_quad::<W, R, QUAD>(weights, block, half, x, &mut pairs));
+        let [scales, offsets] = weights.scales(block, 0, half);
+        for r in 0..R {
+            let product = _mm256_add_epi32(products[r], _mm256_madd_epi16(pairs[r], ones));
+            let codes = _mm256_set1_ps(x.sum(r, block, 2));
+            sums[r] = _mm256_fmadd_ps(offsets, codes, sums[r]);
+            sums[r] = _mm256_fmadd_ps(scales, _mm256_cvtepi32_ps(product), sums[r]);
+        }
+    }
+}
+
+/// Adds the products of one quad to sums of sixteen bits.
+#[inline(always)]
+unsafe fn add_quad<W: Weights, const R: usize, const QUAD: usize>(
+    weights: &W,
+    block: usize,
+    half: usize,
+    x: Inputs<'_>,
+    pairs: &mut [__m256i; R],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let w = weights.codes(block, QUAD, half);
+        for r in 0..R {
+            let x = _mm256_set1_epi32(x.quad(r, block, QUAD));
+            pairs[r] = in_turn(_mm256_add_epi16(pairs[r], _mm256_maddubs_epi16(w, x)));
+        }
+    }
+}
+
+/// One block of codes of six bits, which come with two scales.
+#[inline(always)]
+unsafe fn add_block_of_six<W: Weights, const R: usize>(
+    weights: &W,
+    block: usize,
+    half: usize,
+    x: Inputs<'_>,
+    sums: &mut [__m256; R],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let ones = _mm256_set1_epi16(1);
+        for_quads!(GROUP in 0 1; {
+            let mut products = [_mm256_setzero_si256(); R];
+            for_quads!(PAIR in 0 1; {
+                const FIRST: usize = 4 * GROUP + 2 * PAIR;
+                let w = [weights.codes(block, FIRST, half), weights.codes(block, FIRST + 1, half)];
+                for r in 0..R {
+                    let a = _mm256_set1_epi32(x.quad(r, block, FIRST));
+                    let b = _mm256_set1_epi32(x.quad(r, block, FIRST + 1));
+                    let pairs = _mm256_maddubs_epi16(w[0], a);
+                    let pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(w[1], b));
+                    let wide = _mm256_madd_epi16(pairs, ones);
+                    products[r] = in_turn(_mm256_add_epi32(products[r], wide));
+                }
+            });
+            let [scales, offsets] = weights.scales(block, GROUP, half);
+            for r in 0..R {
+                let codes = _mm256_set1_ps(x.sum(r, block, GROUP));
+                sums[r] = _mm256_fmadd_ps(offsets, codes, sums[r]);
+                sums[r] = _mm256_fmadd_ps(scales, _mm256_cvtepi32_ps(products[r]), sums[r]);
+            }
+        });
+    }
+}
+
+/// One block of signed bytes, which hand their sign to the input.
+#[inline(always)]
+unsafe fn add_block_of_eight<W: Weights, const R: usize>(
+    weights: &W,
+    block: usize,
+    half: usize,
+    x: Inputs<'_>,
+    sums: &mut [__m256; R],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let ones = _mm256_set1_epi16(1);
+        let mut products = [_mm256_setzero_si256(); R];
+        for_quads!(QUAD in 0 1 2 3 4 5 6 7; {
+            let w = weights.codes(block, QUAD, half);
+            let magnitude = _mm256_abs_epi8(w);
+            for r in 0..R {
+                let x = _mm256_set1_epi32(x.quad(r, block, QUAD));
+                let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(x, w));
+                products[r] = in_turn(_mm256_add_epi32(products[r], _mm256_madd_epi16(pairs, ones)));
+            }
+        });
+        let [scales, _] = weights.scales(block, 0, half);
+        for r in 0..R {
+            sums[r] = _mm256_fmadd_ps(scales, _mm256_cvtepi32_ps(products[r]), sums[r]);
+        }
+    }
+}
+
+/// The value, out of the compiler's sight: regrouping these sums costs more registers than there are.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn load(bytes: &[u8; QUAD_BYTES], half: usize) -> __m256i {
+fn in_turn(mut value: __m256i) -> __m256i {
+    // SAFETY: no instruction at all.
+    unsafe {
+        asm!("/* {0} */", inout(ymm_reg) value, options(pure, nomem, nostack, preserves_flags));
+    }
+    value
+}
+
+/// Half of 64 bytes.
+///
+/// # Safety
+/// `half` is below 2.
+#[inline(always)]
+unsafe fn load(bytes: &[u8; QUAD_BYTES], half: usize) -> __m256i {
     // SAFETY: 32 bytes from the start or the middle of 64.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().add(32 * half).cast()) }
 }
 
-#[target_feature(enable = "avx2")]
-#[inline]
-fn load_floats(floats: &[f32; PANEL], half: usize) -> __m256 {
-    // SAFETY: eight floats from the start or the middle of sixteen.
-    unsafe { _mm256_loadu_ps(floats.as_ptr().add(8 * half)) }
-}
-
-#[target_feature(enable = "avx2")]
-#[inline]
-fn store_floats(floats: &mut [f32; PANEL], half: usize, value: __m256) {
-    // SAFETY: as for loading.
-    unsafe { _mm256_storeu_ps(floats.as_mut_ptr().add(8 * half), value) }
-}
-
-/// Four neighbouring codes of a row in every lane.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn broadcast(codes: &[i8; 32], quad: usize) -> __m256i {
-    let (quads, _) = codes.as_chunks::<4>();
-    _mm256_set1_epi32(i32::from_le_bytes(quads[quad].map(i8::cast_unsigned)))
-}
-
-/// Half a block of a row, four quads, in both halves of a register.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn load_twice(codes: &[i8; 32], half_block: usize) -> __m256i {
-    // SAFETY: 16 bytes from the start or the middle of 32.
-    let half = unsafe { _mm_loadu_si128(codes.as_ptr().add(16 * half_block).cast()) };
-    _mm256_broadcastsi128_si256(half)
-}
-
-/// Products of four quads of sixteen outputs with half a block of one row, in pairs: both halves
-/// of the outputs, quads 0 and 1 beside quads 2 and 3.
+/// How codes and scales of a format are read out of its superblocks, eight outputs at a time.
 ///
-/// The quads come by shuffles from one load: a broadcast from memory would keep the load ports busy
-/// for as long as the products take.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn four_quads(w: &[[__m256i; 2]; 4], x: __m256i) -> [[__m256i; 2]; 2] {
-    let x = [
-        _mm256_shuffle_epi32::<0x00>(x),
-        _mm256_shuffle_epi32::<0x55>(x),
-        _mm256_shuffle_epi32::<0xAA>(x),
-        _mm256_shuffle_epi32::<0xFF>(x),
-    ];
-    let pair = |half: usize, first: usize| {
-        _mm256_add_epi16(
-            _mm256_maddubs_epi16(w[first][half], x[first]),
-            _mm256_maddubs_epi16(w[first + 1][half], x[first + 1]),
-        )
-    };
-    [[pair(0, 0), pair(0, 2)], [pair(1, 0), pair(1, 2)]]
+/// # Safety
+/// As for [`Weights`]; `header` and `planes` begin a header and a block's codes of this format.
+trait Unpack {
+    const FORMAT: Format;
+    unsafe fn codes(planes: *const u8, quad: usize, half: usize) -> __m256i;
+    unsafe fn scales(header: *const u8, block: usize, group: usize, half: usize) -> [__m256; 2];
 }
 
-/// `R` rows of codes of `BITS` bits.
-#[target_feature(enable = "avx2,fma")]
-#[inline]
-fn tile<const R: usize, const BITS: usize>(
-    stretch: &Stretch,
-    x: Inputs<'_>,
-    out: &mut [[f32; PANEL]],
-) {
-    let blocks = stretch.blocks;
-    let codes: [&[[i8; 32]]; R] = std::array::from_fn(|r| &x.codes(r, blocks)[..blocks]);
-    let scales: [&[f32]; R] = std::array::from_fn(|r| &x.scales(r, blocks)[..blocks]);
-    let sums: [&[[f32; 3]]; R] = std::array::from_fn(|r| &x.sums(r, blocks)[..blocks]);
-    let ones = _mm256_set1_epi16(1);
-    let mut acc: [[__m256; 2]; R] =
-        std::array::from_fn(|r| [load_floats(&out[r], 0), load_floats(&out[r], 1)]);
-    for (block, weights) in stretch.codes[..blocks].iter().enumerate() {
-        let mut products = [[_mm256_setzero_si256(); 2]; R];
-        for half_block in 0..2 {
-            let w: [[__m256i; 2]; 4] = std::array::from_fn(|q| {
-                let w = &weights[4 * half_block + q];
-                [load(w, 0), load(w, 1)]
-            });
-            for r in 0..R {
-                let pairs = four_quads(&w, load_twice(&codes[r][block], half_block));
-                for half in 0..2 {
-                    let [a, b] = pairs[half];
-                    let products = &mut products[r][half];
-                    match BITS {
-                        // Sixteen bits hold the whole block.
-                        4 => *products = _mm256_add_epi16(*products, _mm256_add_epi16(a, b)),
-                        // … half of it …
-                        5 => {
-                            let half = _mm256_madd_epi16(_mm256_add_epi16(a, b), ones);
-                            *products = _mm256_add_epi32(*products, half);
-                        }
-                        // … a quarter, and half a block is a group.
-                        _ => {
-                            let a = _mm256_madd_epi16(a, ones);
-                            let group = _mm256_add_epi32(a, _mm256_madd_epi16(b, ones));
-                            let scale = load_floats(&stretch.scales[block][half_block], half);
-                            let scale = _mm256_mul_ps(scale, _mm256_set1_ps(scales[r][block]));
-                            let offset = load_floats(&stretch.offsets[block][half_block], half);
-                            let sum = _mm256_set1_ps(sums[r][block][half_block]);
-                            let acc = &mut acc[r][half];
-                            *acc = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(group), *acc);
-                            *acc = _mm256_fmadd_ps(offset, sum, *acc);
-                        }
-                    }
-                }
-            }
-        }
-        if BITS < 6 {
-            for half in 0..2 {
-                let scale = load_floats(&stretch.scales[block][0], half);
-                let offset = load_floats(&stretch.offsets[block][0], half);
-                for r in 0..R {
-                    let scale = _mm256_mul_ps(scale, _mm256_set1_ps(scales[r][block]));
-                    let sum = _mm256_set1_ps(sums[r][block][2]);
-                    let product = match BITS {
-                        4 => _mm256_madd_epi16(products[r][half], ones),
-                        _ => products[r][half],
-                    };
-                    let acc = &mut acc[r][half];
-                    *acc = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(product), *acc);
-                    *acc = _mm256_fmadd_ps(offset, sum, *acc);
-                }
-            }
-        }
+/// Weights as they lie in memory.
+struct Narrow<'a, U> {
+    superblocks: &'a [u8],
+    format: PhantomData<U>,
+}
+
+impl<'a, U: Unpack> Narrow<'a, U> {
+    fn new(superblocks: &'a [u8]) -> Self {
+        Self { superblocks, format: PhantomData }
     }
-    for r in 0..R {
-        store_floats(&mut out[r], 0, acc[r][0]);
-        store_floats(&mut out[r], 1, acc[r][1]);
+
+    /// Where the superblock of a block begins.
+    #[inline(always)]
+    unsafe fn superblock(&self, block: usize) -> *const u8 {
+        let at = block / U::FORMAT.blocks() * U::FORMAT.superblock_bytes();
+        // SAFETY: `block` is one of these superblocks'.
+        unsafe { self.superblocks.as_ptr().add(at) }
     }
 }
 
-/// For signed bytes on both sides: the weight's sign moves to the input.
-#[target_feature(enable = "avx2,fma")]
-#[inline]
-fn tile_signed<const R: usize>(stretch: &Stretch, x: Inputs<'_>, out: &mut [[f32; PANEL]]) {
-    let blocks = stretch.blocks;
-    let codes: [&[[i8; 32]]; R] = std::array::from_fn(|r| x.codes(r, blocks));
-    let scales: [&[f32]; R] = std::array::from_fn(|r| x.scales(r, blocks));
-    let ones = _mm256_set1_epi16(1);
-    let mut acc: [[__m256; 2]; R] =
-        std::array::from_fn(|r| [load_floats(&out[r], 0), load_floats(&out[r], 1)]);
-    for block in 0..blocks {
-        let mut products = [[_mm256_setzero_si256(); 2]; R];
-        for quad in 0..QUADS {
-            let w = &stretch.codes[block][quad];
-            let w = [load(w, 0), load(w, 1)];
-            let magnitude = [_mm256_abs_epi8(w[0]), _mm256_abs_epi8(w[1])];
-            for r in 0..R {
-                let x = broadcast(&codes[r][block], quad);
-                for half in 0..2 {
-                    let signed = _mm256_sign_epi8(x, w[half]);
-                    let pairs = _mm256_maddubs_epi16(magnitude[half], signed);
-                    let wide = _mm256_madd_epi16(pairs, ones);
-                    products[r][half] = _mm256_add_epi32(products[r][half], wide);
-                }
-            }
-        }
-        for half in 0..2 {
-            let scale = load_floats(&stretch.scales[block][0], half);
-            for r in 0..R {
-                let scale = _mm256_mul_ps(scale, _mm256_set1_ps(scales[r][block]));
-                let product = _mm256_cvtepi32_ps(products[r][half]);
-                acc[r][half] = _mm256_fmadd_ps(scale, product, acc[r][half]);
-            }
+impl<U: Unpack> Weights for Narrow<'_, U> {
+    #[inline(always)]
+    unsafe fn codes(&self, block: usize, quad: usize, half: usize) -> __m256i {
+        let at = U::FORMAT.header_bytes() + block % U::FORMAT.blocks() * U::FORMAT.code_bytes();
+        // SAFETY: the caller's promise.
+        unsafe { U::codes(self.superblock(block).add(at), quad, half) }
+    }
+
+    #[inline(always)]
+    unsafe fn scales(&self, block: usize, group: usize, half: usize) -> [__m256; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { U::scales(self.superblock(block), block % U::FORMAT.blocks(), group, half) }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch(&self, block: usize) {
+        // SAFETY: the caller's promise; an address is only asked for.
+        let at = unsafe { self.superblock(block) };
+        let share = U::FORMAT.superblock_bytes() / U::FORMAT.blocks();
+        let first = block % U::FORMAT.blocks() * share;
+        for line in (first..first + share).step_by(64) {
+            // SAFETY: nothing is read.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(line + AHEAD).cast()) };
         }
     }
-    for r in 0..R {
-        store_floats(&mut out[r], 0, acc[r][0]);
-        store_floats(&mut out[r], 1, acc[r][1]);
+}
+
+struct Q4_0;
+struct Q5_0;
+struct Q8_0;
+struct Q4K;
+struct Q6K;
+
+impl Unpack for Q4_0 {
+    const FORMAT: Format = Format::Q4_0;
+
+    #[inline(always)]
+    unsafe fn codes(planes: *const u8, quad: usize, half: usize) -> __m256i {
+        // SAFETY: the caller's promise.
+        unsafe { nibbles(planes, quad, half) }
     }
+
+    #[inline(always)]
+    unsafe fn scales(header: *const u8, _: usize, _: usize, half: usize) -> [__m256; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { around(-8.0, halves(header, half)) }
+    }
+}
+
+impl Unpack for Q5_0 {
+    const FORMAT: Format = Format::Q5_0;
+
+    #[inline(always)]
+    unsafe fn codes(planes: *const u8, quad: usize, half: usize) -> __m256i {
+        // SAFETY: the caller's promise; bits that cross into a neighbouring byte are masked away.
+        unsafe {
+            let fifth = plane(planes, QUADS / 2, half);
+            let moved = match quad {
+                0 => _mm256_slli_epi16::<4>(fifth),
+                1 => _mm256_slli_epi16::<3>(fifth),
+                2 => _mm256_slli_epi16::<2>(fifth),
+                3 => _mm256_slli_epi16::<1>(fifth),
+                4 => fifth,
+                5 => _mm256_srli_epi16::<1>(fifth),
+                6 => _mm256_srli_epi16::<2>(fifth),
+                _ => _mm256_srli_epi16::<3>(fifth),
+            };
+            let bit = _mm256_and_si256(moved, _mm256_set1_epi8(16));
+            _mm256_or_si256(nibbles(planes, quad, half), bit)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scales(header: *const u8, _: usize, _: usize, half: usize) -> [__m256; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { around(-16.0, halves(header, half)) }
+    }
+}
+
+impl Unpack for Q8_0 {
+    const FORMAT: Format = Format::Q8_0;
+
+    #[inline(always)]
+    unsafe fn codes(planes: *const u8, quad: usize, half: usize) -> __m256i {
+        // SAFETY: the caller's promise.
+        unsafe { plane(planes, quad, half) }
+    }
+
+    #[inline(always)]
+    unsafe fn scales(header: *const u8, _: usize, _: usize, half: usize) -> [__m256; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { [halves(header, half), _mm256_setzero_ps()] }
+    }
+}
+
+impl Unpack for Q4K {
+    const FORMAT: Format = Format::Q4K;
+
+    #[inline(always)]
+    unsafe fn codes(planes: *const u8, quad: usize, half: usize) -> __m256i {
+        // SAFETY: the caller's promise.
+        unsafe { nibbles(planes, quad, half) }
+    }
+
+    #[inline(always)]
+    unsafe fn scales(header: *const u8, block: usize, _: usize, half: usize) -> [__m256; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let byte = |at: usize| {
+                let bytes = eight_bytes(header.add(4 * PANEL + PANEL * at), half);
+                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes))
+            };
+            let scale = _mm256_mul_ps(halves(header, half), byte(block));
+            let min = _mm256_mul_ps(halves(header.add(2 * PANEL), half), byte(8 + block));
+            [scale, _mm256_sub_ps(_mm256_setzero_ps(), min)]
+        }
+    }
+}
+
+impl Unpack for Q6K {
+    const FORMAT: Format = Format::Q6K;
+
+    #[inline(always)]
+    unsafe fn codes(planes: *const u8, quad: usize, half: usize) -> __m256i {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let upper = plane(planes, QUADS / 2 + quad / 4, half);
+            let moved = match quad % 4 {
+                0 => _mm256_slli_epi16::<4>(upper),
+                1 => _mm256_slli_epi16::<2>(upper),
+                2 => upper,
+                _ => _mm256_srli_epi16::<2>(upper),
+            };
+            let bits = _mm256_and_si256(moved, _mm256_set1_epi8(0x30));
+            _mm256_or_si256(nibbles(planes, quad, half), bits)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scales(header: *const u8, block: usize, group: usize, half: usize) -> [__m256; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let bytes = eight_bytes(header.add(2 * PANEL + PANEL * (2 * block + group)), half);
+            let scale = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+            around(-32.0, _mm256_mul_ps(halves(header, half), scale))
+        }
+    }
+}
+
+/// Scales, and offsets of codes that count from `middle`.
+#[inline(always)]
+unsafe fn around(middle: f32, scales: __m256) -> [__m256; 2] {
+    // SAFETY: the caller has the instructions.
+    unsafe { [scales, _mm256_mul_ps(_mm256_set1_ps(middle), scales)] }
+}
+
+/// Half of the `at`th plane.
+#[inline(always)]
+unsafe fn plane(planes: *const u8, at: usize, half: usize) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe { _mm256_loadu_si256(planes.add(at * QUAD_BYTES + 32 * half).cast()) }
+}
+
+/// The low four bits of a quad's codes.
+#[inline(always)]
+unsafe fn nibbles(planes: *const u8, quad: usize, half: usize) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let both = plane(planes, quad % (QUADS / 2), half);
+        let nibbles = if quad < QUADS / 2 { both } else { _mm256_srli_epi16::<4>(both) };
+        _mm256_and_si256(nibbles, _mm256_set1_epi8(15))
+    }
+}
+
+/// Eight of sixteen f16.
+#[inline(always)]
+unsafe fn halves(at: *const u8, half: usize) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe { _mm256_cvtph_ps(_mm_loadu_si128(at.add(16 * half).cast())) }
+}
+
+/// Eight of sixteen bytes, in the low half of a register.
+#[inline(always)]
+unsafe fn eight_bytes(at: *const u8, half: usize) -> __m128i {
+    // SAFETY: the caller's promise.
+    unsafe { _mm_loadl_epi64(at.add(8 * half).cast()) }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
 fn widen(format: Format, superblocks: &[u8], stretch: &mut Stretch) {
-    stretch.blocks = 0;
-    for superblock in superblocks.chunks_exact(format.superblock_bytes()) {
-        for line in (0..superblock.len()).step_by(64) {
-            let ahead = superblock.as_ptr().wrapping_add(line + AHEAD);
-            _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
-        }
-        let (header, codes) = superblock.split_at(format.header_bytes());
-        for (block, planes) in codes.chunks_exact(format.code_bytes()).enumerate() {
-            let at = stretch.blocks;
-            let (scales, offsets) = (&mut stretch.scales[at], &mut stretch.offsets[at]);
-            for half in 0..2 {
-                widen_scales(format, header, block, half, scales, offsets);
-                widen_codes(format, planes, half, &mut stretch.codes[at]);
-            }
-            stretch.blocks += 1;
-        }
+    match format {
+        Format::Q4_0 => widen_of(&Narrow::<Q4_0>::new(superblocks), stretch),
+        Format::Q5_0 => widen_of(&Narrow::<Q5_0>::new(superblocks), stretch),
+        Format::Q8_0 => widen_of(&Narrow::<Q8_0>::new(superblocks), stretch),
+        Format::Q4K => widen_of(&Narrow::<Q4K>::new(superblocks), stretch),
+        Format::Q6K => widen_of(&Narrow::<Q6K>::new(superblocks), stretch),
     }
-}
-
-/// Eight f16 of the sixteen at `at`.
-#[target_feature(enable = "avx2,f16c")]
-#[inline]
-fn halves(header: &[u8], at: usize, half: usize) -> __m256 {
-    let bytes = &header[at + 16 * half..at + 16 * half + 16];
-    // SAFETY: the slice holds the 16 bytes.
-    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
-}
-
-/// Eight bytes of the sixteen at `at`, in the low half of a register.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn eight_bytes(header: &[u8], at: usize, half: usize) -> __m128i {
-    let bytes = &header[at + 8 * half..at + 8 * half + 8];
-    // SAFETY: the slice holds the 8 bytes.
-    unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn widen_scales(
-    format: Format,
-    header: &[u8],
-    block: usize,
-    half: usize,
-    scales: &mut [[f32; PANEL]; 2],
-    offsets: &mut [[f32; PANEL]; 2],
-) {
-    let d = halves(header, 0, half);
-    let times = |factor: f32, x: __m256| _mm256_mul_ps(_mm256_set1_ps(factor), x);
-    match format {
-        Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => {
-            store_floats(&mut scales[0], half, d);
-            let middle = match format {
-                Format::Q4_0 => -8.0,
-                Format::Q5_0 => -16.0,
-                Format::Q8_0 | Format::Q4K | Format::Q6K => 0.0,
-            };
-            store_floats(&mut offsets[0], half, times(middle, d));
-        }
-        Format::Q4K => {
-            let dmin = halves(header, 2 * PANEL, half);
-            let scale = eight_bytes(header, 4 * PANEL + PANEL * block, half);
-            let min = eight_bytes(header, 4 * PANEL + PANEL * (8 + block), half);
-            let scale = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(scale));
-            let min = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(min));
-            store_floats(&mut scales[0], half, _mm256_mul_ps(d, scale));
-            store_floats(&mut offsets[0], half, times(-1.0, _mm256_mul_ps(dmin, min)));
-        }
-        Format::Q6K => {
-            for group in 0..2 {
-                let scale = eight_bytes(header, 2 * PANEL + PANEL * (2 * block + group), half);
-                let scale = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(scale));
-                let scale = _mm256_mul_ps(d, scale);
-                store_floats(&mut scales[group], half, scale);
-                store_floats(&mut offsets[group], half, times(-32.0, scale));
+fn widen_of<U: Unpack>(narrow: &Narrow<'_, U>, stretch: &mut Stretch) {
+    let superblocks = narrow.superblocks.len() / U::FORMAT.superblock_bytes();
+    stretch.blocks = superblocks * U::FORMAT.blocks();
+    for block in 0..stretch.blocks {
+        let codes = &mut stretch.codes[block];
+        let (scales, offsets) = (&mut stretch.scales[block], &mut stretch.offsets[block]);
+        for half in 0..2 {
+            // SAFETY: the block is one of these superblocks'; quads have 64 bytes, rows of scales
+            // sixteen floats.
+            unsafe {
+                if half == 0 {
+                    narrow.prefetch(block);
+                }
+                for_quads!(QUAD in 0 4 1 5 2 6 3 7; {
+                    let to = codes[QUAD].as_mut_ptr().add(32 * half).cast();
+                    _mm256_storeu_si256(to, narrow.codes(block, QUAD, half));
+                });
+                for group in 0..U::FORMAT.groups() {
+                    let [scale, offset] = narrow.scales(block, group, half);
+                    _mm256_storeu_ps(scales[group].as_mut_ptr().add(8 * half), scale);
+                    _mm256_storeu_ps(offsets[group].as_mut_ptr().add(8 * half), offset);
+                }
             }
         }
     }
-}
-
-/// Puts the planes of one block together, for eight of the sixteen rows.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn widen_codes(format: Format, planes: &[u8], half: usize, codes: &mut [[u8; QUAD_BYTES]; QUADS]) {
-    let (planes, _) = planes.as_chunks::<QUAD_BYTES>();
-    let mut store = |quad: usize, value: __m256i| {
-        let to = &mut codes[quad][32 * half..32 * half + 32];
-        // SAFETY: the slice has room for 32 bytes.
-        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), value) }
-    };
-    if format.bits() == 8 {
-        for (quad, plane) in planes.iter().enumerate() {
-            store(quad, load(plane, half));
-        }
-        return;
-    }
-    let low_bits = _mm256_set1_epi8(15);
-    for quad in 0..QUADS / 2 {
-        let nibbles = load(&planes[quad], half);
-        let first = _mm256_and_si256(nibbles, low_bits);
-        let second = _mm256_and_si256(_mm256_srli_epi16::<4>(nibbles), low_bits);
-        let (first, second) = match format.bits() {
-            5 => {
-                let plane = load(&planes[QUADS / 2], half);
-                (fifth_bit(first, plane, quad), fifth_bit(second, plane, quad + QUADS / 2))
-            }
-            6 => {
-                let [a, b] = [&planes[QUADS / 2], &planes[QUADS / 2 + 1]].map(|p| load(p, half));
-                (upper_two(first, a, quad), upper_two(second, b, quad))
-            }
-            _ => (first, second),
-        };
-        store(quad, first);
-        store(quad + QUADS / 2, second);
-    }
-}
-
-/// Bit `quad` of each byte of `plane` becomes bit 4.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn fifth_bit(low: __m256i, plane: __m256i, quad: usize) -> __m256i {
-    // Bits that cross into the neighbouring byte are masked away.
-    let moved = if quad <= 4 {
-        _mm256_sll_epi16(plane, _mm_cvtsi32_si128(4 - quad as i32))
-    } else {
-        _mm256_srl_epi16(plane, _mm_cvtsi32_si128(quad as i32 - 4))
-    };
-    _mm256_or_si256(low, _mm256_and_si256(moved, _mm256_set1_epi8(16)))
-}
-
-/// Bits `2 · field` and the next of each byte of `plane` become bits 4 and 5.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn upper_two(low: __m256i, plane: __m256i, field: usize) -> __m256i {
-    let moved = if field <= 2 {
-        _mm256_sll_epi16(plane, _mm_cvtsi32_si128(4 - 2 * field as i32))
-    } else {
-        _mm256_srl_epi16(plane, _mm_cvtsi32_si128(2))
-    };
-    _mm256_or_si256(low, _mm256_and_si256(moved, _mm256_set1_epi8(0x30)))
 }

@@ -1,239 +1,417 @@
 //! The products with AVX-512 VNNI: 64 byte products per instruction, summed in 32 bits.
 
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 
+use super::activations::GROUP;
 use super::format::{Format, PANEL, QUAD_BYTES, QUADS};
-use super::tile::{AHEAD, Inputs, Kernel, Stretch};
+use super::tile::{AHEAD, Inputs, Kernel, STRETCH, Stretch, Sums};
 
 pub(super) struct Avx512Vnni;
 
 impl Kernel for Avx512Vnni {
-    const ROWS: usize = 8;
+    const ROWS: usize = 12;
 
     unsafe fn widen(format: Format, superblocks: &[u8], stretch: &mut Stretch) {
         // SAFETY: the caller's promise.
         unsafe { widen(format, superblocks, stretch) }
     }
 
-    unsafe fn tile(format: Format, stretch: &Stretch, x: Inputs<'_>, out: &mut [[f32; PANEL]]) {
-        // SAFETY of all: the caller's promise; `out` has as many rows as are named.
-        macro_rules! rows {
-            ($($rows:literal)*) => {
-                match (out.len(), format.groups()) {
-                    $(
-                        // SAFETY: as above.
-                        ($rows, 1) => unsafe { tile::<$rows, 1>(stretch, x, out) },
-                        // SAFETY: as above.
-                        ($rows, _) => unsafe { tile::<$rows, 2>(stretch, x, out) },
-                    )*
-                    // SAFETY: as above.
-                    (_, 1) => unsafe { tile::<8, 1>(stretch, x, out) },
-                    // SAFETY: as above.
-                    _ => unsafe { tile::<8, 2>(stretch, x, out) },
-                }
-            };
+    unsafe fn tile(format: Format, stretch: &Stretch, x: Inputs<'_>, out: Sums<'_>) {
+        assert!(x.blocks <= stretch.blocks && x.blocks <= STRETCH, "more inputs than weights");
+        // SAFETY: the caller's promise; the stretch has the blocks.
+        unsafe { by_rows(format, &Widened(stretch), x, out) }
+    }
+
+    unsafe fn straight(format: Format, panel: &[u8], x: Inputs<'_>, out: Sums<'_>) {
+        let blocks = panel.len() / format.superblock_bytes() * format.blocks();
+        assert!(x.blocks <= blocks, "more inputs than weights");
+        // SAFETY of all: the caller's promise; the panel has the blocks.
+        match format {
+            // SAFETY: as above.
+            Format::Q4_0 => unsafe { by_rows(format, &Narrow::<Q4_0>::new(panel), x, out) },
+            // SAFETY: as above.
+            Format::Q5_0 => unsafe { by_rows(format, &Narrow::<Q5_0>::new(panel), x, out) },
+            // SAFETY: as above.
+            Format::Q8_0 => unsafe { by_rows(format, &Narrow::<Q8_0>::new(panel), x, out) },
+            // SAFETY: as above.
+            Format::Q4K => unsafe { by_rows(format, &Narrow::<Q4K>::new(panel), x, out) },
+            // SAFETY: as above.
+            Format::Q6K => unsafe { by_rows(format, &Narrow::<Q6K>::new(panel), x, out) },
         }
-        rows!(1 2 3 4 5 6 7);
     }
 }
 
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn load(bytes: &[u8; QUAD_BYTES]) -> __m512i {
-    // SAFETY: a register holds 64 bytes.
-    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+/// Where the products take a panel's weights from.
+///
+/// # Safety
+/// The machine has AVX-512 F, BW and VNNI; `block` is one of the weights', `quad` below [`QUADS`],
+/// `group` below 2.
+trait Weights {
+    /// The codes of a quad of inputs, unsigned.
+    unsafe fn codes(&self, block: usize, quad: usize) -> __m512i;
+    /// Scales and offsets of a group of weights.
+    unsafe fn scales(&self, block: usize, group: usize) -> [__m512; 2];
+    /// Asks for what comes later.
+    unsafe fn prefetch(&self, block: usize);
 }
 
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn load_floats(floats: &[f32; PANEL]) -> __m512 {
-    // SAFETY: a register holds sixteen floats.
-    unsafe { _mm512_loadu_ps(floats.as_ptr()) }
+/// Weights that were widened.
+struct Widened<'a>(&'a Stretch);
+
+impl Weights for Widened<'_> {
+    #[inline(always)]
+    unsafe fn codes(&self, block: usize, quad: usize) -> __m512i {
+        // SAFETY: the caller's promise; a quad has 64 bytes.
+        unsafe {
+            let bytes = self.0.codes.get_unchecked(block).get_unchecked(quad);
+            _mm512_loadu_si512(bytes.as_ptr().cast())
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scales(&self, block: usize, group: usize) -> [__m512; 2] {
+        // SAFETY: the caller's promise; a row has sixteen floats.
+        unsafe {
+            let of = |floats: &[[[f32; PANEL]; 2]; STRETCH]| {
+                _mm512_loadu_ps(floats.get_unchecked(block).get_unchecked(group).as_ptr())
+            };
+            [of(&self.0.scales), of(&self.0.offsets)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch(&self, _block: usize) {}
 }
 
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn store_floats(floats: &mut [f32; PANEL], value: __m512) {
-    // SAFETY: as for loading.
-    unsafe { _mm512_storeu_ps(floats.as_mut_ptr(), value) }
-}
-
-/// `R` rows, `GROUPS` scales per block.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn tile<const R: usize, const GROUPS: usize>(
-    stretch: &Stretch,
-    x: Inputs<'_>,
-    out: &mut [[f32; PANEL]],
-) {
-    let blocks = stretch.blocks;
-    let codes: [&[[i8; 32]]; R] = std::array::from_fn(|r| x.codes(r, blocks));
-    let scales: [&[f32]; R] = std::array::from_fn(|r| x.scales(r, blocks));
-    let sums: [&[[f32; 3]]; R] = std::array::from_fn(|r| x.sums(r, blocks));
-    let mut acc: [__m512; R] = std::array::from_fn(|r| load_floats(&out[r]));
-    for block in 0..blocks {
-        for group in 0..GROUPS {
-            let mut products = [_mm512_setzero_si512(); R];
-            for step in 0..QUADS / GROUPS {
-                let quad = group * (QUADS / GROUPS) + step;
-                let w = load(&stretch.codes[block][quad]);
-                for r in 0..R {
-                    let (quads, _) = codes[r][block].as_chunks::<4>();
-                    let x = i32::from_le_bytes(quads[quad].map(i8::cast_unsigned));
-                    products[r] = _mm512_dpbusd_epi32(products[r], w, _mm512_set1_epi32(x));
-                }
+unsafe fn by_rows<W: Weights>(format: Format, weights: &W, x: Inputs<'_>, out: Sums<'_>) {
+    // SAFETY of all: the caller's promise; `out` has as many rows as are named.
+    macro_rules! rows {
+        ($($rows:literal)*) => {
+            match (format.groups(), out.rows) {
+                $(
+                    // SAFETY: as above.
+                    (1, $rows) => unsafe { products::<W, $rows, 1>(weights, x, out) },
+                    // SAFETY: as above.
+                    (_, $rows) => unsafe { products::<W, $rows, 2>(weights, x, out) },
+                )*
+                (_, rows) => unreachable!("{rows} rows in one call"),
             }
-            let scale = load_floats(&stretch.scales[block][group]);
-            let offset = load_floats(&stretch.offsets[block][group]);
-            for r in 0..R {
-                let scale = _mm512_mul_ps(scale, _mm512_set1_ps(scales[r][block]));
-                let sum = sums[r][block][if GROUPS == 2 { group } else { 2 }];
-                acc[r] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(products[r]), acc[r]);
-                acc[r] = _mm512_fmadd_ps(offset, _mm512_set1_ps(sum), acc[r]);
-            }
-        }
-    }
-    for r in 0..R {
-        store_floats(&mut out[r], acc[r]);
-    }
-}
-
-#[target_feature(enable = "avx512f,avx512bw")]
-fn widen(format: Format, superblocks: &[u8], stretch: &mut Stretch) {
-    stretch.blocks = 0;
-    for superblock in superblocks.chunks_exact(format.superblock_bytes()) {
-        for line in (0..superblock.len()).step_by(64) {
-            let ahead = superblock.as_ptr().wrapping_add(line + AHEAD);
-            _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
-        }
-        let (header, codes) = superblock.split_at(format.header_bytes());
-        for (block, planes) in codes.chunks_exact(format.code_bytes()).enumerate() {
-            let at = stretch.blocks;
-            let (scales, offsets) = (&mut stretch.scales[at], &mut stretch.offsets[at]);
-            widen_scales(format, header, block, scales, offsets);
-            widen_codes(format, planes, &mut stretch.codes[at]);
-            stretch.blocks += 1;
-        }
-    }
-}
-
-/// The sixteen f16 at `at`.
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn halves(header: &[u8], at: usize) -> __m512 {
-    let bytes = &header[at..at + 2 * PANEL];
-    // SAFETY: the slice holds the 32 bytes.
-    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) })
-}
-
-/// The sixteen bytes at `at`.
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn bytes(header: &[u8], at: usize) -> __m128i {
-    let bytes = &header[at..at + PANEL];
-    // SAFETY: the slice holds the 16 bytes.
-    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
-}
-
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn widen_scales(
-    format: Format,
-    header: &[u8],
-    block: usize,
-    scales: &mut [[f32; PANEL]; 2],
-    offsets: &mut [[f32; PANEL]; 2],
-) {
-    let d = halves(header, 0);
-    let times = |factor: f32, x: __m512| _mm512_mul_ps(_mm512_set1_ps(factor), x);
-    match format {
-        Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => {
-            store_floats(&mut scales[0], d);
-            let middle = match format {
-                Format::Q4_0 => -8.0,
-                Format::Q5_0 => -16.0,
-                // The instruction wants unsigned codes: they are raised by 128 below.
-                Format::Q8_0 => -128.0,
-                Format::Q4K | Format::Q6K => 0.0,
-            };
-            store_floats(&mut offsets[0], times(middle, d));
-        }
-        Format::Q4K => {
-            let dmin = halves(header, 2 * PANEL);
-            let scale = _mm512_cvtepu8_epi32(bytes(header, 4 * PANEL + PANEL * block));
-            let min = _mm512_cvtepu8_epi32(bytes(header, 4 * PANEL + PANEL * (8 + block)));
-            store_floats(&mut scales[0], _mm512_mul_ps(d, _mm512_cvtepi32_ps(scale)));
-            let min = _mm512_mul_ps(dmin, _mm512_cvtepi32_ps(min));
-            store_floats(&mut offsets[0], times(-1.0, min));
-        }
-        Format::Q6K => {
-            for group in 0..2 {
-                let scale = bytes(header, 2 * PANEL + PANEL * (2 * block + group));
-                let scale = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(scale));
-                let scale = _mm512_mul_ps(d, scale);
-                store_floats(&mut scales[group], scale);
-                store_floats(&mut offsets[group], times(-32.0, scale));
-            }
-        }
-    }
-}
-
-/// Puts the planes of one block together.
-#[target_feature(enable = "avx512f,avx512bw")]
-#[inline]
-fn widen_codes(format: Format, planes: &[u8], codes: &mut [[u8; QUAD_BYTES]; QUADS]) {
-    let (planes, _) = planes.as_chunks::<QUAD_BYTES>();
-    let mut store = |quad: usize, value: __m512i| {
-        // SAFETY: a quad has room for 64 bytes.
-        unsafe { _mm512_storeu_si512(codes[quad].as_mut_ptr().cast(), value) }
-    };
-    if format.bits() == 8 {
-        for (quad, plane) in planes.iter().enumerate() {
-            store(quad, _mm512_xor_si512(load(plane), _mm512_set1_epi8(-128)));
-        }
-        return;
-    }
-    let low_bits = _mm512_set1_epi8(15);
-    for quad in 0..QUADS / 2 {
-        let nibbles = load(&planes[quad]);
-        let first = _mm512_and_si512(nibbles, low_bits);
-        let second = _mm512_and_si512(_mm512_srli_epi16::<4>(nibbles), low_bits);
-        let (first, second) = match format.bits() {
-            5 => {
-                let plane = load(&planes[QUADS / 2]);
-                (fifth_bit(first, plane, quad), fifth_bit(second, plane, quad + QUADS / 2))
-            }
-            6 => {
-                let [a, b] = [&planes[QUADS / 2], &planes[QUADS / 2 + 1]].map(|p| load(p));
-                (upper_two(first, a, quad), upper_two(second, b, quad))
-            }
-            _ => (first, second),
         };
-        store(quad, first);
-        store(quad + QUADS / 2, second);
+    }
+    rows!(1 2 3 4 5 6 7 8 9 10 11 12);
+}
+
+/// Adds the products of `R` rows with weights that have `GROUPS` scales per block to `out`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn products<W: Weights, const R: usize, const GROUPS: usize>(
+    weights: &W,
+    x: Inputs<'_>,
+    out: Sums<'_>,
+) {
+    assert!(x.rows == R && out.rows == R, "a row too few");
+    for first in (0..x.blocks).step_by(GROUP) {
+        let mut sums = [_mm512_setzero_ps(); R];
+        for block in first..x.blocks.min(first + GROUP) {
+            // SAFETY: the caller's promise; block and rows are of `x`.
+            unsafe {
+                weights.prefetch(block);
+                add_block::<W, R, GROUPS>(weights, block, x, &mut sums);
+            }
+        }
+        for r in 0..R {
+            // SAFETY: `r` is below the rows, and the group has a block.
+            let scale = _mm512_set1_ps(unsafe { x.scale(r, first / GROUP) });
+            // SAFETY: as above; a register holds sixteen floats.
+            unsafe {
+                let out = out.row(r);
+                _mm512_storeu_ps(out, _mm512_fmadd_ps(sums[r], scale, _mm512_loadu_ps(out)));
+            }
+        }
     }
 }
 
-/// Bit `quad` of each byte of `plane` becomes bit 4.
-#[target_feature(enable = "avx512f,avx512bw")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline]
-fn fifth_bit(low: __m512i, plane: __m512i, quad: usize) -> __m512i {
-    // Bits that cross into the neighbouring byte are masked away.
-    let moved = if quad <= 4 {
-        _mm512_sll_epi16(plane, _mm_cvtsi32_si128(4 - quad as i32))
-    } else {
-        _mm512_srl_epi16(plane, _mm_cvtsi32_si128(quad as i32 - 4))
-    };
-    _mm512_or_si512(low, _mm512_and_si512(moved, _mm512_set1_epi8(16)))
+unsafe fn add_block<W: Weights, const R: usize, const GROUPS: usize>(
+    weights: &W,
+    block: usize,
+    x: Inputs<'_>,
+    sums: &mut [__m512; R],
+) {
+    for group in 0..GROUPS {
+        let mut products = [_mm512_setzero_si512(); R];
+        for step in 0..QUADS / GROUPS {
+            let quad = group * (QUADS / GROUPS) + step;
+            // SAFETY: the caller's promise.
+            let w = unsafe { weights.codes(block, quad) };
+            for r in 0..R {
+                // SAFETY: the caller's promise.
+                let x = _mm512_set1_epi32(unsafe { x.quad(r, block, quad) });
+                products[r] = _mm512_dpbusd_epi32(products[r], w, x);
+            }
+        }
+        // SAFETY: the caller's promise.
+        let [scales, offsets] = unsafe { weights.scales(block, group) };
+        for r in 0..R {
+            let part = if GROUPS == 2 { group } else { 2 };
+            // SAFETY: the caller's promise.
+            let codes = _mm512_set1_ps(unsafe { x.sum(r, block, part) });
+            sums[r] = _mm512_fmadd_ps(offsets, codes, sums[r]);
+            sums[r] = _mm512_fmadd_ps(scales, _mm512_cvtepi32_ps(products[r]), sums[r]);
+        }
+    }
 }
 
-/// Bits `2 · field` and the next of each byte of `plane` become bits 4 and 5.
-#[target_feature(enable = "avx512f,avx512bw")]
-#[inline]
-fn upper_two(low: __m512i, plane: __m512i, field: usize) -> __m512i {
-    let moved = if field <= 2 {
-        _mm512_sll_epi16(plane, _mm_cvtsi32_si128(4 - 2 * field as i32))
-    } else {
-        _mm512_srl_epi16(plane, _mm_cvtsi32_si128(2))
-    };
-    _mm512_or_si512(low, _mm512_and_si512(moved, _mm512_set1_epi8(0x30)))
+/// How codes and scales of a format are read out of its superblocks, sixteen outputs at a time.
+///
+/// # Safety
+/// As for [`Weights`]; `header` and `planes` begin a header and a block's codes of this format.
+trait Unpack {
+    const FORMAT: Format;
+    unsafe fn codes(planes: *const u8, quad: usize) -> __m512i;
+    unsafe fn scales(header: *const u8, block: usize, group: usize) -> [__m512; 2];
+}
+
+/// Weights as they lie in memory.
+struct Narrow<'a, U> {
+    superblocks: &'a [u8],
+    format: PhantomData<U>,
+}
+
+impl<'a, U: Unpack> Narrow<'a, U> {
+    fn new(superblocks: &'a [u8]) -> Self {
+        Self { superblocks, format: PhantomData }
+    }
+
+    /// Where the superblock of a block begins.
+    #[inline(always)]
+    unsafe fn superblock(&self, block: usize) -> *const u8 {
+        let at = block / U::FORMAT.blocks() * U::FORMAT.superblock_bytes();
+        // SAFETY: `block` is one of these superblocks'.
+        unsafe { self.superblocks.as_ptr().add(at) }
+    }
+}
+
+impl<U: Unpack> Weights for Narrow<'_, U> {
+    #[inline(always)]
+    unsafe fn codes(&self, block: usize, quad: usize) -> __m512i {
+        let at = U::FORMAT.header_bytes() + block % U::FORMAT.blocks() * U::FORMAT.code_bytes();
+        // SAFETY: the caller's promise.
+        unsafe { U::codes(self.superblock(block).add(at), quad) }
+    }
+
+    #[inline(always)]
+    unsafe fn scales(&self, block: usize, group: usize) -> [__m512; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { U::scales(self.superblock(block), block % U::FORMAT.blocks(), group) }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch(&self, block: usize) {
+        // SAFETY: the caller's promise; an address is only asked for.
+        let at = unsafe { self.superblock(block) };
+        let share = U::FORMAT.superblock_bytes() / U::FORMAT.blocks();
+        let first = block % U::FORMAT.blocks() * share;
+        for line in (first..first + share).step_by(64) {
+            // SAFETY: nothing is read.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(line + AHEAD).cast()) };
+        }
+    }
+}
+
+struct Q4_0;
+struct Q5_0;
+struct Q8_0;
+struct Q4K;
+struct Q6K;
+
+impl Unpack for Q4_0 {
+    const FORMAT: Format = Format::Q4_0;
+
+    #[inline(always)]
+    unsafe fn codes(planes: *const u8, quad: usize) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe { nibbles(planes, quad) }
+    }
+
+    #[inline(always)]
+    unsafe fn scales(header: *const u8, _: usize, _: usize) -> [__m512; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { around(-8.0, halves(header)) }
+    }
+}
+
+impl Unpack for Q5_0 {
+    const FORMAT: Format = Format::Q5_0;
+
+    #[inline(always)]
+    unsafe fn codes(planes: *const u8, quad: usize) -> __m512i {
+        // SAFETY: the caller's promise; bits that cross into a neighbouring byte are masked away.
+        unsafe {
+            let fifth = plane(planes, QUADS / 2);
+            let moved = match quad {
+                0 => _mm512_slli_epi16::<4>(fifth),
+                1 => _mm512_slli_epi16::<3>(fifth),
+                2 => _mm512_slli_epi16::<2>(fifth),
+                3 => _mm512_slli_epi16::<1>(fifth),
+                4 => fifth,
+                5 => _mm512_srli_epi16::<1>(fifth),
+                6 => _mm512_srli_epi16::<2>(fifth),
+                _ => _mm512_srli_epi16::<3>(fifth),
+            };
+            let bit = _mm512_and_si512(moved, _mm512_set1_epi8(16));
+            _mm512_or_si512(nibbles(planes, quad), bit)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scales(header: *const u8, _: usize, _: usize) -> [__m512; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { around(-16.0, halves(header)) }
+    }
+}
+
+impl Unpack for Q8_0 {
+    const FORMAT: Format = Format::Q8_0;
+
+    /// The instruction wants unsigned codes: they are raised by 128.
+    #[inline(always)]
+    unsafe fn codes(planes: *const u8, quad: usize) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_xor_si512(plane(planes, quad), _mm512_set1_epi8(-128)) }
+    }
+
+    #[inline(always)]
+    unsafe fn scales(header: *const u8, _: usize, _: usize) -> [__m512; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { around(-128.0, halves(header)) }
+    }
+}
+
+impl Unpack for Q4K {
+    const FORMAT: Format = Format::Q4K;
+
+    #[inline(always)]
+    unsafe fn codes(planes: *const u8, quad: usize) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe { nibbles(planes, quad) }
+    }
+
+    #[inline(always)]
+    unsafe fn scales(header: *const u8, block: usize, _: usize) -> [__m512; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let byte = |at: usize| {
+                let bytes = sixteen_bytes(header.add(4 * PANEL + PANEL * at));
+                _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes))
+            };
+            let scale = _mm512_mul_ps(halves(header), byte(block));
+            let min = _mm512_mul_ps(halves(header.add(2 * PANEL)), byte(8 + block));
+            [scale, _mm512_sub_ps(_mm512_setzero_ps(), min)]
+        }
+    }
+}
+
+impl Unpack for Q6K {
+    const FORMAT: Format = Format::Q6K;
+
+    #[inline(always)]
+    unsafe fn codes(planes: *const u8, quad: usize) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let upper = plane(planes, QUADS / 2 + quad / 4);
+            let moved = match quad % 4 {
+                0 => _mm512_slli_epi16::<4>(upper),
+                1 => _mm512_slli_epi16::<2>(upper),
+                2 => upper,
+                _ => _mm512_srli_epi16::<2>(upper),
+            };
+            let bits = _mm512_and_si512(moved, _mm512_set1_epi8(0x30));
+            _mm512_or_si512(nibbles(planes, quad), bits)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scales(header: *const u8, block: usize, group: usize) -> [__m512; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let bytes = sixteen_bytes(header.add(2 * PANEL + PANEL * (2 * block + group)));
+            let scale = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+            around(-32.0, _mm512_mul_ps(halves(header), scale))
+        }
+    }
+}
+
+/// Scales, and offsets of codes that count from `middle`.
+#[inline(always)]
+unsafe fn around(middle: f32, scales: __m512) -> [__m512; 2] {
+    // SAFETY: the caller has the instructions.
+    unsafe { [scales, _mm512_mul_ps(_mm512_set1_ps(middle), scales)] }
+}
+
+/// The `at`th plane.
+#[inline(always)]
+unsafe fn plane(planes: *const u8, at: usize) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe { _mm512_loadu_si512(planes.add(at * QUAD_BYTES).cast()) }
+}
+
+/// The low four bits of a quad's codes.
+#[inline(always)]
+unsafe fn nibbles(planes: *const u8, quad: usize) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let both = plane(planes, quad % (QUADS / 2));
+        let nibbles = if quad < QUADS / 2 { both } else { _mm512_srli_epi16::<4>(both) };
+        _mm512_and_si512(nibbles, _mm512_set1_epi8(15))
+    }
+}
+
+/// Sixteen f16.
+#[inline(always)]
+unsafe fn halves(at: *const u8) -> __m512 {
+    // SAFETY: the caller's promise.
+    unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())) }
+}
+
+#[inline(always)]
+unsafe fn sixteen_bytes(at: *const u8) -> __m128i {
+    // SAFETY: the caller's promise.
+    unsafe { _mm_loadu_si128(at.cast()) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn widen(format: Format, superblocks: &[u8], stretch: &mut Stretch) {
+    match format {
+        Format::Q4_0 => widen_of(&Narrow::<Q4_0>::new(superblocks), stretch),
+        Format::Q5_0 => widen_of(&Narrow::<Q5_0>::new(superblocks), stretch),
+        Format::Q8_0 => widen_of(&Narrow::<Q8_0>::new(superblocks), stretch),
+        Format::Q4K => widen_of(&Narrow::<Q4K>::new(superblocks), stretch),
+        Format::Q6K => widen_of(&Narrow::<Q6K>::new(superblocks), stretch),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn widen_of<U: Unpack>(narrow: &Narrow<'_, U>, stretch: &mut Stretch) {
+    let superblocks = narrow.superblocks.len() / U::FORMAT.superblock_bytes();
+    stretch.blocks = superblocks * U::FORMAT.blocks();
+    for block in 0..stretch.blocks {
+        let codes = &mut stretch.codes[block];
+        let (scales, offsets) = (&mut stretch.scales[block], &mut stretch.offsets[block]);
+        // SAFETY: the block is one of these superblocks'; quads have 64 bytes, rows of scales
+        // sixteen floats.
+        unsafe {
+            narrow.prefetch(block);
+            for (quad, codes) in codes.iter_mut().enumerate() {
+                _mm512_storeu_si512(codes.as_mut_ptr().cast(), narrow.codes(block, quad));
+            }
+            for group in 0..U::FORMAT.groups() {
+                let [scale, offset] = narrow.scales(block, group);
+                _mm512_storeu_ps(scales[group].as_mut_ptr(), scale);
+                _mm512_storeu_ps(offsets[group].as_mut_ptr(), offset);
+            }
+        }
+    }
 }

@@ -130,8 +130,30 @@ pub(super) fn log_sum_exp(x: &[f32]) -> f32 {
     most + sum_by(x, |x| exp(x - most)).ln()
 }
 
+/// A number as keys and values are kept.
+pub(crate) trait Stored: Copy {
+    /// The page in floats, in `buffer` if need be.
+    fn wide<'a>(page: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32];
+}
+
+impl Stored for f16 {
+    #[inline(always)]
+    fn wide<'a>(page: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
+        let buffer = &mut buffer[..page.len()];
+        widen(page, buffer);
+        buffer
+    }
+}
+
+impl Stored for f32 {
+    #[inline(always)]
+    fn wide<'a>(page: &'a [Self], _: &'a mut [f32]) -> &'a [f32] {
+        page
+    }
+}
+
 /// Queries of one key head against the pages of a sequence.
-pub(crate) struct Attention<'a> {
+pub(crate) struct Attention<'a, T> {
     /// Width of a head; a multiple of 16.
     pub(crate) dim: usize,
     /// `[rows, dim]`, already divided by √dim.
@@ -139,8 +161,8 @@ pub(crate) struct Attention<'a> {
     /// Of each query, how many of the keys it sees, from the first on; not 0.
     pub(crate) visible: &'a [usize],
     /// Per [`PAGE`] keys: the keys `[dim, PAGE]`, then the values `[PAGE, dim]`.
-    pub(crate) pages: &'a [&'a [f16]],
-    /// Working memory: `[rows, pages · PAGE]`, and one widened half page.
+    pub(crate) pages: &'a [&'a [T]],
+    /// Working memory: `[rows, pages · PAGE]`, and one widened half page (none for floats).
     pub(crate) scores: &'a mut [f32],
     pub(crate) wide: &'a mut [f32],
     /// `[rows, dim]`.
@@ -153,14 +175,13 @@ const ROWS: usize = 4;
 /// Softmax attention, page by page: scores of all rows, their softmax, then the mixed values. A
 /// page is widened once for all rows.
 #[inline(always)]
-pub(super) fn attend(work: Attention<'_>) {
+pub(super) fn attend<T: Stored>(work: Attention<'_, T>) {
     let Attention { dim, queries, visible, pages, scores, wide, out } = work;
     let rows = visible.len();
     let stride = pages.len() * PAGE;
-    let wide = &mut wide[..dim * PAGE];
     let tiles = |at: usize| (at, ROWS.min(rows - at));
     for (number, page) in pages.iter().enumerate() {
-        widen(&page[..dim * PAGE], wide);
+        let wide = T::wide(&page[..dim * PAGE], wide);
         for (row, count) in (0..rows).step_by(ROWS).map(tiles) {
             let queries = &queries[row * dim..(row + count) * dim];
             let sums = if count == ROWS {
@@ -185,7 +206,7 @@ pub(super) fn attend(work: Attention<'_>) {
     }
     out.fill(0.0);
     for (number, page) in pages.iter().enumerate() {
-        widen(&page[dim * PAGE..], wide);
+        let wide = T::wide(&page[dim * PAGE..], wide);
         for (row, count) in (0..rows).step_by(ROWS).map(tiles) {
             let out = &mut out[row * dim..(row + count) * dim];
             let shares = &scores[row * stride..(row + count) * stride];
@@ -290,6 +311,28 @@ mod tests {
         for (x, exact) in [(0.0, 0.0), (0.1, 0.112_462_92), (0.5, 0.520_499_9), (2.0, 0.995_322_3)]
         {
             assert!((erf(x) - exact).abs() < 5e-7 && (erf(-x) + exact).abs() < 5e-7);
+        }
+    }
+
+    /// Abramowitz and Stegun 7.1.5, summed until nothing is added.
+    fn exact_erf(x: f64) -> f64 {
+        let (mut term, mut sum) = (x, x);
+        for n in 1..200 {
+            term *= -x * x / f64::from(n);
+            sum += term / f64::from(2 * n + 1);
+        }
+        sum * std::f64::consts::FRAC_2_SQRT_PI
+    }
+
+    #[test]
+    fn gelu_is_the_exact_form() {
+        for i in -400..400 {
+            let y = i as f32 * 0.01;
+            let mut got = [y - 0.5];
+            gelu(&mut got, &[0.5]);
+            let y = f64::from(y);
+            let wanted = 0.5 * y * (1.0 + exact_erf(y / std::f64::consts::SQRT_2));
+            assert!((f64::from(got[0]) - wanted).abs() < 2e-6, "gelu({y}) is {}", got[0]);
         }
     }
 

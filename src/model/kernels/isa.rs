@@ -142,7 +142,9 @@ per_instruction_set! {
     /// Rotates the halves of each head of `x` by one position's angles.
     fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32]) = float::rotate;
     /// One block of queries against all keys; see [`float::attend`].
-    fn attend(work: float::Attention<'_>) = float::attend;
+    fn attend(work: float::Attention<'_, half::f16>) = float::attend;
+    /// The same for keys and values that were never stored.
+    fn attend_floats(work: float::Attention<'_, f32>) = float::attend;
     /// The largest value; −∞ of none.
     fn largest(x: &[f32]) -> f32 = float::largest;
     /// `ln Σ exp x`.

@@ -2,18 +2,21 @@
 //! result is in the cache.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
-use super::activations::Activations;
+use super::activations::{ActivationRow, Activations, GROUP, GROUP_INPUTS};
 use super::format::{BLOCK, Format, PANEL, Packed};
 use super::isa::Isa;
 use super::pool::Pool;
 use super::shared::SharedRows;
-use super::tile::{Inputs, Kernel, STRETCH, Stretch};
+use super::tile::{Stretch, Sums, over_panel};
 
 /// Rows that pass over a widened stretch before the next one: more would push it out of the cache.
-const PASS_ROWS: usize = 64;
-/// Panels of a task: together one block of the activations that the next product reads.
-const TASK_PANELS: usize = BLOCK / PANEL;
+const PASS_ROWS: usize = 128;
+/// Panels of a task whose sums are stored: few, so that the last task ends when the others do.
+const STORED_PANELS: usize = 2;
+/// Panels of a task whose sums become activations: together one group.
+const GROUP_PANELS: usize = GROUP_INPUTS / PANEL;
 
 /// What becomes of a product's columns.
 pub(crate) enum Sink<'a> {
@@ -40,7 +43,7 @@ pub(super) fn multiply_on(
     x: &Activations,
     sink: Sink<'_>,
 ) {
-    debug_assert!(weights.iter().all(|w| w.width == x.width), "widths differ");
+    assert!(weights.iter().all(|w| w.width == x.width), "widths differ");
     let columns = weights.iter().map(|w| w.rows).sum::<usize>();
     let (rows, ways) = (x.rows, weights.len());
     let out = match sink {
@@ -51,11 +54,13 @@ pub(super) fn multiply_on(
             Out::Floats { rows: SharedRows::new(out, columns), bias, add: true }
         }
         Sink::Gelu { out, bias } => {
+            assert!(ways == 1 && columns.is_multiple_of(BLOCK), "not one matrix of whole blocks");
             out.resize(rows, columns);
             Out::Gelu { rows: SharedActivations::new(out), bias }
         }
         Sink::SwiGlu { out } => {
-            assert!(ways == 2 && weights[0].rows == weights[1].rows, "not a gate and its input");
+            let alike = ways == 2 && weights[0].rows == weights[1].rows;
+            assert!(alike && weights[0].rows.is_multiple_of(BLOCK), "not a gate and its input");
             out.resize(rows, weights[0].rows);
             Out::SwiGlu { rows: SharedActivations::new(out) }
         }
@@ -65,12 +70,28 @@ pub(super) fn multiply_on(
     pool.run(tasks.len(), &|at| job.work(tasks[at]));
 }
 
-/// Up to [`TASK_PANELS`] panels of one matrix.
+/// Some neighbouring panels of one matrix.
 #[derive(Clone, Copy)]
 struct Task {
     matrix: usize,
     panel: usize,
+    panels: usize,
     /// Column of the first panel in the output.
+    column: usize,
+}
+
+impl Task {
+    fn panels(self) -> impl Iterator<Item = Panel> {
+        let Self { matrix, panel, panels, column } = self;
+        (0..panels).map(move |at| Panel { matrix, panel: panel + at, column: column + at * PANEL })
+    }
+}
+
+/// One panel of one matrix and its first column in the output.
+#[derive(Clone, Copy)]
+struct Panel {
+    matrix: usize,
+    panel: usize,
     column: usize,
 }
 
@@ -89,12 +110,27 @@ struct SharedActivations<'a> {
 
 impl<'a> SharedActivations<'a> {
     fn new(out: &'a mut Activations) -> Self {
-        let blocks = out.width / BLOCK;
+        let (blocks, groups) = (out.width / BLOCK, out.groups());
         Self {
             codes: SharedRows::new(&mut out.codes, out.width),
-            scales: SharedRows::new(&mut out.scales, blocks),
+            scales: SharedRows::new(&mut out.scales, groups),
             sums: SharedRows::new(&mut out.sums, blocks),
         }
+    }
+
+    /// # Safety
+    /// The caller alone writes this group.
+    unsafe fn quantise(&self, isa: Isa, row: usize, group: usize, values: &[f32]) {
+        let blocks = values.len() / BLOCK;
+        // SAFETY: the caller's promise.
+        let mut out = unsafe {
+            ActivationRow {
+                codes: self.codes.part(row, group * GROUP_INPUTS, values.len()),
+                scales: self.scales.part(row, group, 1),
+                sums: self.sums.part(row, group * GROUP, blocks),
+            }
+        };
+        isa.quantise(values, &mut out);
     }
 }
 
@@ -108,24 +144,29 @@ struct Job<'a> {
 /// A thread's working memory.
 struct Bench {
     stretch: Box<Stretch>,
-    /// `[panel, row]`, twice for a gate and its input.
-    sums: [[[[f32; PANEL]; PASS_ROWS]; TASK_PANELS]; 2],
+    /// A group of columns, twice for a gate and its input.
+    columns: [Vec<f32>; 2],
 }
 
 thread_local! {
-    static BENCH: RefCell<Box<Bench>> = RefCell::new(Box::new(Bench {
+    static BENCH: RefCell<Bench> = RefCell::new(Bench {
         stretch: Stretch::boxed(),
-        sums: [[[[0.0; PANEL]; PASS_ROWS]; TASK_PANELS]; 2],
-    }));
+        columns: std::array::from_fn(|_| vec![0.0; PASS_ROWS * GROUP_INPUTS]),
+    });
 }
 
 impl Job<'_> {
     fn tasks(&self) -> Vec<Task> {
+        let per_task = match self.out {
+            Out::Floats { .. } => STORED_PANELS,
+            Out::Gelu { .. } | Out::SwiGlu { .. } => GROUP_PANELS,
+        };
         let mut tasks = Vec::new();
         let mut column = 0;
         for (matrix, weights) in self.weights.iter().enumerate() {
-            for panel in (0..weights.panels()).step_by(TASK_PANELS) {
-                tasks.push(Task { matrix, panel, column: column + panel * PANEL });
+            for panel in (0..weights.panels()).step_by(per_task) {
+                let panels = per_task.min(weights.panels() - panel);
+                tasks.push(Task { matrix, panel, panels, column: column + panel * PANEL });
             }
             column += weights.rows;
             if matches!(self.out, Out::SwiGlu { .. }) {
@@ -138,131 +179,140 @@ impl Job<'_> {
     fn work(&self, task: Task) {
         BENCH.with_borrow_mut(|bench| {
             for first in (0..self.x.rows).step_by(PASS_ROWS) {
-                let rows = PASS_ROWS.min(self.x.rows - first);
-                self.sum(
-                    task.matrix,
-                    task.panel,
-                    first,
-                    rows,
-                    &mut bench.stretch,
-                    &mut bench.sums[0],
-                );
-                if matches!(self.out, Out::SwiGlu { .. }) {
-                    self.sum(1, task.panel, first, rows, &mut bench.stretch, &mut bench.sums[1]);
-                }
-                let width = (self.weights[task.matrix].rows - task.panel * PANEL).min(BLOCK);
-                for row in 0..rows {
-                    self.finish(task.column, width, first + row, row, &mut bench.sums);
+                let rows = first..self.x.rows.min(first + PASS_ROWS);
+                match &self.out {
+                    Out::Floats { rows: out, bias, add } => {
+                        for panel in task.panels() {
+                            self.begin(panel, rows.clone(), out, *bias, *add);
+                            self.store(panel, rows.clone(), bench, out);
+                        }
+                    }
+                    Out::Gelu { rows: out, bias } => {
+                        self.collect(task, 0, rows.clone(), bench);
+                        let bias = &bias[task.column..];
+                        self.quantise(task, rows, bench, out, |x, _| self.isa.gelu(x, bias));
+                    }
+                    Out::SwiGlu { rows: out } => {
+                        self.collect(task, 0, rows.clone(), bench);
+                        self.collect(task, 1, rows.clone(), bench);
+                        self.quantise(task, rows, bench, out, |x, gated| self.isa.swiglu(x, gated));
+                    }
                 }
             }
         });
     }
 
-    /// The products of up to [`TASK_PANELS`] panels with some rows.
-    fn sum(
+    /// What the sums of a panel are added to: nothing, what is there, a bias.
+    fn begin(
         &self,
-        matrix: usize,
-        panel: usize,
-        first: usize,
-        rows: usize,
-        stretch: &mut Stretch,
-        sums: &mut [[[f32; PANEL]; PASS_ROWS]; TASK_PANELS],
+        panel: Panel,
+        rows: Range<usize>,
+        out: &SharedRows<'_, f32>,
+        bias: Option<&[f32]>,
+        add: bool,
     ) {
-        let weights = &self.weights[matrix];
-        let end = weights.panels().min(panel + TASK_PANELS);
-        for (panel, sums) in (panel..end).zip(sums) {
-            let sums = &mut sums[..rows];
-            sums.fill([0.0; PANEL]);
-            // SAFETY: `Isa` is a value only where the machine has the instructions.
-            unsafe {
-                match self.isa {
-                    Isa::Scalar => over_panel::<super::scalar::Scalar>(
-                        weights, panel, self.x, first, stretch, sums,
-                    ),
-                    #[cfg(target_arch = "x86_64")]
-                    Isa::Avx2 => over_panel::<super::avx2::Avx2>(
-                        weights, panel, self.x, first, stretch, sums,
-                    ),
-                    #[cfg(target_arch = "x86_64")]
-                    Isa::Avx512Vnni => over_panel::<super::avx512::Avx512Vnni>(
-                        weights, panel, self.x, first, stretch, sums,
-                    ),
-                }
+        let width = self.width(panel);
+        for row in rows {
+            // SAFETY: this task alone writes these columns.
+            let out = unsafe { out.part(row, panel.column, width) };
+            if !add {
+                out.fill(0.0);
+            }
+            if let Some(bias) = bias {
+                out.iter_mut().zip(&bias[panel.column..]).for_each(|(out, bias)| *out += bias);
             }
         }
     }
 
-    /// Writes `width` finished columns of one row.
-    fn finish(
+    /// Adds the sums of a panel to what is in `out`.
+    fn store(
         &self,
-        column: usize,
-        width: usize,
-        row: usize,
-        at: usize,
-        sums: &mut [[[[f32; PANEL]; PASS_ROWS]; TASK_PANELS]; 2],
+        panel: Panel,
+        rows: Range<usize>,
+        bench: &mut Bench,
+        out: &SharedRows<'_, f32>,
     ) {
-        let mut columns = [[0.0_f32; BLOCK]; 2];
-        for (columns, sums) in columns.iter_mut().zip(sums) {
-            for (columns, sums) in columns.chunks_exact_mut(PANEL).zip(sums) {
-                columns.copy_from_slice(&sums[at]);
-            }
+        let Bench { stretch, columns: [columns, _] } = bench;
+        let width = self.width(panel);
+        if width == PANEL {
+            // SAFETY: this task alone writes these columns.
+            let sums = unsafe { out.sums(rows.clone(), panel.column) };
+            return self.sum(panel, rows.start, stretch, sums);
         }
-        let [mut y, gated] = columns;
-        match &self.out {
-            Out::Floats { rows, bias, add } => {
-                // SAFETY: this task alone writes these columns.
-                let out = unsafe { rows.part(row, column, width) };
-                if let Some(bias) = bias {
-                    y.iter_mut().zip(&bias[column..]).take(width).for_each(|(y, b)| *y += b);
-                }
-                if *add {
-                    out.iter_mut().zip(y).for_each(|(out, y)| *out += y);
-                } else {
-                    out.copy_from_slice(&y[..width]);
-                }
-            }
-            Out::Gelu { rows, bias } => {
-                self.isa.gelu(&mut y, &bias[column..column + BLOCK]);
-                self.quantise(rows, row, column, &y);
-            }
-            Out::SwiGlu { rows } => {
-                self.isa.swiglu(&mut y, &gated);
-                self.quantise(rows, row, column, &y);
-            }
-        }
-    }
-
-    fn quantise(&self, rows: &SharedActivations<'_>, row: usize, column: usize, y: &[f32]) {
-        // SAFETY: this task alone writes this block.
-        let mut out = unsafe {
-            super::activations::ActivationRow {
-                codes: rows.codes.part(row, column, BLOCK),
-                scales: rows.scales.part(row, column / BLOCK, 1),
-                sums: rows.sums.part(row, column / BLOCK, 1),
-            }
-        };
-        self.isa.quantise(y, &mut out);
-    }
-}
-
-/// # Safety
-/// The machine has the kernel's instructions.
-unsafe fn over_panel<K: Kernel>(
-    weights: &Packed<'_>,
-    panel: usize,
-    x: &Activations,
-    first: usize,
-    stretch: &mut Stretch,
-    sums: &mut [[f32; PANEL]],
-) {
-    let bytes = STRETCH / weights.format.blocks() * weights.format.superblock_bytes();
-    for (at, superblocks) in weights.panel(panel).chunks(bytes).enumerate() {
-        // SAFETY: the caller's promise.
-        unsafe { K::widen(weights.format, superblocks, stretch) };
-        for (tile, out) in sums.chunks_mut(K::ROWS).enumerate() {
-            let inputs = Inputs { x, row: first + tile * K::ROWS, block: at * STRETCH };
+        // The matrix's last panel is not full: what is too much stays here.
+        let columns = &mut columns[..rows.len() * PANEL];
+        columns.fill(0.0);
+        // SAFETY: there is room for as many rows as one pass has.
+        let sums = unsafe { Sums::new(columns.as_mut_ptr(), PANEL, rows.len()) };
+        self.sum(panel, rows.start, stretch, sums);
+        for (row, columns) in rows.zip(columns.chunks_exact(PANEL)) {
             // SAFETY: as above.
-            unsafe { K::tile(weights.format, stretch, inputs, out) };
+            let out = unsafe { out.part(row, panel.column, width) };
+            out.iter_mut().zip(columns).for_each(|(out, sum)| *out += sum);
+        }
+    }
+
+    /// The sums of all panels of a task, `[rows, GROUP_INPUTS]`; `way` is 1 for what a gate's
+    /// columns are multiplied with.
+    fn collect(&self, task: Task, way: usize, rows: Range<usize>, bench: &mut Bench) {
+        let Bench { stretch, columns } = bench;
+        let columns = &mut columns[way][..rows.len() * GROUP_INPUTS];
+        columns.fill(0.0);
+        for (at, panel) in task.panels().enumerate() {
+            // SAFETY: there is room for as many panels as a task has and rows as a pass has.
+            let sums = unsafe {
+                Sums::new(columns.as_mut_ptr().add(at * PANEL), GROUP_INPUTS, rows.len())
+            };
+            self.sum(Panel { matrix: way, ..panel }, rows.start, stretch, sums);
+        }
+    }
+
+    /// Makes activations of collected columns.
+    fn quantise(
+        &self,
+        task: Task,
+        rows: Range<usize>,
+        bench: &mut Bench,
+        out: &SharedActivations<'_>,
+        finish: impl Fn(&mut [f32], &[f32]),
+    ) {
+        let [columns, gated] = &mut bench.columns;
+        let (width, group) = (task.panels * PANEL, task.column / GROUP_INPUTS);
+        let columns = columns.chunks_exact_mut(GROUP_INPUTS).zip(gated.chunks_exact(GROUP_INPUTS));
+        for (row, (columns, gated)) in rows.zip(columns) {
+            let columns = &mut columns[..width];
+            finish(columns, &gated[..width]);
+            // SAFETY: this task alone writes this group.
+            unsafe { out.quantise(self.isa, row, group, columns) };
+        }
+    }
+
+    /// Columns of a panel that the matrix has.
+    fn width(&self, panel: Panel) -> usize {
+        PANEL.min(self.weights[panel.matrix].rows - panel.panel * PANEL)
+    }
+
+    /// Adds the products of one panel with some rows to `sums`.
+    fn sum(&self, panel: Panel, first: usize, stretch: &mut Stretch, sums: Sums<'_>) {
+        let Panel { matrix, panel, .. } = panel;
+        let weights = &self.weights[matrix];
+        // SAFETY: `Isa` is a value only where the machine has the instructions.
+        unsafe {
+            match self.isa {
+                Isa::Scalar => {
+                    over_panel::<super::scalar::Scalar>(
+                        weights, panel, self.x, first, stretch, sums,
+                    );
+                }
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => {
+                    over_panel::<super::avx2::Avx2>(weights, panel, self.x, first, stretch, sums);
+                }
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512Vnni => over_panel::<super::avx512::Avx512Vnni>(
+                    weights, panel, self.x, first, stretch, sums,
+                ),
+            }
         }
     }
 }

@@ -1,15 +1,20 @@
-//! What one instruction set does for the integer products: widen a stretch of a panel once, then
-//! multiply it with a few rows at a time.
+//! What one instruction set does for the integer products: a panel's weights with a few rows of
+//! inputs at a time.
 //!
-//! A stretch is short enough that its bytes stay in the first-level cache while every row passes
-//! over it, so the planes are put together once per stretch and not once per row.
+//! For many rows a stretch of the panel is widened to bytes once, short enough to stay in the
+//! first-level cache while every row passes over it. For few rows, as when a reply is decoded, the
+//! codes are put together in registers on their way from memory: there the bytes of the weights are
+//! what takes the time. Both ways do the same arithmetic in the same order, so that a row's result
+//! does not depend on how many there are.
 
-use super::activations::Activations;
-use super::format::{BLOCK, Format, PANEL, QUAD_BYTES, QUADS};
+use std::marker::PhantomData;
 
-/// Blocks of a stretch; a multiple of every format's superblock.
+use super::activations::{Activations, GROUP};
+use super::format::{BLOCK, Format, PANEL, Packed, QUAD_BYTES, QUADS};
+
+/// Blocks of a stretch; a multiple of every format's superblock and of a group of inputs.
 pub(super) const STRETCH: usize = 16;
-/// How far ahead weights are asked for, bytes: memory would rest while a stretch is multiplied.
+/// How far ahead weights are asked for, bytes: memory would rest while they are multiplied.
 pub(super) const AHEAD: usize = 4096;
 
 /// A stretch of a panel with its codes as bytes and its scales as floats.
@@ -17,7 +22,7 @@ pub(super) const AHEAD: usize = 4096;
 pub(super) struct Stretch {
     /// Unsigned for codes below eight bits; for Q8_0 as the instruction set likes them.
     pub(super) codes: [[[u8; QUAD_BYTES]; QUADS]; STRETCH],
-    /// Of each group of inputs; the second group only for formats that have one.
+    /// Of each group of weights; the second only for formats that have one.
     pub(super) scales: [[[f32; PANEL]; 2]; STRETCH],
     pub(super) offsets: [[[f32; PANEL]; 2]; STRETCH],
     /// Blocks that are filled.
@@ -35,36 +40,101 @@ impl Stretch {
     }
 }
 
-/// Some neighbouring rows of activations from one block on.
+/// Some neighbouring rows of activations, some blocks of each.
 #[derive(Clone, Copy)]
 pub(super) struct Inputs<'a> {
-    pub(super) x: &'a Activations,
-    /// First row and first block.
-    pub(super) row: usize,
-    pub(super) block: usize,
+    x: &'a Activations,
+    /// First row and first block, which begins a group.
+    row: usize,
+    block: usize,
+    pub(super) rows: usize,
+    pub(super) blocks: usize,
 }
 
 impl<'a> Inputs<'a> {
-    /// The codes of `blocks` blocks of the `at`th row.
-    #[inline(always)]
-    pub(super) fn codes(&self, at: usize, blocks: usize) -> &'a [[i8; BLOCK]] {
-        let start = (self.row + at) * self.x.width + self.block * BLOCK;
-        self.x.codes[start..start + blocks * BLOCK].as_chunks().0
+    /// # Panics
+    /// When the activations have no such part.
+    pub(super) fn new(
+        x: &'a Activations,
+        [row, rows]: [usize; 2],
+        [block, blocks]: [usize; 2],
+    ) -> Self {
+        assert!(
+            row + rows <= x.rows && (block + blocks) * BLOCK <= x.width,
+            "outside the activations"
+        );
+        debug_assert!(block.is_multiple_of(GROUP), "half a group");
+        Self { x, row, block, rows, blocks }
     }
 
+    /// The codes of a quad of inputs, the first lowest.
+    ///
+    /// # Safety
+    /// `row` and `block` are below their counts, `quad` below [`QUADS`].
     #[inline(always)]
-    fn at(&self, at: usize) -> usize {
-        (self.row + at) * (self.x.width / BLOCK) + self.block
+    pub(super) unsafe fn quad(&self, row: usize, block: usize, quad: usize) -> i32 {
+        let at = (self.row + row) * self.x.width + (self.block + block) * BLOCK + 4 * quad;
+        // SAFETY: inside the codes, as `new` checked and the caller promises.
+        unsafe { self.x.codes.as_ptr().add(at).cast::<i32>().read_unaligned() }
     }
 
+    /// The scale of the `group`th group.
+    ///
+    /// # Safety
+    /// `row` is below its count, and the group has one of the blocks.
     #[inline(always)]
-    pub(super) fn scales(&self, at: usize, blocks: usize) -> &'a [f32] {
-        &self.x.scales[self.at(at)..self.at(at) + blocks]
+    pub(super) unsafe fn scale(&self, row: usize, group: usize) -> f32 {
+        let at = (self.row + row) * self.x.width.div_ceil(GROUP * BLOCK) + self.block / GROUP;
+        // SAFETY: as above.
+        unsafe { *self.x.scales.get_unchecked(at + group) }
     }
 
+    /// The sum of the codes of a block's first half, second half, or (2) both.
+    ///
+    /// # Safety
+    /// `row` and `block` are below their counts, `part` below 3.
     #[inline(always)]
-    pub(super) fn sums(&self, at: usize, blocks: usize) -> &'a [[f32; 3]] {
-        &self.x.sums[self.at(at)..self.at(at) + blocks]
+    pub(super) unsafe fn sum(&self, row: usize, block: usize, part: usize) -> f32 {
+        let at = (self.row + row) * (self.x.width / BLOCK) + self.block + block;
+        // SAFETY: as above.
+        unsafe { *self.x.sums.get_unchecked(at).get_unchecked(part) }
+    }
+}
+
+/// Sixteen neighbouring columns of some rows: what products are added to.
+#[derive(Clone, Copy)]
+pub(super) struct Sums<'a> {
+    start: *mut f32,
+    stride: usize,
+    pub(super) rows: usize,
+    borrow: PhantomData<&'a mut [f32]>,
+}
+
+impl Sums<'_> {
+    /// `stride` values lie between the beginnings of two rows.
+    ///
+    /// # Safety
+    /// The columns may be written for as long as the value lives, and nobody else looks at them.
+    pub(super) unsafe fn new(start: *mut f32, stride: usize, rows: usize) -> Self {
+        Self { start, stride, rows, borrow: PhantomData }
+    }
+
+    /// The first column of a row.
+    ///
+    /// # Safety
+    /// `row` is below `rows`.
+    #[inline(always)]
+    pub(super) unsafe fn row(&self, row: usize) -> *mut f32 {
+        // SAFETY: the caller's promise.
+        unsafe { self.start.add(row * self.stride) }
+    }
+
+    /// At most `count` rows from the `first` on.
+    fn some(self, first: usize, count: usize) -> Self {
+        assert!(first < self.rows, "no such row");
+        // SAFETY: the row is one of these.
+        let start = unsafe { self.row(first) };
+        Self { start, rows: count.min(self.rows - first), ..self }
     }
 }
 
@@ -73,12 +143,46 @@ impl<'a> Inputs<'a> {
 /// # Safety
 /// The functions may only be called on a machine that has the instructions.
 pub(super) trait Kernel {
-    /// Most rows of one call of [`Kernel::tile`].
+    /// Most rows of one call.
     const ROWS: usize;
 
     /// Fills `stretch` from whole superblocks of a panel, at most [`STRETCH`] blocks.
     unsafe fn widen(format: Format, superblocks: &[u8], stretch: &mut Stretch);
 
-    /// Adds the products of the stretch with `out.len()` rows to `out`.
-    unsafe fn tile(format: Format, stretch: &Stretch, x: Inputs<'_>, out: &mut [[f32; PANEL]]);
+    /// Adds the products of the stretch with rows of inputs, as many blocks of each, to `out`.
+    unsafe fn tile(format: Format, stretch: &Stretch, x: Inputs<'_>, out: Sums<'_>);
+
+    /// Adds the products of all superblocks of a panel with rows of inputs to `out`.
+    unsafe fn straight(format: Format, panel: &[u8], x: Inputs<'_>, out: Sums<'_>);
+}
+
+/// Adds the products of one panel with the rows of `x` from `first` on, as many as `out` has.
+///
+/// # Safety
+/// The machine has the kernel's instructions.
+pub(super) unsafe fn over_panel<K: Kernel>(
+    weights: &Packed<'_>,
+    panel: usize,
+    x: &Activations,
+    first: usize,
+    stretch: &mut Stretch,
+    out: Sums<'_>,
+) {
+    let (format, bytes, blocks) = (weights.format, weights.panel(panel), weights.width / BLOCK);
+    if out.rows <= K::ROWS {
+        let inputs = Inputs::new(x, [first, out.rows], [0, blocks]);
+        // SAFETY: the caller's promise.
+        return unsafe { K::straight(format, bytes, inputs, out) };
+    }
+    let stretch_bytes = STRETCH / format.blocks() * format.superblock_bytes();
+    for (at, superblocks) in bytes.chunks(stretch_bytes).enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe { K::widen(format, superblocks, stretch) };
+        for row in (0..out.rows).step_by(K::ROWS) {
+            let out = out.some(row, K::ROWS);
+            let inputs = Inputs::new(x, [first + row, out.rows], [at * STRETCH, stretch.blocks]);
+            // SAFETY: as above.
+            unsafe { K::tile(format, stretch, inputs, out) };
+        }
+    }
 }
