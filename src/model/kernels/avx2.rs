@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 
 use super::activations::GROUP;
 use super::format::{Format, PANEL, QUAD_BYTES, QUADS};
-use super::tile::{AHEAD, Inputs, Kernel, STRETCH, Stretch, Sums};
+use super::tile::{AHEAD, Inputs, Kernel, STRETCH, Stretch};
 
 pub(super) struct Avx2;
 
@@ -23,13 +23,13 @@ impl Kernel for Avx2 {
         unsafe { widen(format, superblocks, stretch) }
     }
 
-    unsafe fn tile(format: Format, stretch: &Stretch, x: Inputs<'_>, out: Sums<'_>) {
+    unsafe fn tile(format: Format, stretch: &Stretch, x: Inputs<'_>, out: &mut [[f32; PANEL]]) {
         assert!(x.blocks <= stretch.blocks && x.blocks <= STRETCH, "more inputs than weights");
         // SAFETY: the caller's promise; the stretch has the blocks.
         unsafe { by_rows(format, &Widened(stretch), x, out) }
     }
 
-    unsafe fn straight(format: Format, panel: &[u8], x: Inputs<'_>, out: Sums<'_>) {
+    unsafe fn straight(format: Format, panel: &[u8], x: Inputs<'_>, out: &mut [[f32; PANEL]]) {
         let blocks = panel.len() / format.superblock_bytes() * format.blocks();
         assert!(x.blocks <= blocks, "more inputs than weights");
         // SAFETY of all: the caller's promise; the panel has the blocks.
@@ -89,11 +89,16 @@ impl Weights for Widened<'_> {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn by_rows<W: Weights>(format: Format, weights: &W, x: Inputs<'_>, out: Sums<'_>) {
+unsafe fn by_rows<W: Weights>(
+    format: Format,
+    weights: &W,
+    x: Inputs<'_>,
+    out: &mut [[f32; PANEL]],
+) {
     // SAFETY of all: the caller's promise; `out` has as many rows as are named.
     macro_rules! rows {
         ($($rows:literal)*) => {
-            match (format.bits(), out.rows) {
+            match (format.bits(), out.len()) {
                 $(
                     // SAFETY: as above.
                     (4, $rows) => unsafe { products::<W, $rows, 4>(weights, x, out) },
@@ -116,9 +121,9 @@ unsafe fn by_rows<W: Weights>(format: Format, weights: &W, x: Inputs<'_>, out: S
 unsafe fn products<W: Weights, const R: usize, const BITS: usize>(
     weights: &W,
     x: Inputs<'_>,
-    out: Sums<'_>,
+    out: &mut [[f32; PANEL]],
 ) {
-    assert!(x.rows == R && out.rows == R, "a row too few");
+    assert!(x.rows == R && out.len() == R, "a row too few");
     for first in (0..x.blocks).step_by(GROUP) {
         for half in 0..2 {
             let mut sums = [_mm256_setzero_ps(); R];
@@ -140,7 +145,7 @@ unsafe fn products<W: Weights, const R: usize, const BITS: usize>(
                 let scale = _mm256_set1_ps(unsafe { x.scale(r, first / GROUP) });
                 // SAFETY: eight floats from the start or the middle of sixteen.
                 unsafe {
-                    let out = out.row(r).add(8 * half);
+                    let out = out[r].as_mut_ptr().add(8 * half);
                     _mm256_storeu_ps(out, _mm256_fmadd_ps(sums[r], scale, _mm256_loadu_ps(out)));
                 }
             }

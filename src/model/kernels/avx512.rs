@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use super::activations::GROUP;
 use super::format::{Format, PANEL, QUAD_BYTES, QUADS};
-use super::tile::{AHEAD, Inputs, Kernel, STRETCH, Stretch, Sums};
+use super::tile::{AHEAD, Inputs, Kernel, STRETCH, Stretch};
 
 pub(super) struct Avx512Vnni;
 
@@ -17,13 +17,13 @@ impl Kernel for Avx512Vnni {
         unsafe { widen(format, superblocks, stretch) }
     }
 
-    unsafe fn tile(format: Format, stretch: &Stretch, x: Inputs<'_>, out: Sums<'_>) {
+    unsafe fn tile(format: Format, stretch: &Stretch, x: Inputs<'_>, out: &mut [[f32; PANEL]]) {
         assert!(x.blocks <= stretch.blocks && x.blocks <= STRETCH, "more inputs than weights");
         // SAFETY: the caller's promise; the stretch has the blocks.
         unsafe { by_rows(format, &Widened(stretch), x, out) }
     }
 
-    unsafe fn straight(format: Format, panel: &[u8], x: Inputs<'_>, out: Sums<'_>) {
+    unsafe fn straight(format: Format, panel: &[u8], x: Inputs<'_>, out: &mut [[f32; PANEL]]) {
         let blocks = panel.len() / format.superblock_bytes() * format.blocks();
         assert!(x.blocks <= blocks, "more inputs than weights");
         // SAFETY of all: the caller's promise; the panel has the blocks.
@@ -85,11 +85,16 @@ impl Weights for Widened<'_> {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn by_rows<W: Weights>(format: Format, weights: &W, x: Inputs<'_>, out: Sums<'_>) {
+unsafe fn by_rows<W: Weights>(
+    format: Format,
+    weights: &W,
+    x: Inputs<'_>,
+    out: &mut [[f32; PANEL]],
+) {
     // SAFETY of all: the caller's promise; `out` has as many rows as are named.
     macro_rules! rows {
         ($($rows:literal)*) => {
-            match (format.groups(), out.rows) {
+            match (format.groups(), out.len()) {
                 $(
                     // SAFETY: as above.
                     (1, $rows) => unsafe { products::<W, $rows, 1>(weights, x, out) },
@@ -108,9 +113,9 @@ unsafe fn by_rows<W: Weights>(format: Format, weights: &W, x: Inputs<'_>, out: S
 unsafe fn products<W: Weights, const R: usize, const GROUPS: usize>(
     weights: &W,
     x: Inputs<'_>,
-    out: Sums<'_>,
+    out: &mut [[f32; PANEL]],
 ) {
-    assert!(x.rows == R && out.rows == R, "a row too few");
+    assert!(x.rows == R && out.len() == R, "a row too few");
     for first in (0..x.blocks).step_by(GROUP) {
         let mut sums = [_mm512_setzero_ps(); R];
         for block in first..x.blocks.min(first + GROUP) {
@@ -125,7 +130,7 @@ unsafe fn products<W: Weights, const R: usize, const GROUPS: usize>(
             let scale = _mm512_set1_ps(unsafe { x.scale(r, first / GROUP) });
             // SAFETY: as above; a register holds sixteen floats.
             unsafe {
-                let out = out.row(r);
+                let out = out[r].as_mut_ptr();
                 _mm512_storeu_ps(out, _mm512_fmadd_ps(sums[r], scale, _mm512_loadu_ps(out)));
             }
         }

@@ -9,7 +9,7 @@ use super::format::{BLOCK, Format, PANEL, Packed};
 use super::isa::Isa;
 use super::pool::Pool;
 use super::shared::SharedRows;
-use super::tile::{Stretch, Sums, over_panel};
+use super::tile::{Stretch, over_panel};
 
 /// Rows that pass over a widened stretch before the next one: more would push it out of the cache.
 const PASS_ROWS: usize = 128;
@@ -48,10 +48,10 @@ pub(super) fn multiply_on(
     let (rows, ways) = (x.rows, weights.len());
     let out = match sink {
         Sink::Store { out, bias } => {
-            Out::Floats { rows: SharedRows::new(out, columns), bias, add: false }
+            Out::Floats(Floats { rows: SharedRows::new(out, columns), bias, add: false })
         }
         Sink::Add { out, bias } => {
-            Out::Floats { rows: SharedRows::new(out, columns), bias, add: true }
+            Out::Floats(Floats { rows: SharedRows::new(out, columns), bias, add: true })
         }
         Sink::Gelu { out, bias } => {
             assert!(ways == 1 && columns.is_multiple_of(BLOCK), "not one matrix of whole blocks");
@@ -97,9 +97,16 @@ struct Panel {
 
 /// Where a task writes; tasks write disjoint columns.
 enum Out<'a> {
-    Floats { rows: SharedRows<'a, f32>, bias: Option<&'a [f32]>, add: bool },
+    Floats(Floats<'a>),
     Gelu { rows: SharedActivations<'a>, bias: &'a [f32] },
     SwiGlu { rows: SharedActivations<'a> },
+}
+
+struct Floats<'a> {
+    rows: SharedRows<'a, f32>,
+    bias: Option<&'a [f32]>,
+    /// To what is there, or in its place.
+    add: bool,
 }
 
 struct SharedActivations<'a> {
@@ -144,21 +151,24 @@ struct Job<'a> {
 /// A thread's working memory.
 struct Bench {
     stretch: Box<Stretch>,
+    /// One panel's columns, close together: they are added to again and again.
+    sums: Vec<[f32; PANEL]>,
     /// A group of columns, twice for a gate and its input.
-    columns: [Vec<f32>; 2],
+    columns: [Vec<[f32; GROUP_INPUTS]>; 2],
 }
 
 thread_local! {
     static BENCH: RefCell<Bench> = RefCell::new(Bench {
         stretch: Stretch::boxed(),
-        columns: std::array::from_fn(|_| vec![0.0; PASS_ROWS * GROUP_INPUTS]),
+        sums: vec![[0.0; PANEL]; PASS_ROWS],
+        columns: std::array::from_fn(|_| vec![[0.0; GROUP_INPUTS]; PASS_ROWS]),
     });
 }
 
 impl Job<'_> {
     fn tasks(&self) -> Vec<Task> {
         let per_task = match self.out {
-            Out::Floats { .. } => STORED_PANELS,
+            Out::Floats(_) => STORED_PANELS,
             Out::Gelu { .. } | Out::SwiGlu { .. } => GROUP_PANELS,
         };
         let mut tasks = Vec::new();
@@ -181,10 +191,10 @@ impl Job<'_> {
             for first in (0..self.x.rows).step_by(PASS_ROWS) {
                 let rows = first..self.x.rows.min(first + PASS_ROWS);
                 match &self.out {
-                    Out::Floats { rows: out, bias, add } => {
+                    Out::Floats(out) => {
                         for panel in task.panels() {
-                            self.begin(panel, rows.clone(), out, *bias, *add);
-                            self.store(panel, rows.clone(), bench, out);
+                            self.sum(panel, rows.clone(), bench);
+                            self.store(panel, rows.clone(), &bench.sums, out);
                         }
                     }
                     Out::Gelu { rows: out, bias } => {
@@ -202,68 +212,37 @@ impl Job<'_> {
         });
     }
 
-    /// What the sums of a panel are added to: nothing, what is there, a bias.
-    fn begin(
-        &self,
-        panel: Panel,
-        rows: Range<usize>,
-        out: &SharedRows<'_, f32>,
-        bias: Option<&[f32]>,
-        add: bool,
-    ) {
-        let width = self.width(panel);
-        for row in rows {
+    /// Writes one panel's sums to where they belong.
+    fn store(&self, panel: Panel, rows: Range<usize>, sums: &[[f32; PANEL]], out: &Floats<'_>) {
+        let width = PANEL.min(self.weights[panel.matrix].rows - panel.panel * PANEL);
+        let mut biases = [0.0; PANEL];
+        if let Some(bias) = out.bias {
+            biases[..width].copy_from_slice(&bias[panel.column..panel.column + width]);
+        }
+        for (row, sums) in rows.zip(sums) {
             // SAFETY: this task alone writes these columns.
-            let out = unsafe { out.part(row, panel.column, width) };
-            if !add {
-                out.fill(0.0);
+            let to = unsafe { out.rows.part(row, panel.column, width) };
+            let mut columns = *sums;
+            columns.iter_mut().zip(biases).for_each(|(y, bias)| *y += bias);
+            if out.add {
+                columns.iter_mut().zip(&*to).for_each(|(y, to)| *y += to);
             }
-            if let Some(bias) = bias {
-                out.iter_mut().zip(&bias[panel.column..]).for_each(|(out, bias)| *out += bias);
+            match to.as_chunks_mut() {
+                ([whole], _) => *whole = columns,
+                _ => to.copy_from_slice(&columns[..width]),
             }
         }
     }
 
-    /// Adds the sums of a panel to what is in `out`.
-    fn store(
-        &self,
-        panel: Panel,
-        rows: Range<usize>,
-        bench: &mut Bench,
-        out: &SharedRows<'_, f32>,
-    ) {
-        let Bench { stretch, columns: [columns, _] } = bench;
-        let width = self.width(panel);
-        if width == PANEL {
-            // SAFETY: this task alone writes these columns.
-            let sums = unsafe { out.sums(rows.clone(), panel.column) };
-            return self.sum(panel, rows.start, stretch, sums);
-        }
-        // The matrix's last panel is not full: what is too much stays here.
-        let columns = &mut columns[..rows.len() * PANEL];
-        columns.fill(0.0);
-        // SAFETY: there is room for as many rows as one pass has.
-        let sums = unsafe { Sums::new(columns.as_mut_ptr(), PANEL, rows.len()) };
-        self.sum(panel, rows.start, stretch, sums);
-        for (row, columns) in rows.zip(columns.chunks_exact(PANEL)) {
-            // SAFETY: as above.
-            let out = unsafe { out.part(row, panel.column, width) };
-            out.iter_mut().zip(columns).for_each(|(out, sum)| *out += sum);
-        }
-    }
-
-    /// The sums of all panels of a task, `[rows, GROUP_INPUTS]`; `way` is 1 for what a gate's
-    /// columns are multiplied with.
+    /// The sums of all panels of a task side by side; `way` is 1 for what a gate's columns are
+    /// multiplied with.
     fn collect(&self, task: Task, way: usize, rows: Range<usize>, bench: &mut Bench) {
-        let Bench { stretch, columns } = bench;
-        let columns = &mut columns[way][..rows.len() * GROUP_INPUTS];
-        columns.fill(0.0);
         for (at, panel) in task.panels().enumerate() {
-            // SAFETY: there is room for as many panels as a task has and rows as a pass has.
-            let sums = unsafe {
-                Sums::new(columns.as_mut_ptr().add(at * PANEL), GROUP_INPUTS, rows.len())
-            };
-            self.sum(Panel { matrix: way, ..panel }, rows.start, stretch, sums);
+            self.sum(Panel { matrix: way, ..panel }, rows.clone(), bench);
+            let columns = bench.columns[way].iter_mut().zip(&bench.sums);
+            for (columns, sums) in columns.take(rows.len()) {
+                columns.as_chunks_mut().0[at] = *sums;
+            }
         }
     }
 
@@ -278,8 +257,7 @@ impl Job<'_> {
     ) {
         let [columns, gated] = &mut bench.columns;
         let (width, group) = (task.panels * PANEL, task.column / GROUP_INPUTS);
-        let columns = columns.chunks_exact_mut(GROUP_INPUTS).zip(gated.chunks_exact(GROUP_INPUTS));
-        for (row, (columns, gated)) in rows.zip(columns) {
+        for (row, (columns, gated)) in rows.zip(columns.iter_mut().zip(gated)) {
             let columns = &mut columns[..width];
             finish(columns, &gated[..width]);
             // SAFETY: this task alone writes this group.
@@ -287,31 +265,27 @@ impl Job<'_> {
         }
     }
 
-    /// Columns of a panel that the matrix has.
-    fn width(&self, panel: Panel) -> usize {
-        PANEL.min(self.weights[panel.matrix].rows - panel.panel * PANEL)
-    }
-
-    /// Adds the products of one panel with some rows to `sums`.
-    fn sum(&self, panel: Panel, first: usize, stretch: &mut Stretch, sums: Sums<'_>) {
+    /// The products of one panel with some rows.
+    fn sum(&self, panel: Panel, rows: Range<usize>, bench: &mut Bench) {
         let Panel { matrix, panel, .. } = panel;
-        let weights = &self.weights[matrix];
+        let (weights, x, first) = (&self.weights[matrix], self.x, rows.start);
+        let Bench { stretch, sums, .. } = bench;
+        let sums = &mut sums[..rows.len()];
+        sums.fill([0.0; PANEL]);
         // SAFETY: `Isa` is a value only where the machine has the instructions.
         unsafe {
             match self.isa {
                 Isa::Scalar => {
-                    over_panel::<super::scalar::Scalar>(
-                        weights, panel, self.x, first, stretch, sums,
-                    );
+                    over_panel::<super::scalar::Scalar>(weights, panel, x, first, stretch, sums);
                 }
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => {
-                    over_panel::<super::avx2::Avx2>(weights, panel, self.x, first, stretch, sums);
+                    over_panel::<super::avx2::Avx2>(weights, panel, x, first, stretch, sums);
                 }
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512Vnni => over_panel::<super::avx512::Avx512Vnni>(
-                    weights, panel, self.x, first, stretch, sums,
-                ),
+                Isa::Avx512Vnni => {
+                    over_panel::<super::avx512::Avx512Vnni>(weights, panel, x, first, stretch, sums)
+                }
             }
         }
     }

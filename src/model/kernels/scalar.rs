@@ -3,7 +3,7 @@
 
 use super::activations::GROUP;
 use super::format::{BLOCK, Format, PANEL, QUADS, Superblock};
-use super::tile::{Inputs, Kernel, Stretch, Sums};
+use super::tile::{Inputs, Kernel, Stretch};
 
 pub(super) struct Scalar;
 
@@ -78,19 +78,19 @@ impl Kernel for Scalar {
         }
     }
 
-    unsafe fn tile(format: Format, stretch: &Stretch, x: Inputs<'_>, out: Sums<'_>) {
+    unsafe fn tile(format: Format, stretch: &Stretch, x: Inputs<'_>, out: &mut [[f32; PANEL]]) {
         products(format, &Widened { stretch, signed: format.bits() == 8 }, x, out);
     }
 
-    unsafe fn straight(format: Format, panel: &[u8], x: Inputs<'_>, out: Sums<'_>) {
+    unsafe fn straight(format: Format, panel: &[u8], x: Inputs<'_>, out: &mut [[f32; PANEL]]) {
         products(format, &Narrow { format, superblocks: panel }, x, out);
     }
 }
 
-fn products(format: Format, weights: &impl Weights, x: Inputs<'_>, out: Sums<'_>) {
+fn products(format: Format, weights: &impl Weights, x: Inputs<'_>, out: &mut [[f32; PANEL]]) {
     let groups = format.groups();
-    assert!(x.rows == out.rows, "a row too few");
-    for row in 0..out.rows {
+    assert!(x.rows == out.len(), "a row too few");
+    for (row, out) in out.iter_mut().enumerate() {
         for first in (0..x.blocks).step_by(GROUP) {
             let mut sums = [0.0_f32; PANEL];
             let blocks = first..x.blocks.min(first + GROUP);
@@ -115,11 +115,7 @@ fn products(format: Format, weights: &impl Weights, x: Inputs<'_>, out: Sums<'_>
             }
             // SAFETY: as above.
             let scale = unsafe { x.scale(row, first / GROUP) };
-            for (lane, sum) in sums.into_iter().enumerate() {
-                // SAFETY: as above; a row has sixteen columns.
-                let out = unsafe { &mut *out.row(row).add(lane) };
-                *out = sum.mul_add(scale, *out);
-            }
+            out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum.mul_add(scale, *out));
         }
     }
 }

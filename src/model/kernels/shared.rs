@@ -1,10 +1,6 @@
 //! A matrix of which every task writes its own part.
 
 use std::marker::PhantomData;
-use std::ops::Range;
-
-use super::format::PANEL;
-use super::tile::Sums;
 
 /// Rows of `width` values, writable in parts from many threads at once.
 pub(super) struct SharedRows<'a, T> {
@@ -35,25 +31,5 @@ impl<'a, T> SharedRows<'a, T> {
         assert!(column + count <= self.width && at + count <= self.len, "outside the rows");
         // SAFETY: inside the borrowed slice, as just checked; alone, as the caller promises.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(at), count) }
-    }
-}
-
-impl SharedRows<'_, f32> {
-    /// The columns of a panel, of some rows.
-    ///
-    /// # Safety
-    /// As for [`SharedRows::part`].
-    ///
-    /// # Panics
-    /// When the columns are outside the rows.
-    pub(super) unsafe fn sums(&self, rows: Range<usize>, column: usize) -> Sums<'_> {
-        assert!(
-            column + PANEL <= self.width && rows.end * self.width <= self.len,
-            "outside the rows"
-        );
-        // SAFETY: inside the borrowed slice, as just checked; alone, as the caller promises.
-        unsafe {
-            Sums::new(self.start.add(rows.start * self.width + column), self.width, rows.len())
-        }
     }
 }

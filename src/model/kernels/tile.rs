@@ -7,8 +7,6 @@
 //! what takes the time. Both ways do the same arithmetic in the same order, so that a row's result
 //! does not depend on how many there are.
 
-use std::marker::PhantomData;
-
 use super::activations::{Activations, GROUP};
 use super::format::{BLOCK, Format, PANEL, Packed, QUAD_BYTES, QUADS};
 
@@ -101,43 +99,6 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// Sixteen neighbouring columns of some rows: what products are added to.
-#[derive(Clone, Copy)]
-pub(super) struct Sums<'a> {
-    start: *mut f32,
-    stride: usize,
-    pub(super) rows: usize,
-    borrow: PhantomData<&'a mut [f32]>,
-}
-
-impl Sums<'_> {
-    /// `stride` values lie between the beginnings of two rows.
-    ///
-    /// # Safety
-    /// The columns may be written for as long as the value lives, and nobody else looks at them.
-    pub(super) unsafe fn new(start: *mut f32, stride: usize, rows: usize) -> Self {
-        Self { start, stride, rows, borrow: PhantomData }
-    }
-
-    /// The first column of a row.
-    ///
-    /// # Safety
-    /// `row` is below `rows`.
-    #[inline(always)]
-    pub(super) unsafe fn row(&self, row: usize) -> *mut f32 {
-        // SAFETY: the caller's promise.
-        unsafe { self.start.add(row * self.stride) }
-    }
-
-    /// At most `count` rows from the `first` on.
-    fn some(self, first: usize, count: usize) -> Self {
-        assert!(first < self.rows, "no such row");
-        // SAFETY: the row is one of these.
-        let start = unsafe { self.row(first) };
-        Self { start, rows: count.min(self.rows - first), ..self }
-    }
-}
-
 /// Implemented once per instruction set, by types without values.
 ///
 /// # Safety
@@ -150,10 +111,10 @@ pub(super) trait Kernel {
     unsafe fn widen(format: Format, superblocks: &[u8], stretch: &mut Stretch);
 
     /// Adds the products of the stretch with rows of inputs, as many blocks of each, to `out`.
-    unsafe fn tile(format: Format, stretch: &Stretch, x: Inputs<'_>, out: Sums<'_>);
+    unsafe fn tile(format: Format, stretch: &Stretch, x: Inputs<'_>, out: &mut [[f32; PANEL]]);
 
     /// Adds the products of all superblocks of a panel with rows of inputs to `out`.
-    unsafe fn straight(format: Format, panel: &[u8], x: Inputs<'_>, out: Sums<'_>);
+    unsafe fn straight(format: Format, panel: &[u8], x: Inputs<'_>, out: &mut [[f32; PANEL]]);
 }
 
 /// Adds the products of one panel with the rows of `x` from `first` on, as many as `out` has.
@@ -166,11 +127,11 @@ pub(super) unsafe fn over_panel<K: Kernel>(
     x: &Activations,
     first: usize,
     stretch: &mut Stretch,
-    out: Sums<'_>,
+    out: &mut [[f32; PANEL]],
 ) {
     let (format, bytes, blocks) = (weights.format, weights.panel(panel), weights.width / BLOCK);
-    if out.rows <= K::ROWS {
-        let inputs = Inputs::new(x, [first, out.rows], [0, blocks]);
+    if out.len() <= K::ROWS {
+        let inputs = Inputs::new(x, [first, out.len()], [0, blocks]);
         // SAFETY: the caller's promise.
         return unsafe { K::straight(format, bytes, inputs, out) };
     }
@@ -178,9 +139,9 @@ pub(super) unsafe fn over_panel<K: Kernel>(
     for (at, superblocks) in bytes.chunks(stretch_bytes).enumerate() {
         // SAFETY: the caller's promise.
         unsafe { K::widen(format, superblocks, stretch) };
-        for row in (0..out.rows).step_by(K::ROWS) {
-            let out = out.some(row, K::ROWS);
-            let inputs = Inputs::new(x, [first + row, out.rows], [at * STRETCH, stretch.blocks]);
+        for (tile, out) in out.chunks_mut(K::ROWS).enumerate() {
+            let rows = [first + tile * K::ROWS, out.len()];
+            let inputs = Inputs::new(x, rows, [at * STRETCH, stretch.blocks]);
             // SAFETY: as above.
             unsafe { K::tile(format, stretch, inputs, out) };
         }
