@@ -200,6 +200,7 @@ impl App {
         if recovered > 0 {
             tracing::warn!(recovered, "messages of an earlier run were handed to people");
         }
+        service.generations.grow();
         let follow = tokio::spawn(follow_generations(service.generations.clone(), upkeep));
         let grace = Duration::from_millis(self.config.server.shutdown_grace_ms);
         let served = crate::http::run(listener, state, shutdown, grace).await;

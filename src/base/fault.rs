@@ -1,4 +1,5 @@
-//! Named moments at which a test can end the process as a power cut would; release builds have none.
+//! Named moments at which a test can kill the process; release builds have none. What was written
+//! by then is kept by the kernel, so that this is not the test of a power cut.
 
 /// A moment between two writes. What lies on disk then must be the old state or the new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,7 +23,6 @@ use crate::domain::message::{AccountName, Content, Inbound, Platform};
 use crate::gate::threshold::Promise;
 use crate::ingest::{read_entries, read_labelled};
 use crate::model::pull;
-use crate::pipeline::generation::Generation;
 use crate::store::{LabelFile, Store};
 
 const KNOWLEDGE: &str = include_str!("../../eval/sets/demo/kb.jsonl");
@@ -150,11 +149,8 @@ fn prepare(app: &App, desk: Desk) -> Result<()> {
 /// The published generation opens, is of the configured embedder, and holds what the store holds.
 fn up_to_date(app: &App, store: &dyn Store) -> bool {
     let current = || -> Result<bool> {
-        let dir = app.generation_dir();
-        let Some(id) = dir.current_id()? else { return Ok(false) };
-        let generation = Generation::open(&dir.path_of(&id))?;
-        generation
-            .check_model(&app.models.manifest.get(&app.config.models.embedder)?.identity())?;
+        let embedder = app.models.manifest.get(&app.config.models.embedder)?.identity();
+        let generation = app.generation_dir().open_current(&embedder)?;
         let stored: Vec<VersionedEntry> = store.entries()?;
         let published: Vec<_> =
             stored.into_iter().filter(|e| e.entry.state == EntryState::Published).collect();

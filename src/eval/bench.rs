@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::base::clock::Stopwatch;
-use crate::base::random::SplitMix64;
 use crate::engine::embed::EmbedWorker;
 use crate::eval::{EvalError, percentile};
 use crate::model::{Control, GenerateRequest, Generated, Generator, Sampling};
 use crate::pipeline::fit::embed_all;
-use crate::search::dense::DenseIndex;
-use crate::search::flat::{FlatIndex, normalise};
+use crate::search::dense::{BUILD_BREADTH, DenseIndex, LINKS};
+use crate::search::index::POOL;
+use crate::search::sample::clustered;
 use crate::search::vectors::Matrix;
 
 /// Texts that are embedded one at a time; beyond that the percentiles no longer move.
@@ -21,8 +21,8 @@ const QUERIES: usize = 1_000;
 /// Queries whose exact neighbours are computed for recall.
 const CHECKED: usize = 100;
 const NEIGHBOURS: usize = 10;
-/// Vectors of one made-up topic: real embeddings come in clusters, not evenly spread.
-const TOPIC: usize = 50;
+/// Vectors that stand for one entry's phrasings where the service's own question is measured.
+const PHRASINGS: u32 = 4;
 
 #[derive(Clone, Debug, Serialize)]
 pub struct EmbedReport {
@@ -159,55 +159,92 @@ pub struct SearchReport {
     pub vectors: usize,
     pub dim: usize,
     pub build_s: f64,
-    /// One thread, one query after another.
+    /// The ten nearest: one thread, one query after another.
     pub queries_per_s: f64,
     /// Against neighbours computed in double precision.
     pub recall_at_10: f64,
     pub ms_p99: f64,
+    /// What the service asks of each of its lists: all scores where it scans, the nearest entries
+    /// that are valid where it has a graph.
+    pub service_p50_ms: f64,
+    pub service_p99_ms: f64,
+    /// Vectors, codes and graph.
     pub bytes_per_vector: f64,
+    pub setup: SearchSetup,
+}
+
+/// What another program needs to know to do the same.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct SearchSetup {
+    /// At the end of the dump.
+    pub queries: usize,
+    /// How many of them recall is computed of, from the first.
+    pub checked: usize,
+    pub neighbours: usize,
+    /// Of the graph: `M` and `ef_construction`; `null` for a scan.
+    pub links: Option<usize>,
+    pub build_breadth: Option<usize>,
+    pub build_threads: usize,
 }
 
 #[derive(Clone, Debug)]
 pub struct SearchBench {
     pub vectors: usize,
     pub dim: usize,
-    /// Scan, however many there are.
+    /// Scan, however many there are; otherwise search in a graph, however few.
     pub exact: bool,
     /// Where to write the vectors and then the queries, as little-endian `f32`, for other programs.
     pub dump: Option<PathBuf>,
 }
 
-/// Clustered vectors made from a fixed seed, searched as the service would.
+/// Made-up vectors from a fixed seed, and queries from among them that are not indexed.
 pub fn search(bench: &SearchBench) -> Result<SearchReport, EvalError> {
     let SearchBench { vectors: count, dim, exact, ref dump } = *bench;
     if count == 0 || dim == 0 {
         return Err(EvalError::Input("--vectors and --dim must be at least 1".into()));
     }
-    let mut random = SplitMix64::new(7);
-    let rows = clustered(count, dim, &mut random);
-    let queries = near(&rows, &mut random);
-    let bytes = |v: &Vec<f32>| v.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    let (rows, queries) = held_out(&clustered(count + QUERIES, dim, 7))?;
     if let Some(file) = dump {
-        let all: Vec<u8> = rows.iter().chain(&queries).flat_map(bytes).collect();
-        std::fs::write(file, all)
+        let all = rows.rows().chain(queries.rows()).flatten();
+        std::fs::write(file, all.flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())
             .map_err(|e| EvalError::Input(format!("{}: {e}", file.display())))?;
     }
     let watch = Stopwatch::start();
-    let matrix = Matrix::from_rows(dim, rows.iter().map(Vec::as_slice))?;
-    let index = if exact { DenseIndex::exact(&matrix)? } else { DenseIndex::new(&matrix)? };
-    index.settle();
-    let build_s = watch.elapsed().as_secs_f64();
-    let mut times = Vec::with_capacity(queries.len());
-    let mut found = Vec::with_capacity(queries.len());
-    for query in &queries {
-        let watch = Stopwatch::start();
-        found.push(index.nearest(&index.flat().centred(query), NEIGHBOURS, |_| true));
-        times.push(watch.ms());
+    let index = DenseIndex::new(rows);
+    if !exact {
+        index.grow(1);
+        index.settle();
     }
-    let checked = queries.iter().zip(&found).take(CHECKED);
-    let recalls: Vec<f64> = checked
-        .map(|(query, found)| recall(index.flat(), &index.flat().centred(query), found))
-        .collect();
+    let build_s = watch.elapsed().as_secs_f64();
+    let (mut times, mut service) = (Vec::new(), Vec::new());
+    let mut recalls = Vec::new();
+    for (at, query) in queries.rows().enumerate() {
+        let query = index.centred(query);
+        let watch = Stopwatch::start();
+        let found = index.nearest(&query, NEIGHBOURS, Some);
+        times.push(watch.ms());
+        if at < CHECKED {
+            recalls.push(recall(&index, &query, &found));
+        }
+    }
+    // Apart from the others, so that neither finds what the other left in the cache.
+    for query in queries.rows() {
+        let query = index.centred(query);
+        let watch = Stopwatch::start();
+        if index.scores(&query).is_none() {
+            let entry = |row: u32| (!row.is_multiple_of(100)).then_some(row / PHRASINGS);
+            std::hint::black_box(index.nearest(&query, POOL, entry));
+        }
+        service.push(watch.ms());
+    }
+    let setup = SearchSetup {
+        queries: QUERIES,
+        checked: CHECKED,
+        neighbours: NEIGHBOURS,
+        links: (!exact).then_some(LINKS),
+        build_breadth: (!exact).then_some(BUILD_BREADTH),
+        build_threads: std::thread::available_parallelism().map_or(1, usize::from),
+    };
     Ok(SearchReport {
         vectors: count,
         dim,
@@ -215,12 +252,15 @@ pub fn search(bench: &SearchBench) -> Result<SearchReport, EvalError> {
         queries_per_s: queries.len() as f64 / (times.iter().sum::<f64>() / 1e3),
         recall_at_10: recalls.iter().sum::<f64>() / recalls.len() as f64,
         ms_p99: percentile(&times, 0.99),
-        bytes_per_vector: index.bytes_per_row() as f64,
+        service_p50_ms: percentile(&service, 0.5),
+        service_p99_ms: percentile(&service, 0.99),
+        bytes_per_vector: index.bytes() as f64 / count as f64,
+        setup,
     })
 }
 
 /// Share of the true nearest that were found; a found one with an equal score counts.
-fn recall(index: &FlatIndex, query: &[f32], found: &[(u32, f32)]) -> f64 {
+fn recall(index: &DenseIndex, query: &[f32], found: &[(u32, f32)]) -> f64 {
     let exact = |row: &[f32]| -> f64 {
         row.iter().zip(query).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
     };
@@ -232,49 +272,51 @@ fn recall(index: &FlatIndex, query: &[f32], found: &[(u32, f32)]) -> f64 {
     of_found.iter().filter(|score| **score >= limit).count() as f64 / wanted as f64
 }
 
-fn clustered(count: usize, dim: usize, random: &mut SplitMix64) -> Vec<Vec<f32>> {
-    let topics: Vec<Vec<f32>> =
-        (0..count.div_ceil(TOPIC)).map(|_| direction(dim, random)).collect();
-    (0..count).map(|at| around(&topics[at / TOPIC], random)).collect()
-}
-
-fn near(rows: &[Vec<f32>], random: &mut SplitMix64) -> Vec<Vec<f32>> {
-    (0..QUERIES).map(|at| around(&rows[at * 7919 % rows.len()], random)).collect()
-}
-
-fn direction(dim: usize, random: &mut SplitMix64) -> Vec<f32> {
-    let mut vector: Vec<f32> = (0..dim).map(|_| random.unit() * 2.0 - 1.0).collect();
-    normalise(&mut vector);
-    vector
-}
-
-/// At a cosine of about 0.8 from `centre`.
-fn around(centre: &[f32], random: &mut SplitMix64) -> Vec<f32> {
-    let noise = direction(centre.len(), random);
-    let mut vector: Vec<f32> = centre.iter().zip(&noise).map(|(c, n)| c + 0.75 * n).collect();
-    normalise(&mut vector);
-    vector
+/// Takes [`QUERIES`] rows out, evenly from everywhere; the rest stay in their order.
+fn held_out(all: &Matrix) -> Result<(Matrix, Matrix), EvalError> {
+    let is_query = |at: usize| (at + 1) * QUERIES / all.len() > at * QUERIES / all.len();
+    let some = |wanted: bool| {
+        let rows = all.rows().enumerate().filter(move |(at, _)| is_query(*at) == wanted);
+        Matrix::from_rows(all.dim(), rows.map(|(_, row)| row))
+    };
+    Ok((some(false)?, some(true)?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::search::distance::dot;
 
-    #[test]
-    fn an_exact_scan_finds_all_neighbours() {
-        let dir = tempfile::tempdir().unwrap();
-        let dump = dir.path().join("vectors.f32");
-        let bench = SearchBench { vectors: 500, dim: 16, exact: true, dump: Some(dump.clone()) };
-        let report = search(&bench).unwrap();
-        assert!((report.recall_at_10 - 1.0).abs() < 1e-9);
-        assert_eq!(dump.metadata().unwrap().len(), (500 + QUERIES as u64) * 16 * 4);
-        assert!(search(&SearchBench { vectors: 0, ..bench }).is_err());
+    fn bench(exact: bool) -> SearchBench {
+        SearchBench { vectors: 500, dim: 16, exact, dump: None }
     }
 
     #[test]
-    fn made_up_vectors_have_length_one() {
-        let vector = direction(48, &mut SplitMix64::new(1));
-        assert!((dot(&vector, &vector) - 1.0).abs() < 1e-5);
+    fn an_exact_scan_finds_all_neighbours_and_dumps_what_it_searched() {
+        let dir = tempfile::tempdir().unwrap();
+        let dump = dir.path().join("vectors.f32");
+        let report = search(&SearchBench { dump: Some(dump.clone()), ..bench(true) }).unwrap();
+        assert!((report.recall_at_10 - 1.0).abs() < 1e-9);
+        assert_eq!(report.bytes_per_vector, f64::from(16 * 4 + 16 + 4 + 1));
+        let setup = report.setup;
+        assert_eq!((setup.queries, setup.links), (QUERIES, None));
+        assert_eq!(dump.metadata().unwrap().len(), (500 + QUERIES as u64) * 16 * 4);
+        assert!(search(&SearchBench { vectors: 0, ..bench(true) }).is_err());
+    }
+
+    #[test]
+    fn a_graph_is_searched_unless_a_scan_is_asked_for() {
+        let report = search(&bench(false)).unwrap();
+        assert!(report.recall_at_10 > 0.9 && report.setup.links == Some(LINKS));
+        assert!(report.bytes_per_vector > f64::from(16 * 4 + 16 + 4 + 1 + 32 * 4));
+    }
+
+    #[test]
+    fn recall_counts_what_was_missed() {
+        let index = DenseIndex::new(clustered(100, 16, 2));
+        let query = index.row(0).to_vec();
+        let mut found = index.nearest(&query, NEIGHBOURS, Some);
+        assert_eq!(recall(&index, &query, &found), 1.0);
+        found.truncate(NEIGHBOURS / 2);
+        assert_eq!(recall(&index, &query, &found), 0.5);
     }
 }

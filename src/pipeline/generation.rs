@@ -1,6 +1,7 @@
 //! One immutable state of knowledge: entries, index, trained head and gate that belong together.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::base::fault::Fault;
@@ -11,6 +12,7 @@ use crate::pipeline::seal::{GATE_FILE, HEAD_FILE, Seal};
 use crate::search::SearchError;
 use crate::search::head::Head;
 use crate::search::index::KnowledgeIndex;
+use crate::search::manifest::Manifest;
 
 #[derive(Debug, thiserror::Error)]
 pub enum GenerationError {
@@ -27,6 +29,24 @@ pub enum GenerationError {
     OtherModel { built: String, running: String },
     #[error("{path}: {source}")]
     Io { path: String, source: std::io::Error },
+}
+
+impl GenerationError {
+    /// A file that is lost is damage; one that is there and cannot be read may be readable later.
+    fn unreadable(dir: &Path, error: SearchError) -> Self {
+        match error {
+            SearchError::Io { path, source } if source.kind() != ErrorKind::NotFound => {
+                Self::Io { path, source }
+            }
+            SearchError::Io { .. }
+            | SearchError::Corrupt { .. }
+            | SearchError::Incompatible { .. }
+            | SearchError::BadInput(_)
+            | SearchError::FullText(_) => {
+                Self::Damaged { path: dir.display().to_string(), reason: error.to_string() }
+            }
+        }
+    }
 }
 
 /// How sure the gate is, and what it promises.
@@ -58,9 +78,10 @@ impl Generation {
             path: dir.display().to_string(),
             reason: reason.to_string(),
         };
+        let unreadable = |e: SearchError| GenerationError::unreadable(dir, e);
         let id = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let seal = Seal::verify(dir).map_err(|e| damaged(&e))?;
-        let index = KnowledgeIndex::open(dir).map_err(|e| damaged(&e))?;
+        let seal = Seal::verify(dir).map_err(unreadable)?;
+        let index = KnowledgeIndex::open(dir).map_err(unreadable)?;
         let gate_file = dir.join(GATE_FILE);
         let gate = fs::read_to_string(&gate_file)
             .map_err(|source| GenerationError::Io { path: gate_file.display().to_string(), source })
@@ -74,16 +95,21 @@ impl Generation {
             return Err(damaged(&"its gate was fitted for other knowledge"));
         }
         let head = seal.has_head().then(|| Head::read(&dir.join(HEAD_FILE))).transpose();
-        let head = head.map_err(|e| damaged(&e))?;
+        let head = head.map_err(unreadable)?;
+        if head.as_ref().is_some_and(|head| head.dim() != manifest.space.dim) {
+            return Err(damaged(&"its head was fitted on vectors of another width"));
+        }
         let files = seal.files().count() + manifest.files.len();
         Ok(Self { id, files, index, head, gate })
     }
 
-    /// Vectors of other weights mean nothing to this service's queries.
-    pub fn check_model(&self, running: &ModelIdentity) -> Result<(), GenerationError> {
-        let space = &self.index.manifest().space;
+    /// As [`Generation::open`], of a service that embeds with `running`: vectors of other weights
+    /// mean nothing to its queries, which is found out before all of them are read.
+    pub fn open_for(dir: &Path, running: &ModelIdentity) -> Result<Self, GenerationError> {
+        let manifest = Manifest::read(dir).map_err(|e| GenerationError::unreadable(dir, e))?;
+        let space = manifest.space;
         if space.model == running.name && space.sha256 == running.sha256 {
-            return Ok(());
+            return Self::open(dir);
         }
         let short = |sha256: &str| sha256.get(..12).unwrap_or_default().to_owned();
         Err(GenerationError::OtherModel {
@@ -135,10 +161,8 @@ pub(super) enum WriteError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod testing {
     use super::*;
-    use std::path::PathBuf;
-
     use crate::domain::knowledge::{
         Domain, Entry, EntryId, EntryState, Level, Scene, Tone, Validity, VersionedEntry,
     };
@@ -148,6 +172,10 @@ mod tests {
     use crate::search::manifest::VectorSpace;
 
     const QUESTIONS: [(&str, [f32; 2]); 2] = [("怎么退款", [1.0, 0.0]), ("怎么发货", [0.0, 1.0])];
+
+    pub(in crate::pipeline) fn model(name: &str) -> ModelIdentity {
+        ModelIdentity { name: name.into(), sha256: "00".into() }
+    }
 
     fn entry(question: &str) -> VersionedEntry {
         let entry = Entry {
@@ -166,24 +194,44 @@ mod tests {
         VersionedEntry { version: 1, entry }
     }
 
-    fn written(with_head: bool) -> tempfile::TempDir {
-        let dir = tempfile::tempdir().unwrap();
+    /// A whole generation of two entries, with a head of the given width if any.
+    pub(in crate::pipeline) fn write(dir: &Path, model: &ModelIdentity, head_width: Option<usize>) {
         let embedded = |text: &str, v: [f32; 2]| Embedded { text: text.into(), vector: v.to_vec() };
         let entries: Vec<_> = QUESTIONS.iter().map(|(q, _)| entry(q)).collect();
         let texts = QUESTIONS.map(|(q, v)| EntryTexts {
             phrasings: vec![embedded(q, v)],
             answer: Some(embedded("三天内。", v)),
         });
-        let space = VectorSpace { model: "synthetic".into(), sha256: "00".into(), dim: 2 };
-        let manifest = KnowledgeIndex::build(dir.path(), &entries, &texts, &space).unwrap();
-        let examples = QUESTIONS.iter().zip(0..);
-        let examples: Vec<_> =
-            examples.map(|((text, vector), class)| Example { text, vector, class }).collect();
-        let classes = QUESTIONS.map(|(q, _)| q.to_owned());
-        let head = Head::fit(&examples, &classes, &head::FitOptions::default()).unwrap();
-        let fingerprint = Fingerprint { knowledge: manifest.entries_digest, embedder: "00".into() };
+        let ModelIdentity { name, sha256 } = model.clone();
+        let space = VectorSpace { model: name, sha256, dim: 2 };
+        let manifest = KnowledgeIndex::build(dir, &entries, &texts, &space).unwrap();
+        let head = head_width.map(|width| {
+            let wide = |v: [f32; 2]| v.into_iter().cycle().take(width).collect::<Vec<f32>>();
+            let vectors = QUESTIONS.map(|(_, v)| wide(v));
+            let examples = QUESTIONS.iter().zip(&vectors).zip(0..);
+            let examples: Vec<_> = examples
+                .map(|(((text, _), vector), class)| Example { text, vector, class })
+                .collect();
+            let classes = QUESTIONS.map(|(q, _)| q.to_owned());
+            Head::fit(&examples, &classes, &head::FitOptions::default()).unwrap()
+        });
+        let fingerprint =
+            Fingerprint { knowledge: manifest.entries_digest, embedder: model.sha256.clone() };
         let gate = GateModel::closed(&FitOptions { fingerprint, ..Default::default() });
-        write_fitted(dir.path(), with_head.then_some(&head), &gate).unwrap();
+        write_fitted(dir, head.as_ref(), &gate).unwrap();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::testing::{model, write};
+    use super::*;
+
+    fn written(head_width: Option<usize>) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), &model("synthetic"), head_width);
         dir
     }
 
@@ -194,7 +242,7 @@ mod tests {
 
     #[test]
     fn no_file_can_be_lost_or_altered_unnoticed() {
-        let dir = written(true);
+        let dir = written(Some(2));
         let whole = Generation::open(dir.path()).unwrap();
         let files = files_below(dir.path());
         assert_eq!(files.len(), whole.files + 1, "all are checked, and the seal by being read");
@@ -220,7 +268,7 @@ mod tests {
 
     #[test]
     fn to_have_no_head_is_a_state_and_not_a_missing_file() {
-        let dir = written(false);
+        let dir = written(None);
         fs::write(dir.path().join(HEAD_FILE), "left by someone").unwrap();
         assert!(Generation::open(dir.path()).unwrap().head.is_none());
         let seal = dir.path().join("generation.json");
@@ -231,5 +279,32 @@ mod tests {
         silent.remove("head");
         fs::write(&seal, serde_json::to_vec(&silent).unwrap()).unwrap();
         assert!(matches!(Generation::open(dir.path()), Err(GenerationError::Damaged { .. })));
+    }
+
+    #[test]
+    fn what_cannot_be_read_now_is_not_called_damaged() {
+        let dir = written(None);
+        let gate = dir.path().join(GATE_FILE);
+        fs::remove_file(&gate).unwrap();
+        assert!(matches!(Generation::open(dir.path()), Err(GenerationError::Damaged { .. })));
+        fs::create_dir(&gate).unwrap();
+        assert!(matches!(Generation::open(dir.path()), Err(GenerationError::Io { .. })));
+    }
+
+    #[test]
+    fn a_head_of_other_vectors_is_refused() {
+        let dir = written(Some(3));
+        let error = Generation::open(dir.path()).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("another width") && error.contains("huida index build"), "{error}");
+    }
+
+    #[test]
+    fn another_model_is_found_out_before_all_is_read() {
+        let dir = written(None);
+        fs::remove_file(dir.path().join("phrasings.vec")).unwrap();
+        let opened = Generation::open_for(dir.path(), &model("another"));
+        assert!(matches!(opened, Err(GenerationError::OtherModel { .. })));
+        let opened = Generation::open_for(dir.path(), &model("synthetic"));
+        assert!(matches!(opened, Err(GenerationError::Damaged { .. })));
     }
 }

@@ -2,9 +2,10 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Stopwatch};
 use crate::base::fault::Fault;
 use crate::base::file::{sync_dir, write_atomic};
 use crate::model::ModelIdentity;
@@ -15,6 +16,10 @@ const CURRENT: &str = "CURRENT";
 /// Held by whoever builds; two builders would tread on each other's pruning.
 const LOCK: &str = "BUILD.lock";
 const BUILDING: &str = ".building-";
+/// How names begin under which a file is written before it is renamed.
+const UNFINISHED: &str = ".tmp";
+/// How long a generation that could not be opened is left alone.
+const RETRY: Duration = Duration::from_secs(600);
 
 /// The folder of generations; knows names and order, not contents.
 #[derive(Clone, Debug)]
@@ -54,22 +59,40 @@ impl GenerationDir {
         self.root.join(id)
     }
 
+    /// Opens the generation that serves, of a service that embeds with `running`.
+    pub fn open_current(&self, running: &ModelIdentity) -> Result<Generation, GenerationError> {
+        let id = self.current_id()?;
+        let id = id.ok_or_else(|| GenerationError::None(self.root.display().to_string()))?;
+        Generation::open_for(&self.path_of(&id), running)
+    }
+
     /// Waits for another builder, then clears what killed builders left.
     pub fn begin(&self, clock: &Clock) -> Result<Building, GenerationError> {
         fs::create_dir_all(&self.root).map_err(|e| self.io(e))?;
         let lock = File::create(self.root.join(LOCK)).map_err(|e| self.io(e))?;
         lock.lock().map_err(|e| self.io(e))?;
-        for name in self.names()?.iter().filter(|name| name.starts_with(BUILDING)) {
-            fs::remove_dir_all(self.root.join(name)).map_err(|e| self.io(e))?;
-        }
-        let mut number = clock.now();
-        while self.path_of(&format!("g{number}")).exists() {
-            number += 1;
-        }
+        let current = self.current_id()?.as_deref().and_then(number);
+        self.clear(current)?;
+        // Also where the clock was set back, a new generation is newer than all others.
+        let number = current.map_or(0, |current| current + 1).max(clock.now().unsigned_abs());
         let id = format!("g{number}");
         let path = self.root.join(format!("{BUILDING}{id}"));
         fs::create_dir(&path).map_err(|e| self.io(e))?;
         Ok(Building { dir: self.clone(), id, path, _lock: lock })
+    }
+
+    /// Removes what was begun and, since it never served, what is newer than the current one.
+    fn clear(&self, current: Option<u64>) -> Result<(), GenerationError> {
+        for name in self.names()? {
+            let path = self.root.join(&name);
+            if name.starts_with(UNFINISHED) {
+                fs::remove_file(path).map_err(|e| self.io(e))?;
+            } else if name.starts_with(BUILDING) || number(&name).is_some_and(|n| Some(n) > current)
+            {
+                fs::remove_dir_all(path).map_err(|e| self.io(e))?;
+            }
+        }
+        Ok(())
     }
 
     fn names(&self) -> Result<Vec<String>, GenerationError> {
@@ -79,20 +102,21 @@ impl GenerationDir {
     }
 
     fn prune(&self, current: &str) -> Result<(), GenerationError> {
-        let mut old: Vec<String> =
-            self.names()?.into_iter().filter(|n| is_generation(n) && n != current).collect();
-        // Ids carry their build time and have equal length for centuries: text order is age.
+        let names = self.names()?.into_iter().filter(|name| name != current);
+        let mut old: Vec<(u64, String)> =
+            names.filter_map(|name| Some((number(&name)?, name))).collect();
         old.sort();
         let surplus = old.len().saturating_sub(self.keep);
-        for name in old.drain(..surplus) {
+        for (_, name) in old.drain(..surplus) {
             fs::remove_dir_all(self.root.join(name)).map_err(|e| self.io(e))?;
         }
         Ok(())
     }
 }
 
-fn is_generation(name: &str) -> bool {
-    name.strip_prefix('g').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+/// What a generation's id counts: the time of its build. `None` for any other name.
+fn number(name: &str) -> Option<u64> {
+    name.strip_prefix('g').filter(|n| n.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()
 }
 
 impl Building {
@@ -141,30 +165,48 @@ pub struct Generations {
     dir: GenerationDir,
     running: ModelIdentity,
     current: RwLock<Arc<Generation>>,
+    refused: Mutex<Option<Refused>>,
+}
+
+/// A published generation that could not be opened. To try again is to read all of it again.
+struct Refused {
+    id: String,
+    since: Stopwatch,
 }
 
 impl Generations {
     /// Opens what [`GenerationDir::current_id`] names.
     pub fn open(dir: GenerationDir, running: ModelIdentity) -> Result<Self, GenerationError> {
-        let id = dir.current_id()?;
-        let id = id.ok_or_else(|| GenerationError::None(dir.root.display().to_string()))?;
-        let generation = Generation::open(&dir.path_of(&id))?;
-        generation.check_model(&running)?;
-        Ok(Self { dir, running, current: RwLock::new(Arc::new(generation)) })
+        let current = RwLock::new(Arc::new(dir.open_current(&running)?));
+        Ok(Self { dir, running, current, refused: Mutex::default() })
     }
 
     pub fn current(&self) -> Arc<Generation> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// For a service that stays: what very many entries are searched faster with is built in the
+    /// background, now and whenever [`Generations::refresh`] switches.
+    pub fn grow(&self) {
+        self.current().index.grow();
+    }
+
     /// Switches when another generation was published; true when it did. On an error the present
-    /// one goes on serving.
+    /// one goes on serving, and the other one is looked at again only much later.
     pub fn refresh(&self) -> Result<bool, GenerationError> {
         let published = self.dir.current_id()?;
-        let Some(id) = published.filter(|id| *id != self.current().id()) else { return Ok(false) };
-        let generation = Generation::open(&self.dir.path_of(&id))?;
-        generation.check_model(&self.running)?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(generation);
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(id) = published.filter(|id| *id != self.current().id()) else {
+            *refused = None;
+            return Ok(false);
+        };
+        if refused.as_ref().is_some_and(|r| r.id == id && r.since.elapsed() < RETRY) {
+            return Ok(false);
+        }
+        let opened = Generation::open_for(&self.dir.path_of(&id), &self.running);
+        *refused = opened.is_err().then(|| Refused { id, since: Stopwatch::start() });
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(opened?);
+        self.grow();
         Ok(true)
     }
 }
@@ -172,6 +214,61 @@ impl Generations {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::generation::testing::{model, write};
+
+    fn published(dir: &GenerationDir, made_by: &ModelIdentity) -> String {
+        let building = dir.begin(&Clock::System).unwrap();
+        write(building.path(), made_by, None);
+        building.publish().unwrap()
+    }
+
+    #[test]
+    fn a_generation_that_cannot_serve_is_tried_once_until_another_comes() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = GenerationDir::new(root.path().to_owned(), 2);
+        let (ours, other) = (model("ours"), model("other"));
+        let first = published(&dir, &ours);
+        let generations = Generations::open(dir.clone(), ours.clone()).unwrap();
+        assert!(!generations.refresh().unwrap());
+        for damaged in [false, true] {
+            let id = published(&dir, if damaged { &ours } else { &other });
+            if damaged {
+                fs::remove_file(dir.path_of(&id).join("gate.json")).unwrap();
+            }
+            assert!(generations.refresh().is_err());
+            assert!(!generations.refresh().unwrap(), "it is not opened again");
+            assert_eq!(generations.current().id(), first);
+        }
+        let last = published(&dir, &ours);
+        assert!(generations.refresh().unwrap());
+        assert_eq!(generations.current().id(), last);
+    }
+
+    #[test]
+    fn a_builder_that_was_killed_leaves_nothing_to_the_next() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = GenerationDir::new(root.path().to_owned(), 1);
+        let names = |dir: &GenerationDir| {
+            let mut names = dir.names().unwrap();
+            names.sort();
+            names
+        };
+        let clock = Clock::frozen(1_000);
+        // Killed before the very first switch.
+        fs::create_dir(root.path().join("g900")).unwrap();
+        dir.begin(&clock).unwrap().publish().unwrap();
+        dir.begin(&clock).unwrap().publish().unwrap();
+        assert_eq!(names(&dir), [LOCK, CURRENT, "g1000", "g1001"]);
+        // Killed between its name and the switch, and while it switched.
+        fs::create_dir(root.path().join("g1002")).unwrap();
+        fs::write(root.path().join(".tmpAbCdEf"), "g1002").unwrap();
+        dir.begin(&clock).unwrap().publish().unwrap();
+        assert_eq!(
+            names(&dir),
+            [LOCK, CURRENT, "g1001", "g1002"],
+            "g1001 can still be gone back to"
+        );
+    }
 
     #[test]
     fn what_is_not_published_never_serves() {

@@ -1,13 +1,12 @@
 //! `generation.json`: what a generation consists of. Written last, checked before anything is loaded.
 
-use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::digest::FileStamp;
 use crate::base::file::write_atomic;
-use crate::search::manifest;
+use crate::search::{SearchError, manifest};
 
 pub(super) const GATE_FILE: &str = "gate.json";
 pub(super) const HEAD_FILE: &str = "head.bin";
@@ -43,26 +42,10 @@ impl Seal {
         write_atomic(&dir.join(NAME), &text)
     }
 
-    /// Reads the seal of `dir` and checks the files that it names; an error says which and why.
-    pub(super) fn verify(dir: &Path) -> Result<Self, String> {
-        #[derive(Deserialize)]
-        struct Head {
-            format: u32,
-        }
-        let text = fs::read(dir.join(NAME)).map_err(|e| format!("{NAME}: {e}"))?;
-        let unreadable = |e: serde_json::Error| format!("{NAME}: {e}");
-        // The format first: a newer seal need not have today's fields.
-        let head: Head = serde_json::from_slice(&text).map_err(unreadable)?;
-        if head.format != FORMAT {
-            return Err(format!("{NAME}: format {}, this build reads {FORMAT}", head.format));
-        }
-        let seal: Self = serde_json::from_slice(&text).map_err(unreadable)?;
-        for (name, stamp) in seal.files() {
-            let found = FileStamp::of(&dir.join(name)).map_err(|e| format!("{name}: {e}"))?;
-            if found != *stamp {
-                return Err(format!("{name}: is not the file that was built"));
-            }
-        }
+    /// Reads the seal of `dir` and checks the files that it names.
+    pub(super) fn verify(dir: &Path) -> Result<Self, SearchError> {
+        let seal: Self = manifest::read_sealed(&dir.join(NAME), FORMAT)?;
+        manifest::check_files(dir, seal.files())?;
         Ok(seal)
     }
 
@@ -71,7 +54,7 @@ impl Seal {
     }
 
     /// The files that this seal vouches for.
-    pub(super) fn files(&self) -> impl Iterator<Item = (&'static str, &FileStamp)> {
+    pub(super) fn files(&self) -> impl Iterator<Item = (&str, &FileStamp)> {
         let head = match &self.head {
             HeadState::None => None,
             HeadState::Fitted(stamp) => Some((HEAD_FILE, stamp)),

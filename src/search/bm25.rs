@@ -24,11 +24,11 @@ const FIELD: &str = "text";
 /// First size of the writer's term table, bytes; it grows when needed.
 const WRITER_BYTES: usize = 15_000_000;
 
-/// The built-in dictionary; some 100 ms to load, so once per process.
+/// The built-in dictionary; slow to load, so once per process.
 static JIEBA: LazyLock<Jieba> = LazyLock::new(Jieba::new);
 
 /// An opened index: one segment whose document numbers are the order of writing.
-pub struct Bm25Index {
+pub(super) struct Bm25Index {
     field: Field,
     postings: Arc<InvertedIndexReader>,
     norms: FieldNormReader,
@@ -41,7 +41,7 @@ impl Bm25Index {
     ///
     /// Tantivy's single-segment writer is used because it starts no thread, takes no lock file and
     /// numbers documents in the order given.
-    pub fn write<'a>(
+    pub(super) fn write<'a>(
         dir: &Path,
         texts: impl IntoIterator<Item = &'a str>,
     ) -> Result<(), SearchError> {
@@ -66,7 +66,7 @@ impl Bm25Index {
     }
 
     /// Opens what [`Bm25Index::write`] wrote; the files' digests are the caller's to check.
-    pub fn open(dir: &Path) -> Result<Self, SearchError> {
+    pub(super) fn open(dir: &Path) -> Result<Self, SearchError> {
         let (expected, field) = schema();
         let index = Index::open(open_directory(dir)?)?;
         if index.schema() != expected {
@@ -84,17 +84,13 @@ impl Bm25Index {
     }
 
     /// Number of documents.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.docs as usize
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.docs == 0
     }
 
     /// BM25 of every document divided by the score that the query itself would get as a document:
     /// 0 where nothing is shared, about 1 where all is. A query without terms scores 0 everywhere.
-    pub fn scores(&self, query: &str) -> Result<Vec<f32>, SearchError> {
+    pub(super) fn scores(&self, query: &str) -> Result<Vec<f32>, SearchError> {
         let mut scores = vec![0.0_f32; self.len()];
         let mut counts = terms(query);
         let own_norm = FieldNormReader::fieldnorm_to_id(counts.len() as u32);
@@ -147,7 +143,7 @@ fn open_directory(dir: &Path) -> Result<directory::MmapDirectory, SearchError> {
 /// What a text is matched by, repetitions included: each Han character, each pair of neighbouring
 /// Han characters, each word of two or more Han characters as jieba cuts it (marked, so that the
 /// word 退款 and the pair 退款 count separately), and each run of other letters and digits.
-pub fn terms(text: &str) -> Vec<String> {
+pub(super) fn terms(text: &str) -> Vec<String> {
     let mut terms = Vec::new();
     for run in runs(text) {
         if !run.starts_with(is_han) {

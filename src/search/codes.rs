@@ -8,7 +8,7 @@ const LARGEST: f32 = 127.0;
 
 /// One vector: `scale × values` stands for it.
 #[derive(Clone, Debug, Default)]
-pub struct Code {
+pub(super) struct Code {
     values: Vec<i8>,
     scale: f32,
     /// Length of the difference between the vector and what stands for it.
@@ -18,7 +18,7 @@ pub struct Code {
 }
 
 impl Code {
-    pub fn new(vector: &[f32]) -> Self {
+    pub(super) fn new(vector: &[f32]) -> Self {
         let largest = vector.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
         let scale = largest / LARGEST;
         if scale == 0.0 {
@@ -35,7 +35,7 @@ impl Code {
 
 /// The codes of a matrix's rows.
 #[derive(Clone, Debug)]
-pub struct Codes {
+pub(super) struct Codes {
     dim: usize,
     values: Vec<i8>,
     scales: Vec<f32>,
@@ -44,7 +44,7 @@ pub struct Codes {
 }
 
 impl Codes {
-    pub fn new(rows: &Matrix) -> Self {
+    pub(super) fn new(rows: &Matrix) -> Self {
         let mut values = Vec::with_capacity(rows.len() * rows.dim());
         let mut scales = Vec::with_capacity(rows.len());
         let mut error = 0.0_f32;
@@ -57,17 +57,18 @@ impl Codes {
         Self { dim: rows.dim(), values, scales, error }
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.scales.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.scales.is_empty()
+    /// Bytes of memory for each row.
+    pub(super) fn bytes_per_row(&self) -> usize {
+        self.dim + size_of::<f32>()
     }
 
-    /// Bytes of memory for each row.
-    pub fn bytes_per_row(&self) -> usize {
-        self.dim + size_of::<f32>()
+    /// Equal for rows that nothing tells apart here.
+    pub(super) fn identity(&self, row: u32) -> (&[i8], u32) {
+        (self.values(row), self.scales[row as usize].to_bits())
     }
 
     fn values(&self, row: u32) -> &[i8] {
@@ -75,24 +76,25 @@ impl Codes {
     }
 
     /// The inner product of what stands for the query and for the row.
-    pub fn near(&self, query: &Code, row: u32) -> f32 {
+    pub(super) fn near(&self, query: &Code, row: u32) -> f32 {
         dot_i8(&query.values, self.values(row)) as f32 * query.scale * self.scales[row as usize]
     }
 
-    pub fn between(&self, a: u32, b: u32) -> f32 {
+    pub(super) fn between(&self, a: u32, b: u32) -> f32 {
         let product = dot_i8(self.values(a), self.values(b)) as f32;
         product * self.scales[a as usize] * self.scales[b as usize]
     }
 
     /// How far [`Codes::near`] can be from the true inner product with rows of length one, by
     /// Cauchy and Schwarz: |q·x − q'·x'| ≤ |q − q'|·|x| + |q'|·|x − x'|.
-    pub fn bound(&self, query: &Code) -> f32 {
+    pub(super) fn bound(&self, query: &Code) -> f32 {
         const ROUNDING: f32 = 1e-5;
         query.error + query.length * self.error + ROUNDING
     }
 
-    pub fn prefetch(&self, row: u32) {
+    pub(super) fn prefetch(&self, row: u32) {
         prefetch(self.values(row));
+        prefetch(&self.scales[row as usize..][..1]);
     }
 }
 

@@ -1,8 +1,7 @@
 //! Inner products of `f32` and of `i8`, compiled for AVX2 and for any machine.
 //!
-//! The bodies are plain loops over fixed lanes. Within a function compiled for AVX2 the compiler
-//! makes vector instructions of them: 384 columns take 37 ns in `f32` and 20 ns in `i8` on a Zen 3
-//! core, where hand-written `maddubs` took the same 20.
+//! The bodies are plain loops over fixed lanes; within a function compiled for AVX2 the compiler
+//! makes vector instructions of them, well for `f32`.
 
 #![expect(unsafe_code, reason = "what is compiled for AVX2 may only be called where AVX2 is")]
 
@@ -10,7 +9,7 @@
 const LANES: usize = 32;
 
 /// Inner product over the shorter of the two lengths.
-pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     #[cfg(target_arch = "x86_64")]
     if has_avx2() {
         // SAFETY: the features that the function is compiled for were just detected.
@@ -20,7 +19,7 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// Inner product over the shorter of the two lengths, which holds up to 130,000 columns.
-pub fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
+pub(super) fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
     #[cfg(target_arch = "x86_64")]
     if has_avx2() {
         // SAFETY: the features that the function is compiled for were just detected.
@@ -29,14 +28,14 @@ pub fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
     dot_i8_lanes(a, b)
 }
 
-/// Asks for `codes` to be brought into the cache; a graph's next stop is not where the last was.
+/// Asks for `items` to be brought into the cache; a graph's next stop is not where the last was.
 #[inline]
-pub fn prefetch(codes: &[i8]) {
+pub(super) fn prefetch<T>(items: &[T]) {
     #[cfg(target_arch = "x86_64")]
-    for line in codes.chunks(64) {
+    for line in items.chunks((64 / size_of::<T>().max(1)).max(1)) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: a prefetch is a hint and never faults; SSE is part of every x86_64.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
     }
 }
 
@@ -52,10 +51,29 @@ fn dot_avx2(a: &[f32], b: &[f32]) -> f32 {
     dot_lanes(a, b, |sum, x, y| x.mul_add(y, sum))
 }
 
+/// By hand, since the compiler widens only eight codes at a time.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2")]
 fn dot_i8_avx2(a: &[i8], b: &[i8]) -> i32 {
-    dot_i8_lanes(a, b)
+    use std::arch::x86_64::{
+        __m128i, __m256i, _mm_loadu_si128, _mm256_add_epi32, _mm256_cvtepi8_epi16,
+        _mm256_madd_epi16, _mm256_setzero_si256, _mm256_storeu_si256,
+    };
+    let shorter = a.len().min(b.len());
+    let (a_blocks, a_rest) = a[..shorter].as_chunks::<16>();
+    let (b_blocks, b_rest) = b[..shorter].as_chunks::<16>();
+    let widened = |block: &[i8; 16]| -> __m256i {
+        // SAFETY: the block is as long as what is read, and the read needs no alignment.
+        _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(block.as_ptr().cast::<__m128i>()) })
+    };
+    let mut sums = _mm256_setzero_si256();
+    for (x, y) in a_blocks.iter().zip(b_blocks) {
+        sums = _mm256_add_epi32(sums, _mm256_madd_epi16(widened(x), widened(y)));
+    }
+    let mut lanes = [0_i32; 8];
+    // SAFETY: the lanes are as long as what is written, and the write needs no alignment.
+    unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), sums) };
+    lanes.iter().sum::<i32>() + dot_i8_lanes(a_rest, b_rest)
 }
 
 /// `step` is the caller's, since a fused multiply-add is a slow library call where the machine has

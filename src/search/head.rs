@@ -15,7 +15,7 @@ use crate::base::file::write_atomic;
 use crate::base::random::SplitMix64;
 use crate::search::SearchError;
 use crate::search::bm25::terms;
-use crate::search::flat::{centre_of, centred};
+use crate::search::flat::{add_scaled, centre_of, centred};
 use crate::search::frame::{self, Frame};
 use crate::search::vectors::Matrix;
 
@@ -88,7 +88,7 @@ struct Encoded {
 }
 
 impl Head {
-    /// Fits a head; about a second for 2 500 examples of 64 classes on one core.
+    /// Fits a head.
     ///
     /// # Errors
     /// [`SearchError::BadInput`] when there is nothing to learn (fewer than two classes, no
@@ -168,7 +168,8 @@ impl Head {
     pub fn read(path: &Path) -> Result<Self, SearchError> {
         let bytes = fs::read(path).map_err(SearchError::io(path))?;
         let body = FRAME.open(&bytes, path)?;
-        Self::decode(body).ok_or_else(|| SearchError::corrupt(path, "its sizes do not agree"))
+        Self::decode(body)
+            .ok_or_else(|| SearchError::corrupt(path, "its sizes do not agree, or its order"))
     }
 
     fn decode(body: &[u8]) -> Option<Self> {
@@ -178,6 +179,10 @@ impl Head {
         let Header { classes, centre, terms } = serde_json::from_slice(header).ok()?;
         let weights = frame::floats(weights)?;
         let rows = centre.len() + terms.len() + 1;
+        // Terms are looked up by halving.
+        if !terms.is_sorted_by(|a, b| a < b) {
+            return None;
+        }
         if classes.is_empty() || weights.len() != rows.checked_mul(classes.len())? {
             return None;
         }
@@ -379,12 +384,6 @@ fn inner_split(examples: &[Encoded], share: f32, random: &mut SplitMix64) -> BTr
         }
     }
     inner
-}
-
-fn add_scaled(to: &mut [f32], from: &[f32], scale: f32) {
-    for (x, y) in to.iter_mut().zip(from) {
-        *x += y * scale;
-    }
 }
 
 fn softmax(scores: &mut [f32]) {

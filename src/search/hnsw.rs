@@ -1,36 +1,44 @@
 //! Approximate nearest neighbours: a hierarchical navigable small world graph over `i8` codes
 //! (Malkov & Yashunin 2016, "Efficient and robust approximate nearest neighbor search").
 //!
-//! Written here because hnsw_rs 0.3.5 with the same inner product built several times more slowly and
-//! answered far fewer queries at equal recall; `eval/side_by_side/search.py` compares with hnswlib.
-//! It is built in memory from checked vectors and never read from a file.
+//! It is built in memory from checked vectors and never read from a file. `eval/side_by_side/search.py`
+//! compares it with hnswlib.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap};
 use std::mem;
+use std::sync::Mutex;
 use std::sync::atomic::{self, AtomicBool, AtomicU32, AtomicUsize};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 
+use crate::base::lease::Background;
 use crate::base::random::SplitMix64;
 use crate::search::codes::{Code, Codes};
+use crate::search::distance::prefetch;
+use crate::search::near::Near;
+use crate::search::unpoisoned;
 
 /// Most links of a node on an upper layer (`M`); the ground layer has twice as many.
-const LINKS: usize = 16;
+pub const LINKS: usize = 16;
 /// Candidates kept while a new node's neighbours are looked for (`efConstruction`).
-const BUILD_BREADTH: usize = 100;
+pub const BUILD_BREADTH: usize = 100;
 /// Locks of the nodes' links, one for all nodes of equal number modulo this.
 const LOCKS: usize = 1024;
 /// How many neighbours ahead the codes are fetched.
 const AHEAD: usize = 2;
 
 /// The graph over some rows of [`Codes`], which the caller hands in again for each search.
-pub struct Hnsw {
+pub(super) struct Hnsw {
     ground: Links,
     upper: Vec<UpperLayer>,
     /// The highest layer of each row.
     levels: Vec<u8>,
     /// Where every search begins, on the highest layer; `None` of an empty graph.
     entry: Option<u32>,
+    /// Rows with the code of one in the graph. They are no nodes: as nodes they would fill each
+    /// other's links, and no link would lead in or out.
+    twins: HashMap<u32, Vec<u32>>,
     /// One for each search that ever ran beside others.
     scratch: Mutex<Vec<Scratch>>,
 }
@@ -41,25 +49,28 @@ struct UpperLayer {
 }
 
 impl Hnsw {
-    /// Builds over `rows` with `threads` threads. `proceed` is asked before each row and may wait;
-    /// once it says no, there is no graph.
-    pub fn build(
+    /// Builds over `rows` with `threads` threads, which give way to replies. `proceed` is asked
+    /// before each row; once it says no, there is no graph.
+    pub(super) fn build(
         codes: &Codes,
-        mut rows: Vec<u32>,
+        rows: Vec<u32>,
         threads: usize,
         proceed: &(dyn Fn() -> bool + Sync),
     ) -> Option<Self> {
+        let (mut rows, twins) = distinct(codes, rows);
         let mut random = SplitMix64::new(rows.len() as u64);
         // In the order of a file, where like stands by like, clusters end up as islands that a search
         // from elsewhere does not reach.
         random.shuffle(&mut rows);
-        let graph = Self::unlinked(codes.len(), &rows, &mut random);
+        let graph = Self { twins, ..Self::unlinked(codes.len(), &rows, &mut random) };
         let locks: Vec<Mutex<()>> = (0..LOCKS).map(|_| Mutex::default()).collect();
         let (next, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
         let work = || {
+            let mut background = Background::default();
             let mut insertion =
                 Insertion { graph: &graph, codes, locks: &locks, scratch: Scratch::default() };
             while let Some(&row) = rows.get(next.fetch_add(1, atomic::Ordering::Relaxed)) {
+                background.give_way();
                 if !proceed() {
                     stopped.store(true, atomic::Ordering::Relaxed);
                     return;
@@ -67,8 +78,11 @@ impl Hnsw {
                 insertion.insert(row);
             }
         };
-        std::thread::scope(|scope| {
-            (1..threads).for_each(|_| drop(scope.spawn(work)));
+        thread::scope(|scope| {
+            for _ in 1..threads {
+                // Where there is no thread to be had, the others do its part.
+                drop(thread::Builder::new().name("graph".into()).spawn_scoped(scope, work));
+            }
             work();
         });
         (!stopped.into_inner()).then_some(graph)
@@ -87,11 +101,11 @@ impl Hnsw {
             UpperLayer { links: Links::new(place.len(), LINKS), place }
         });
         let (upper, ground) = (upper.collect(), Links::new(count, 2 * LINKS));
-        Self { ground, upper, levels, entry, scratch: Mutex::default() }
+        Self { ground, upper, levels, entry, twins: HashMap::new(), scratch: Mutex::default() }
     }
 
-    /// About `breadth` rows near the query, nearest first by their codes.
-    pub fn search(&self, codes: &Codes, query: &Code, breadth: usize) -> Vec<u32> {
+    /// The rows of about `breadth` codes near the query, nearest first by their codes.
+    pub(super) fn search(&self, codes: &Codes, query: &Code, breadth: usize) -> Vec<u32> {
         let Some(entry) = self.entry else { return Vec::new() };
         let probe = Probe { codes, near: |row| codes.near(query, row) };
         let mut at = probe.at(entry);
@@ -102,14 +116,22 @@ impl Hnsw {
         self.search_layer(0, at, breadth, &probe, &mut scratch);
         let found = scratch.nearest_first();
         unpoisoned(&self.scratch).push(scratch);
-        found.into_iter().map(|near| near.row).collect()
+        let twins = |row: u32| self.twins.get(&row).into_iter().flatten().copied();
+        found.into_iter().flat_map(|near| [near.row].into_iter().chain(twins(near.row))).collect()
     }
 
-    /// Bytes of memory for each row.
-    pub fn bytes_per_row(&self) -> usize {
+    /// Bytes of memory: links, layers and twins, without what hash tables and the allocator add and
+    /// without the searches' own state (a byte a row for each that runs beside others).
+    pub(super) fn bytes(&self) -> usize {
         let layers = std::iter::once(&self.ground).chain(self.upper.iter().map(|u| &u.links));
         let cells: usize = layers.map(|links| links.cells.len()).sum();
-        cells * size_of::<AtomicU32>() / self.levels.len().max(1) + size_of::<u8>()
+        let places: usize = self.upper.iter().map(|u| u.place.len()).sum();
+        let twins: usize = self.twins.values().map(Vec::len).sum();
+        cells * size_of::<AtomicU32>()
+            + places * size_of::<(u32, u32)>()
+            + self.twins.len() * size_of::<(u32, Vec<u32>)>()
+            + twins * size_of::<u32>()
+            + self.levels.len()
     }
 
     fn links(&self, layer: usize) -> &Links {
@@ -149,7 +171,11 @@ impl Hnsw {
         scratch.visit(start.row);
         scratch.offer(start, breadth);
         let mut fresh = mem::take(&mut scratch.fresh);
+        let prefetch_links = |row: u32| self.links(layer).prefetch(self.place(layer, row));
         while let Some(at) = scratch.next(breadth) {
+            if let Some(next) = scratch.todo.peek() {
+                prefetch_links(next.row);
+            }
             fresh.clear();
             fresh.extend(self.neighbours(layer, at.row).filter(|&row| scratch.visit(row)));
             fresh.iter().take(AHEAD).for_each(|&row| probe.codes.prefetch(row));
@@ -158,10 +184,29 @@ impl Hnsw {
                     probe.codes.prefetch(later);
                 }
                 scratch.offer(probe.at(row), breadth);
+                if scratch.todo.peek().is_some_and(|next| next.row == row) {
+                    prefetch_links(row);
+                }
             }
         }
         scratch.fresh = fresh;
     }
+}
+
+/// The first row of each code, and the others by it.
+fn distinct(codes: &Codes, rows: Vec<u32>) -> (Vec<u32>, HashMap<u32, Vec<u32>>) {
+    let mut first_of = HashMap::with_capacity(rows.len());
+    let (mut firsts, mut twins) = (Vec::with_capacity(rows.len()), HashMap::new());
+    for row in rows {
+        match first_of.entry(codes.identity(row)) {
+            Entry::Vacant(free) => {
+                free.insert(row);
+                firsts.push(row);
+            }
+            Entry::Occupied(first) => twins.entry(*first.get()).or_insert_with(Vec::new).push(row),
+        }
+    }
+    (firsts, twins)
 }
 
 /// Exponentially fewer rows on each higher layer.
@@ -180,6 +225,9 @@ struct Insertion<'a> {
 }
 
 impl Insertion<'_> {
+    /// Looks for neighbours on all layers before the row is linked on any, and links from the ground
+    /// up, each time away from the row before towards it. Whoever meets the row therefore finds its
+    /// links, on this layer and below; another row might else be linked to nothing but this one.
     fn insert(&mut self, row: u32) {
         let graph = self.graph;
         let Some(entry) = graph.entry.filter(|&entry| entry != row) else { return };
@@ -189,15 +237,18 @@ impl Insertion<'_> {
         for layer in (level + 1..=graph.upper.len()).rev() {
             at = graph.descend(layer, at, &probe);
         }
+        let mut chosen: Vec<Vec<Near>> = Vec::with_capacity(level + 1);
         for layer in (0..=level).rev() {
             graph.search_layer(layer, at, BUILD_BREADTH, &probe, &mut self.scratch);
-            let mut found = self.scratch.nearest_first();
-            // The other thread may have linked to this row already.
-            found.retain(|near| near.row != row);
+            let found = self.scratch.nearest_first();
             at = found.first().copied().unwrap_or(at);
-            for near in self.diverse(&found, LINKS) {
-                self.link(layer, row, near);
-                self.link(layer, near.row, Near { row, ..near });
+            chosen.push(self.diverse(&found, LINKS));
+        }
+        for (layer, chosen) in chosen.iter().rev().enumerate() {
+            let place = graph.place(layer, row);
+            graph.links(layer).set(place, chosen.iter().map(|near| near.row));
+            for near in chosen {
+                self.link(layer, near.row, Near { row, ..*near });
             }
         }
     }
@@ -206,7 +257,7 @@ impl Insertion<'_> {
     fn link(&self, layer: usize, from: u32, to: Near) {
         let (links, place) = (self.graph.links(layer), self.graph.place(layer, from));
         let _guard = unpoisoned(&self.locks[from as usize % LOCKS]);
-        if links.get(place).any(|row| row == to.row) || links.push(place, to.row) {
+        if links.push(place, to.row) {
             return;
         }
         let others = links.get(place);
@@ -218,7 +269,7 @@ impl Insertion<'_> {
     }
 
     /// Of `sorted`, nearest first, those that are as near to the row as to any taken before: links
-    /// that lead in different directions, and links to all of some equal rows.
+    /// that lead in different directions.
     fn diverse(&self, sorted: &[Near], most: usize) -> Vec<Near> {
         let mut taken: Vec<Near> = Vec::with_capacity(most);
         for near in sorted {
@@ -236,7 +287,8 @@ impl Insertion<'_> {
 /// The link lists of one layer in one piece: of each place a length and then the links.
 ///
 /// Cells are atomic so that searches read while the build writes: they see old and new links
-/// mixed, each of which is a row. Writers hold the row's lock.
+/// mixed, each of which is a row with links of its own. Writers hold the row's lock, but for the
+/// one who links the row first.
 struct Links {
     width: usize,
     cells: Vec<AtomicU32>,
@@ -253,11 +305,17 @@ impl Links {
         (&self.cells[start], &self.cells[start + 1..][..self.width])
     }
 
+    fn prefetch(&self, place: u32) {
+        let start = place as usize * (self.width + 1);
+        prefetch(&self.cells[start..][..=self.width]);
+    }
+
     fn get(&self, place: u32) -> impl Iterator<Item = u32> {
         let (length, cells) = self.cells(place);
-        // Whoever sees a length sees the links that it counts.
+        // Whoever sees a length sees the links that it counts, and whoever sees a link sees those of
+        // the row that it leads to.
         let length = length.load(atomic::Ordering::Acquire) as usize;
-        cells[..length].iter().map(|cell| cell.load(atomic::Ordering::Relaxed))
+        cells[..length].iter().map(|cell| cell.load(atomic::Ordering::Acquire))
     }
 
     /// False where there is no room.
@@ -265,7 +323,7 @@ impl Links {
         let (length, cells) = self.cells(place);
         let used = length.load(atomic::Ordering::Relaxed);
         let Some(cell) = cells.get(used as usize) else { return false };
-        cell.store(link, atomic::Ordering::Relaxed);
+        cell.store(link, atomic::Ordering::Release);
         length.store(used + 1, atomic::Ordering::Release);
         true
     }
@@ -274,7 +332,7 @@ impl Links {
         let (length, cells) = self.cells(place);
         let mut used = 0;
         for (cell, link) in cells.iter().zip(links) {
-            cell.store(link, atomic::Ordering::Relaxed);
+            cell.store(link, atomic::Ordering::Release);
             used += 1;
         }
         length.store(used, atomic::Ordering::Release);
@@ -293,39 +351,12 @@ impl<F: Fn(u32) -> f32> Probe<'_, F> {
     }
 }
 
-/// A row and how near it is; the greater the nearer.
-#[derive(Clone, Copy)]
-struct Near {
-    score: f32,
-    row: u32,
-}
-
-impl Ord for Near {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.score.total_cmp(&other.score).then(other.row.cmp(&self.row))
-    }
-}
-
-impl PartialOrd for Near {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Near {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Near {}
-
 /// The state of one search, kept for the next one since clearing it costs more than using it.
 #[derive(Default)]
 struct Scratch {
     /// A row was seen in this search when its entry is the search's number.
-    seen: Vec<u32>,
-    number: u32,
+    seen: Vec<u8>,
+    number: u8,
     todo: BinaryHeap<Near>,
     best: BinaryHeap<Reverse<Near>>,
     fresh: Vec<u32>,
@@ -376,25 +407,24 @@ impl Scratch {
     }
 }
 
-/// What a panicking thread leaves behind is still whole: links are single cells, scratch is cleared.
-fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::base::clock::Stopwatch;
+    use crate::base::lease::Reply;
     use crate::search::flat::FlatIndex;
-    use crate::search::flat::testing::clustered;
+    use crate::search::sample::clustered;
     use crate::search::vectors::Matrix;
     use proptest::prelude::*;
 
     /// Share of the ten nearest that were found, or as good ones.
-    fn recall(index: &FlatIndex, graph: &Hnsw, accept: impl Fn(u32) -> bool + Copy) -> f64 {
+    fn recall(index: &FlatIndex, graph: &Hnsw, accept: impl Fn(u32) -> bool) -> f64 {
         let (mut hits, mut wanted) = (0, 0);
         for at in (0..index.len()).step_by(7) {
             let query = index.row(at);
-            let truth = index.nearest(query, 10, accept);
+            let truth = index.nearest(query, 10, |row| accept(row).then_some(row));
             let Some(&(_, limit)) = truth.last() else { continue };
             let found = graph.search(index.codes(), &Code::new(query), 64);
             let good = found.iter().filter(|&&row| index.score(query, row) >= limit).count();
@@ -404,30 +434,74 @@ mod tests {
         hits as f64 / wanted.max(1) as f64
     }
 
+    fn all(index: &FlatIndex) -> Vec<u32> {
+        (0..index.len() as u32).collect()
+    }
+
+    /// The nodes that some way leads to from where searches begin on the ground layer.
+    fn reachable(graph: &Hnsw) -> usize {
+        let mut seen = vec![false; graph.levels.len()];
+        let mut todo = Vec::from_iter(graph.entry);
+        while let Some(row) = todo.pop() {
+            if !mem::replace(&mut seen[row as usize], true) {
+                todo.extend(graph.neighbours(0, row));
+            }
+        }
+        seen.iter().filter(|&&seen| seen).count()
+    }
+
     #[test]
-    fn two_threads_build_a_graph_that_finds_the_nearest() {
-        let index = FlatIndex::new(&clustered(3000, 48, 5)).unwrap();
-        let graph = Hnsw::build(index.codes(), (0..3000).collect(), 2, &|| true).unwrap();
+    fn threads_build_a_graph_that_finds_the_nearest() {
+        let index = FlatIndex::new(clustered(3000, 48, 5));
+        let graph = Hnsw::build(index.codes(), all(&index), 2, &|| true).unwrap();
         let recall = recall(&index, &graph, |_| true);
         assert!(recall > 0.99, "{recall}");
     }
 
     #[test]
-    fn equal_rows_do_not_hide_each_other() {
+    fn a_way_leads_to_every_row() {
+        let index = FlatIndex::new(clustered(2000, 24, 8));
+        for threads in 1..=8 {
+            let graph = Hnsw::build(index.codes(), all(&index), threads, &|| true).unwrap();
+            assert_eq!(reachable(&graph), 2000, "{threads} threads");
+        }
+    }
+
+    #[test]
+    fn equal_rows_do_not_hide_each_other_or_their_neighbours() {
         let some = clustered(300, 24, 9);
-        let rows = (0..1500).map(|at| some.row(at % 300));
-        let index = FlatIndex::new(&Matrix::from_rows(24, rows).unwrap()).unwrap();
-        let graph = Hnsw::build(index.codes(), (0..1500).collect(), 2, &|| true).unwrap();
+        // Each tenth row is there 120 times, in one piece, as a file might have it.
+        let times = |at: usize| if at.is_multiple_of(10) { 120 } else { 1 };
+        let rows = (0..300).flat_map(|at| std::iter::repeat_n(some.row(at), times(at)));
+        let index = FlatIndex::new(Matrix::from_rows(24, rows).unwrap());
+        let graph = Hnsw::build(index.codes(), all(&index), 2, &|| true).unwrap();
         let recall = recall(&index, &graph, |_| true);
         assert!(recall > 0.99, "{recall}");
+        assert_eq!(reachable(&graph), 300);
+        let found = graph.search(index.codes(), &Code::new(index.row(0)), 64);
+        assert_eq!(found[..120], (0..120).collect::<Vec<u32>>());
+        assert!(found.len() >= 120 + 63);
     }
 
     #[test]
     fn a_stopped_build_leaves_nothing() {
-        let index = FlatIndex::new(&clustered(50, 8, 5)).unwrap();
+        let index = FlatIndex::new(clustered(50, 8, 5));
         let asked = AtomicUsize::new(0);
         let proceed = || asked.fetch_add(1, atomic::Ordering::Relaxed) < 20;
-        assert!(Hnsw::build(index.codes(), (0..50).collect(), 2, &proceed).is_none());
+        assert!(Hnsw::build(index.codes(), all(&index), 2, &proceed).is_none());
+    }
+
+    #[test]
+    fn a_build_waits_while_a_reply_is_being_made() {
+        let index = FlatIndex::new(clustered(50, 8, 5));
+        let build = || {
+            let watch = Stopwatch::start();
+            Hnsw::build(index.codes(), all(&index), 1, &|| true).unwrap();
+            watch.elapsed()
+        };
+        let alone = build();
+        let _reply = Reply::begin();
+        assert!(build() >= alone.max(Duration::from_millis(20)));
     }
 
     proptest! {
@@ -436,7 +510,7 @@ mod tests {
         fn holds_the_given_rows_and_only_those(
             seed in any::<u64>(), count in 0_usize..400, threads in 1_usize..4,
         ) {
-            let index = FlatIndex::new(&clustered(count, 16, seed)).unwrap();
+            let index = FlatIndex::new(clustered(count, 16, seed));
             let even = |row: u32| row.is_multiple_of(2);
             let rows: Vec<u32> = (0..count as u32).filter(|&row| even(row)).collect();
             let graph = Hnsw::build(index.codes(), rows.clone(), threads, &|| true).unwrap();

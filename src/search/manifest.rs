@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::base::digest::FileStamp;
@@ -11,7 +12,7 @@ use crate::base::file::write_atomic;
 use crate::search::SearchError;
 
 /// Counts up whenever an older generation can no longer be read.
-pub const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 2;
 
 /// The manifest's own name; whoever adds files to a generation vouches for it in turn.
 pub const NAME: &str = "manifest.json";
@@ -49,34 +50,55 @@ impl Manifest {
         write_atomic(&path, &text).map_err(SearchError::io(&path))
     }
 
+    /// Reads the manifest of `dir`, and nothing else.
+    pub fn read(dir: &Path) -> Result<Self, SearchError> {
+        read_sealed(&dir.join(NAME), FORMAT)
+    }
+
     /// Reads the manifest of `dir` and checks every file that it names.
-    ///
-    /// # Errors
-    /// [`SearchError::Incompatible`] for another format, [`SearchError::Corrupt`] for an unreadable
-    /// manifest and for a file that differs, [`SearchError::Io`] for a missing one.
     pub fn verify(dir: &Path) -> Result<Self, SearchError> {
-        #[derive(Deserialize)]
-        struct Head {
-            format: u32,
-        }
-        let path = dir.join(NAME);
-        let text = fs::read(&path).map_err(SearchError::io(&path))?;
-        let unreadable = |e: serde_json::Error| SearchError::corrupt(&path, e.to_string());
-        // The format first: a newer manifest need not have today's fields.
-        let head: Head = serde_json::from_slice(&text).map_err(unreadable)?;
-        if head.format != FORMAT {
-            let reason = format!("generation of format {}, this build reads {FORMAT}", head.format);
-            return Err(SearchError::incompatible(&path, reason));
-        }
-        let manifest: Self = serde_json::from_slice(&text).map_err(unreadable)?;
-        for (name, stamp) in &manifest.files {
-            let file = dir.join(name);
-            if FileStamp::of(&file).map_err(SearchError::io(&file))? != *stamp {
-                return Err(SearchError::corrupt(&file, "is not the file that was built"));
-            }
-        }
+        let manifest = Self::read(dir)?;
+        check_files(dir, manifest.files.iter().map(|(name, stamp)| (name.as_str(), stamp)))?;
         Ok(manifest)
     }
+}
+
+/// Reads a JSON file whose `format` must be the given one.
+///
+/// # Errors
+/// [`SearchError::Incompatible`] for another format, [`SearchError::Corrupt`] for what cannot be
+/// read as such a file, [`SearchError::Io`] for a missing one.
+pub fn read_sealed<T: DeserializeOwned>(path: &Path, format: u32) -> Result<T, SearchError> {
+    #[derive(Deserialize)]
+    struct Head {
+        format: u32,
+    }
+    let text = fs::read(path).map_err(SearchError::io(path))?;
+    let unreadable = |e: serde_json::Error| SearchError::corrupt(path, e.to_string());
+    // The format first: a newer file need not have today's fields.
+    let head: Head = serde_json::from_slice(&text).map_err(unreadable)?;
+    if head.format != format {
+        let reason = format!("is of format {}, this build reads {format}", head.format);
+        return Err(SearchError::incompatible(path, reason));
+    }
+    serde_json::from_slice(&text).map_err(unreadable)
+}
+
+/// Checks files of `dir` byte for byte.
+///
+/// # Errors
+/// [`SearchError::Corrupt`] for one that differs, [`SearchError::Io`] for a missing one.
+pub fn check_files<'a>(
+    dir: &Path,
+    files: impl IntoIterator<Item = (&'a str, &'a FileStamp)>,
+) -> Result<(), SearchError> {
+    for (name, stamp) in files {
+        let file = dir.join(name);
+        if FileStamp::of(&file).map_err(SearchError::io(&file))? != *stamp {
+            return Err(SearchError::corrupt(&file, "is not the file that was built"));
+        }
+    }
+    Ok(())
 }
 
 /// Stamps of all files below `dir`, by relative path.

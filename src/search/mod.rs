@@ -5,21 +5,24 @@
 //! It stands on dense vectors ([`dense`]: an exact scan, [`flat`], and for many a graph, [`hnsw`]),
 //! an inverted index ([`bm25`]), a trained vote ([`head`]) and one formula that joins them ([`fuse`]).
 
-pub mod bm25;
-pub mod codes;
+mod bm25;
+mod codes;
 pub mod dense;
-pub mod distance;
-pub mod flat;
+mod distance;
+mod flat;
 mod frame;
-pub mod fuse;
+mod fuse;
 pub mod head;
-pub mod hnsw;
+mod hnsw;
 pub mod index;
 pub mod manifest;
+mod near;
+pub mod sample;
 pub mod vectors;
 
 use std::io;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Grouped by what the caller can do about it.
 #[derive(Debug, thiserror::Error)]
@@ -51,4 +54,9 @@ impl SearchError {
     fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
         move |source| Self::Io { path: path.display().to_string(), source }
     }
+}
+
+/// Where no invariant spans two statements, what a panicking thread leaves behind is still whole.
+fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -31,8 +31,9 @@ impl Matrix {
         if dim == 0 {
             return Err(SearchError::BadInput("a matrix needs a width".into()));
         }
-        let mut data = Vec::new();
-        for (at, row) in rows.into_iter().enumerate() {
+        let rows = rows.into_iter();
+        let mut data = Vec::with_capacity(dim * rows.size_hint().0);
+        for (at, row) in rows.enumerate() {
             if row.len() != dim {
                 let width = row.len();
                 return Err(SearchError::BadInput(format!("row {at} is {width} wide, not {dim}")));
@@ -45,6 +46,15 @@ impl Matrix {
             data.extend_from_slice(row);
         }
         Ok(Self { dim, data })
+    }
+
+    /// To be filled by way of [`Matrix::rows_mut`].
+    ///
+    /// # Panics
+    /// For a width of nothing.
+    pub(super) fn zeros(dim: usize, rows: usize) -> Self {
+        assert!(dim > 0, "a matrix needs a width");
+        Self { dim, data: vec![0.0; dim * rows] }
     }
 
     pub fn dim(&self) -> usize {
@@ -69,6 +79,10 @@ impl Matrix {
     pub fn rows(&self) -> impl ExactSizeIterator<Item = &[f32]> {
         // A default matrix has no width, and chunks of nothing are not allowed.
         self.data.chunks_exact(self.dim.max(1))
+    }
+
+    pub(super) fn rows_mut(&mut self) -> impl ExactSizeIterator<Item = &mut [f32]> {
+        self.data.chunks_exact_mut(self.dim.max(1))
     }
 
     /// Writes the file so that a reader sees all of it or none.
