@@ -11,12 +11,15 @@ mod compose;
 #[cfg(test)]
 mod compose_cases;
 pub mod convert;
+pub mod decoding;
 pub mod dir;
 pub mod encoder;
 pub mod generator;
 pub mod gguf;
+mod judging;
 mod kernels;
 mod kv;
+mod lookup;
 pub mod manifest;
 pub mod packed;
 mod prefix;
