@@ -3,6 +3,7 @@
 use crate::base::clock::Stopwatch;
 use crate::model::arch::qwen::{Logits, Part};
 use crate::model::bpe::{Bpe, TextStream};
+use crate::model::constraint::{Mask, Next};
 use crate::model::kv::KvCache;
 use crate::model::lookup::Lookup;
 use crate::model::sampler::Sampler;
@@ -19,6 +20,9 @@ pub struct Decoding {
     /// What the next pass reads.
     feed: Vec<u32>,
     lookup: Option<Lookup>,
+    mask: Option<Mask>,
+    /// Whether several tokens that are certain are read in one pass.
+    ahead: bool,
     sampler: Sampler,
     text: TextStream,
     /// Text not yet handed out.
@@ -41,17 +45,22 @@ enum State {
 
 impl Decoding {
     /// A reply to `request` after `prompt`, of which `cache` holds the beginning; at most `room`
-    /// tokens with the prompt.
+    /// tokens with the prompt. `mask` is the request's constraint.
     pub(crate) fn new(
         request: &GenerateRequest,
         prompt: Vec<u32>,
         room: usize,
         cache: KvCache,
+        mask: Option<Mask>,
         control: &Control,
     ) -> Self {
         let (prompt_tokens, reused_tokens) = (prompt.len(), cache.len());
+        // Where a constraint leaves a choice the prompt is no guide to it.
+        let drafts = request.lookup && mask.is_none();
         Self {
-            lookup: request.lookup.then(|| Lookup::new(&prompt)),
+            lookup: drafts.then(|| Lookup::new(&prompt)),
+            mask,
+            ahead: request.lookup,
             tokens: prompt,
             prompt_tokens,
             room,
@@ -116,7 +125,8 @@ impl Decoding {
     pub(crate) fn plan(&mut self, most: usize) -> Logits {
         let unread = &self.tokens[self.cache.len()..];
         self.feed.clear();
-        if self.reads_prompt() {
+        if self.reads_prompt() || self.mask.is_some() {
+            let most = if self.reads_prompt() || self.ahead { most } else { 1 };
             let count = unread.len().min(most);
             self.feed.extend(&unread[..count]);
             return if count == unread.len() { Logits::Last } else { Logits::None };
@@ -135,6 +145,16 @@ impl Decoding {
             self.watch = Stopwatch::start();
         }
         self.state = State::Reply;
+        if self.mask.is_some() {
+            self.choose_among_allowed(rows, bpe, stop);
+        } else {
+            self.choose(rows, bpe, stop);
+        }
+        self.done.decode_s = self.watch.elapsed().as_secs_f64();
+    }
+
+    /// One token, and more while the draft holds.
+    fn choose(&mut self, rows: &[&[f32]], bpe: &Bpe, stop: &[u32]) {
         let draft = self.lookup.as_ref().map_or(&[][..], Lookup::draft).to_vec();
         let first = self.tokens.len();
         let mut accepted = 0;
@@ -144,28 +164,82 @@ impl Decoding {
                 self.state = State::Ended(Ok(()));
                 break;
             };
-            self.tokens.push(chosen.token);
             self.done.logprobs.push(chosen.logprob);
-            self.done.new_tokens += 1;
-            let text = bpe.text(&mut self.text, chosen.token);
-            self.fresh.push_str(&text);
-            self.done.text.push_str(&text);
+            self.say(chosen.token, bpe);
             let held = draft.get(accepted) == Some(&chosen.token);
             accepted += usize::from(held);
-            if self.tokens.len() == self.room {
-                self.state = State::Ended(Ok(()));
-            }
             if self.ended() || !held {
                 break;
             }
         }
         self.done.accepted += accepted;
-        self.done.decode_s = self.watch.elapsed().as_secs_f64();
         // The last token is chosen and not yet read; drafts that did not hold are forgotten.
         self.cache.truncate(self.tokens.len() - 1);
         let most = self.room - self.tokens.len();
         if let Some(lookup) = &mut self.lookup {
             lookup.follow(&self.tokens[first..], accepted, most.saturating_sub(1));
+        }
+    }
+
+    /// One token of those that the constraint allows, and all that are certain after it.
+    fn choose_among_allowed(&mut self, rows: &[&[f32]], bpe: &Bpe, stop: &[u32]) {
+        let Some((row, mask)) = rows.last().zip(self.mask.as_mut()) else { return };
+        let chosen = match mask.next() {
+            Next::Among(allowed) => self.sampler.sample_among(row, allowed),
+            // Certain tokens were said already; see `say_what_is_certain`.
+            Next::Only(_) | Next::End => None,
+        };
+        let Some((chosen, share)) = chosen.filter(|(c, _)| !stop.contains(&c.token)) else {
+            self.state = State::Ended(Ok(()));
+            return;
+        };
+        self.done.logprobs.push(chosen.logprob);
+        self.done.allowed_logprobs.push(share);
+        self.say(chosen.token, bpe);
+        self.follow_mask(chosen.token);
+        self.say_what_is_certain(bpe);
+    }
+
+    /// Says every token that the constraint leaves no choice about, which the next pass then reads
+    /// together: no logits are needed to choose them.
+    pub(crate) fn say_what_is_certain(&mut self, bpe: &Bpe) {
+        while let Some(next) = self.mask.as_ref().map(Mask::next) {
+            match next {
+                Next::Only(token) => {
+                    self.done.forced += 1;
+                    self.say(token, bpe);
+                    self.follow_mask(token);
+                }
+                Next::End => {
+                    self.state = State::Ended(Ok(()));
+                    return;
+                }
+                Next::Among(_) => return,
+            }
+        }
+    }
+
+    /// What is allowed next depends on the tokens said and on nothing that a pass computes, so it is
+    /// known before the pass that reads them and decides what that pass reads. It takes some
+    /// microseconds (`mask_us` of `bench generate`), less than handing it to a thread beside the
+    /// pass would.
+    fn follow_mask(&mut self, token: u32) {
+        let Some(mask) = &mut self.mask else { return };
+        let watch = Stopwatch::start();
+        mask.step(token);
+        let seconds = watch.elapsed().as_secs_f64();
+        self.done.mask_s += seconds;
+        self.done.slowest_mask_s = self.done.slowest_mask_s.max(seconds);
+    }
+
+    fn say(&mut self, token: u32, bpe: &Bpe) {
+        self.tokens.push(token);
+        self.done.new_tokens += 1;
+        let text = bpe.text(&mut self.text, token);
+        self.fresh.push_str(&text);
+        self.done.text.push_str(&text);
+        if self.tokens.len() == self.room {
+            self.state = State::Ended(Ok(()));
         }
     }
 }

@@ -8,17 +8,18 @@
 use std::path::Path;
 
 use crate::model::arch::qwen::{Logits, Qwen};
-use crate::model::bpe::Bpe;
+use crate::model::bpe::{Bpe, TextStream};
 use crate::model::chat_template::ChatTemplate;
 use crate::model::compose::compose;
+use crate::model::constraint::Mask;
 use crate::model::decoding::Decoding;
 use crate::model::judging::Judged;
 use crate::model::kv::KvCache;
 use crate::model::packed::PackedModel;
 use crate::model::prefix::PrefixTree;
 use crate::model::{
-    ChatMessage, ComposeRequest, Composed, Control, GenerateRequest, Generated, Generator,
-    ModelError, ModelIdentity,
+    ChatMessage, ComposeRequest, Composed, Constraint, Control, GenerateRequest, Generated,
+    Generator, ModelError, ModelIdentity,
 };
 
 /// Tokens of a prompt that one pass reads, after which the controls are looked at: enough to share
@@ -80,8 +81,34 @@ impl QwenGenerator {
             return Err(ModelError::BadRequest("the prompt is empty".to_owned()));
         }
         let room = tokens.len() + request.max_tokens.min(self.context() - tokens.len());
+        let constraint = request.constraint.as_ref();
+        let mask = constraint.map(|c| self.mask(c, room - tokens.len())).transpose()?;
         let cache = self.prefixes.start(&tokens);
-        Ok(Decoding::new(request, tokens, room, cache, control))
+        let mut reply = Decoding::new(request, tokens, room, cache, mask, control);
+        reply.say_what_is_certain(&self.bpe);
+        Ok(reply)
+    }
+
+    fn mask(&self, constraint: &Constraint, left: usize) -> Result<Mask, ModelError> {
+        let (units, phrases) = constraint.texts();
+        let pieces = |texts: &[String]| texts.iter().map(|text| self.exact_tokens(text)).collect();
+        let pieces: [Result<Vec<Vec<u32>>, ModelError>; 2] = [pieces(units), pieces(phrases)];
+        let [units, phrases] = pieces;
+        Mask::new(constraint, [units?, phrases?], &self.stop, left)
+    }
+
+    /// Tokens that spell `text` byte for byte.
+    fn exact_tokens(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        let tokens = self.bpe.encode(text)?;
+        let mut stream = TextStream::default();
+        let spelt: String = tokens.iter().map(|token| self.bpe.text(&mut stream, *token)).collect();
+        if spelt != text {
+            let reason = format!(
+                "the model cannot spell “{text}” exactly: write it in NFC, without special tokens"
+            );
+            return Err(ModelError::BadRequest(reason));
+        }
+        Ok(tokens)
     }
 
     /// One pass over all replies that have not ended: those that speak first, then prompts as far

@@ -10,6 +10,7 @@ pub mod chat_template;
 mod compose;
 #[cfg(test)]
 mod compose_cases;
+mod constraint;
 pub mod convert;
 pub mod decoding;
 pub mod dir;
@@ -28,6 +29,7 @@ pub mod sampler;
 mod suffix;
 pub mod tokenizer;
 
+pub use constraint::Constraint;
 pub use kernels::{UnknownKernels, kernels_in_use};
 
 use std::sync::Arc;
@@ -140,8 +142,11 @@ pub struct GenerateRequest {
     pub prompt: String,
     pub max_tokens: usize,
     pub sampling: Sampling,
-    /// Draft from the prompt what may come next; changes the speed and nothing else.
+    /// Draft from the prompt what may come next, and read in one pass what `constraint` leaves no
+    /// choice about; changes the speed and nothing else.
     pub lookup: bool,
+    /// `None`: anything may be said.
+    pub constraint: Option<Constraint>,
 }
 
 /// What a generation cost and gave.
@@ -158,12 +163,20 @@ pub struct Generated {
     pub reused_tokens: usize,
     /// New tokens that were drafted from the prompt.
     pub accepted: usize,
-    /// Log-probability of each new token under the model itself.
+    /// New tokens about which the constraint left no choice.
+    pub forced: usize,
+    /// Log-probability under the model itself, over all tokens, of each new token that was chosen;
+    /// forced ones are read without asking how likely they were.
     pub logprobs: Vec<f32>,
+    /// The same among the tokens that the constraint allowed; empty without one.
+    pub allowed_logprobs: Vec<f32>,
+    /// Seconds of finding out what the constraint allows, over all tokens, and the longest of them.
+    pub mask_s: f64,
+    pub slowest_mask_s: f64,
 }
 
 impl Generated {
-    /// Mean log-probability of the new tokens; 0 without any.
+    /// Mean log-probability of the chosen tokens; 0 without any.
     pub fn mean_logprob(&self) -> f32 {
         self.logprobs.iter().sum::<f32>() / self.logprobs.len().max(1) as f32
     }

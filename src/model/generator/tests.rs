@@ -1,9 +1,9 @@
 use super::*;
 use crate::base::clock::{Deadline, Stopwatch};
-use crate::model::Sampling;
 use crate::model::compose_cases::{CASES, Case};
 use crate::model::manifest::Manifest;
 use crate::model::pull::installed_or_pull;
+use crate::model::{Constraint, Sampling};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,8 +29,13 @@ fn ask(generator: &QwenGenerator, text: &str) -> String {
 fn streams_what_it_returns_and_stops_by_itself() {
     let mut generator = generator();
     let prompt = ask(&generator, "只重复这句话：退款三天内到账。");
-    let request =
-        GenerateRequest { prompt, max_tokens: 40, sampling: Sampling::Greedy, lookup: true };
+    let request = GenerateRequest {
+        prompt,
+        max_tokens: 40,
+        sampling: Sampling::Greedy,
+        lookup: true,
+        constraint: None,
+    };
     let mut pieces = Vec::new();
     let done = generator
         .generate(&request, &Control::default(), &mut |piece| pieces.push(piece.to_owned()))
@@ -68,7 +73,8 @@ fn drafts_change_nothing_but_the_speed() {
         let mut reply = |lookup| {
             let sampling = Sampling::Greedy;
             let prompt = prompt.clone();
-            let request = GenerateRequest { prompt, max_tokens: 24, sampling, lookup };
+            let request =
+                GenerateRequest { prompt, max_tokens: 24, sampling, lookup, constraint: None };
             generator.generate(&request, &Control::default(), &mut |_| ()).unwrap()
         };
         let (drafted, plain) = (reply(true), reply(false));
@@ -84,7 +90,13 @@ fn replies_that_advance_together_say_what_each_says_alone() {
     let mut generator = generator();
     let requests = prompts(&generator, 5).into_iter().enumerate().map(|(i, prompt)| {
         let sampling = Sampling::Greedy;
-        GenerateRequest { prompt, max_tokens: 6 + 3 * i, sampling, lookup: i % 2 == 0 }
+        GenerateRequest {
+            prompt,
+            max_tokens: 6 + 3 * i,
+            sampling,
+            lookup: i % 2 == 0,
+            constraint: None,
+        }
     });
     let requests: Vec<GenerateRequest> = requests.collect();
     let mut together: Vec<Decoding> = requests
@@ -105,12 +117,103 @@ fn replies_that_advance_together_say_what_each_says_alone() {
     }
 }
 
+/// Whether `text` is a row of `units`, each at most once, with perhaps a phrase before each.
+fn is_row(text: &str, units: &[String], phrases: &[String]) -> bool {
+    let openings = phrases.iter().filter_map(|p| text.strip_prefix(p.as_str())).chain([text]);
+    openings.into_iter().any(|rest| {
+        units.iter().enumerate().any(|(at, unit)| {
+            let others = [&units[..at], &units[at + 1..]].concat();
+            rest.strip_prefix(unit.as_str())
+                .is_some_and(|rest| rest.is_empty() || is_row(rest, &others, phrases))
+        })
+    })
+}
+
+#[test]
+fn a_copied_reply_consists_of_evidence_and_is_the_same_token_by_token() {
+    let mut generator = generator();
+    let (mut forced, mut new) = (0, 0);
+    for case in CASES {
+        let units: Vec<String> =
+            case.request().sources.into_iter().flat_map(|source| source.units).collect();
+        let phrases = vec!["另外，".to_owned(), "同时，".to_owned()];
+        let prompt = ask(&generator, &format!("资料：{}\n{}", units.concat(), case.question));
+        let constraint = Constraint::Copy { units: units.clone(), phrases: phrases.clone() };
+        let request = GenerateRequest {
+            prompt,
+            max_tokens: 90,
+            sampling: Sampling::Greedy,
+            lookup: true,
+            constraint: Some(constraint),
+        };
+        let ahead = generator.generate(&request, &Control::default(), &mut |_| ()).unwrap();
+        let request = GenerateRequest { lookup: false, ..request };
+        let alone = generator.generate(&request, &Control::default(), &mut |_| ()).unwrap();
+        assert_eq!(ahead.text, alone.text);
+        assert_eq!(ahead.logprobs, alone.logprobs);
+        assert_eq!(ahead.allowed_logprobs, alone.allowed_logprobs);
+        assert_eq!(ahead.logprobs.len() + ahead.forced, ahead.new_tokens);
+        assert!(
+            ahead
+                .logprobs
+                .iter()
+                .zip(&ahead.allowed_logprobs)
+                .all(|(raw, among)| *raw <= among + 1e-4)
+        );
+        assert!(is_row(&ahead.text, &units, &phrases), "{}", ahead.text);
+        println!("{} → {}", case.question, ahead.text);
+        forced += ahead.forced;
+        new += ahead.new_tokens;
+    }
+    assert!(2 * forced > new, "only {forced} of {new} tokens were certain");
+}
+
+#[test]
+fn a_closed_choice_is_answered_with_one_of_the_choices() {
+    let mut generator = generator();
+    let choices = ["上海", "北京", "北京时间", "广州"].map(str::to_owned).to_vec();
+    let question = "只重复这个词：北京";
+    let request = GenerateRequest {
+        prompt: ask(&generator, question),
+        max_tokens: 20,
+        sampling: Sampling::Greedy,
+        lookup: true,
+        constraint: Some(Constraint::Choices(choices.clone())),
+    };
+    let done = generator.generate(&request, &Control::default(), &mut |_| ()).unwrap();
+    assert_eq!(done.text, "北京");
+    for seed in 0..6 {
+        let sampling = Sampling::TopP { temperature: 2.0, top_p: 1.0, seed };
+        let request = GenerateRequest { sampling, ..request.clone() };
+        let done = generator.generate(&request, &Control::default(), &mut |_| ()).unwrap();
+        assert!(choices.contains(&done.text), "{}", done.text);
+    }
+    let only = GenerateRequest {
+        constraint: Some(Constraint::Choices(vec!["是".to_owned()])),
+        ..request.clone()
+    };
+    let done = generator.generate(&only, &Control::default(), &mut |_| ()).unwrap();
+    assert_eq!((done.text.as_str(), done.forced), ("是", 1));
+    for unspellable in ["e\u{301}", "<|im_end|>"] {
+        let choices = vec![unspellable.to_owned()];
+        let request =
+            GenerateRequest { constraint: Some(Constraint::Choices(choices)), ..request.clone() };
+        let refused = generator.generate(&request, &Control::default(), &mut |_| ());
+        assert!(matches!(refused, Err(ModelError::BadRequest(_))), "{refused:?}");
+    }
+}
+
 #[test]
 fn stops_when_told() {
     let mut generator = generator();
     let prompt = ask(&generator, "从一数到一百。");
-    let request =
-        GenerateRequest { prompt, max_tokens: 200, sampling: Sampling::Greedy, lookup: true };
+    let request = GenerateRequest {
+        prompt,
+        max_tokens: 200,
+        sampling: Sampling::Greedy,
+        lookup: true,
+        constraint: None,
+    };
     let control = Control::default();
     let mut seen = 0;
     let mut stop_at_third = |_: &str| {
@@ -131,8 +234,13 @@ fn stops_when_told() {
 fn refuses_what_cannot_be_read() {
     let mut generator = generator();
     let prompt = "退款 ".repeat(generator.context());
-    let request =
-        GenerateRequest { prompt, max_tokens: 1, sampling: Sampling::Greedy, lookup: true };
+    let request = GenerateRequest {
+        prompt,
+        max_tokens: 1,
+        sampling: Sampling::Greedy,
+        lookup: true,
+        constraint: None,
+    };
     let refused = generator.generate(&request, &Control::default(), &mut |_| ());
     assert!(matches!(refused, Err(ModelError::BadRequest(_))));
     let empty = GenerateRequest { prompt: String::new(), ..request };
