@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::output::{self, Bar};
 use crate::app::App;
+use crate::engine::generate::GenerateWorker;
 use crate::eval::bench::{self, SearchBench};
 use crate::eval::generation::{self, Prompt};
 
@@ -38,6 +39,9 @@ pub(super) enum BenchCommand {
         /// Most new tokens per prompt.
         #[arg(long, default_value_t = 64)]
         tokens: usize,
+        /// Ask for so many replies at a time, as customers do, and tell the throughput.
+        #[arg(long, value_name = "N")]
+        concurrency: Option<usize>,
         #[arg(long)]
         json: bool,
     },
@@ -70,18 +74,23 @@ pub(super) fn run(app: &App, command: &BenchCommand) -> Result<()> {
             bar.done();
             output::report(&report, *json)
         }
-        BenchCommand::Generate { prompts, model, tokens, json } => {
+        BenchCommand::Generate { prompts, model, tokens, concurrency, json } => {
             let prompts = read_prompts(prompts)?;
             let name = model.as_ref().unwrap_or(&app.config.models.generator);
             if name.is_empty() {
                 bail!("no generator is configured: name one with --model");
             }
+            if let Some(concurrency) = *concurrency {
+                let generator = app.models.open_generator(name)?;
+                let worker = GenerateWorker::start(move || Ok(generator))?;
+                let report = generation::together(&prompts, &worker, *tokens, concurrency)?;
+                return output::report(&report, *json);
+            }
             let mut generator = app.models.open_generator(name)?;
             let mut progress = |done: usize, total: usize| {
                 bar.show("generating", done as u64, total as u64, false);
             };
-            let report =
-                generation::generate(&prompts, generator.as_mut(), *tokens, &mut progress)?;
+            let report = generation::generate(&prompts, &mut generator, *tokens, &mut progress)?;
             bar.done();
             output::report(&report, *json)
         }

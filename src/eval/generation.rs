@@ -1,11 +1,17 @@
 //! `bench generate`: what a generator says and how fast, on the given prompts.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use serde::Serialize;
 
+use crate::base::clock::Stopwatch;
 use crate::base::text::is_han;
 use crate::domain::texts::{Lang, connectives};
+use crate::engine::generate::GenerateWorker;
 use crate::eval::{EvalError, percentile};
-use crate::model::{Constraint, Control, GenerateRequest, Generated, Generator, Sampling};
+use crate::model::{
+    Constraint, Control, Done, GenerateRequest, Generated, Generator, Sampling, Task,
+};
 use crate::understand::clauses::units;
 
 /// A whole prompt, and what a reply to it may be copied from.
@@ -56,7 +62,7 @@ pub struct CopyReport {
 /// token when the same beginning was read before; those with evidence also copied from it.
 pub fn generate(
     prompts: &[Prompt],
-    model: &mut dyn Generator,
+    model: &mut impl Generator,
     tokens: usize,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<GenerateReport, EvalError> {
@@ -71,7 +77,12 @@ pub fn generate(
         progress(at, prompts.len());
         let mut run = |lookup: bool, constraint: Option<&Constraint>| {
             let request = request(prompt, tokens, lookup, constraint.cloned());
-            model.generate(&request, &Control::default(), &mut |_| ())
+            match model.run(&Task::Generate(request), &Control::default(), &mut |_| ())? {
+                Done::Generated(generated) => Ok(generated),
+                Done::Composed(_) => {
+                    Err(EvalError::Input("the model gave another kind of reply".into()))
+                }
+            }
         };
         let (cold, warm) = (run(false, None)?, run(true, None)?);
         first.push(cold.prefill_s * 1e3);
@@ -108,6 +119,61 @@ pub fn generate(
             mask_us: (alone.mask_s + copied.mask_s) * 1e6 / (alone.new + copied.new).max(1) as f64,
             slowest_mask_us: alone.slowest_mask_s.max(copied.slowest_mask_s) * 1e6,
         }),
+    })
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct TogetherReport {
+    pub prompts: usize,
+    /// Replies under way at a time.
+    pub concurrency: usize,
+    pub new_tokens: usize,
+    pub new_tok_s: f64,
+    /// From asking to the whole reply.
+    pub ms_p50: f64,
+    pub ms_p95: f64,
+}
+
+/// All prompts, `concurrency` of them at a time, through the thread that serves customers.
+pub fn together(
+    prompts: &[Prompt],
+    worker: &GenerateWorker,
+    tokens: usize,
+    concurrency: usize,
+) -> Result<TogetherReport, EvalError> {
+    if prompts.is_empty() || concurrency == 0 {
+        let reason = "no prompts or nobody to ask them: nothing to measure";
+        return Err(EvalError::Input(reason.into()));
+    }
+    // The first reply waits for the weights; that is nobody's latency.
+    worker.generate(request(&prompts[0], 1, true, None), &Control::default())?;
+    let next = AtomicUsize::new(0);
+    let ask = || -> Result<Vec<(usize, f64)>, EvalError> {
+        let mut replies = Vec::new();
+        while let Some(prompt) = prompts.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let watch = Stopwatch::start();
+            let done = worker.generate(request(prompt, tokens, true, None), &Control::default())?;
+            replies.push((done.new_tokens, watch.ms()));
+        }
+        Ok(replies)
+    };
+    let watch = Stopwatch::start();
+    let replies = std::thread::scope(|scope| {
+        let askers: Vec<_> = (0..concurrency).map(|_| scope.spawn(ask)).collect();
+        let died = |_| EvalError::Input("a thread that asked has panicked: run it again".into());
+        askers.into_iter().map(|asker| asker.join().map_err(died)?).collect::<Result<Vec<_>, _>>()
+    })?
+    .concat();
+    let seconds = watch.elapsed().as_secs_f64();
+    let times: Vec<f64> = replies.iter().map(|(_, ms)| *ms).collect();
+    let new_tokens = replies.iter().map(|(n, _)| n).sum();
+    Ok(TogetherReport {
+        prompts: prompts.len(),
+        concurrency,
+        new_tokens,
+        new_tok_s: rate(new_tokens, seconds),
+        ms_p50: percentile(&times, 0.5),
+        ms_p95: percentile(&times, 0.95),
     })
 }
 

@@ -4,13 +4,14 @@ use crate::base::clock::Stopwatch;
 use crate::model::arch::qwen::{Logits, Part};
 use crate::model::bpe::{Bpe, TextStream};
 use crate::model::constraint::{Mask, Next};
+use crate::model::judging::Room;
 use crate::model::kv::KvCache;
 use crate::model::lookup::Lookup;
 use crate::model::sampler::Sampler;
 use crate::model::{Control, GenerateRequest, Generated, ModelError};
 
 /// One reply on its way.
-pub struct Decoding {
+pub(crate) struct Decoding {
     /// Prompt and reply; the cache holds the keys of the first of them.
     tokens: Vec<u32>,
     prompt_tokens: usize,
@@ -19,6 +20,7 @@ pub struct Decoding {
     cache: KvCache,
     /// What the next pass reads.
     feed: Vec<u32>,
+    asked: Logits,
     lookup: Option<Lookup>,
     mask: Option<Mask>,
     /// Whether several tokens that are certain are read in one pass.
@@ -66,6 +68,7 @@ impl Decoding {
             room,
             cache,
             feed: Vec::new(),
+            asked: Logits::None,
             sampler: Sampler::new(request.sampling),
             text: TextStream::default(),
             fresh: String::new(),
@@ -76,23 +79,20 @@ impl Decoding {
         }
     }
 
-    pub fn ended(&self) -> bool {
+    pub(crate) fn ended(&self) -> bool {
         matches!(self.state, State::Ended(_))
     }
 
     /// Text that came since the last call, whole characters only.
-    pub fn fresh_text(&mut self) -> String {
+    pub(crate) fn fresh_text(&mut self) -> String {
         std::mem::take(&mut self.fresh)
     }
 
-    /// What came of it.
-    ///
-    /// # Errors
-    /// `Cancelled` or `DeadlinePassed`.
-    pub fn finish(self) -> Result<Generated, ModelError> {
+    /// What came of it; cancelled when it has not ended.
+    pub(crate) fn finish(self) -> Result<Generated, ModelError> {
         match self.state {
-            State::Ended(Err(error)) => Err(error),
-            State::Ended(Ok(())) | State::Prompt | State::Reply => Ok(self.done),
+            State::Ended(ended) => ended.map(|()| self.done),
+            State::Prompt | State::Reply => Err(ModelError::Cancelled),
         }
     }
 
@@ -116,29 +116,41 @@ impl Decoding {
         (&self.tokens[..self.prompt_tokens], &self.cache)
     }
 
-    /// What the next pass reads, as planned.
-    pub(crate) fn part(&mut self, logits: Logits) -> Part<'_> {
-        Part { tokens: &self.feed, cache: &mut self.cache, logits }
+    /// What the next pass reads, as planned; nothing when it had no room.
+    pub(crate) fn part(&mut self) -> Option<Part<'_>> {
+        let planned = !self.feed.is_empty();
+        planned.then_some(Part { tokens: &self.feed, cache: &mut self.cache, logits: self.asked })
     }
 
-    /// Puts together what the next pass reads; at most `most` tokens of a prompt.
-    pub(crate) fn plan(&mut self, most: usize) -> Logits {
+    /// Puts together what the next pass reads; of a prompt as much as there is room for.
+    pub(crate) fn plan(&mut self, room: &mut Room) {
         let unread = &self.tokens[self.cache.len()..];
         self.feed.clear();
         if self.reads_prompt() || self.mask.is_some() {
-            let most = if self.reads_prompt() || self.ahead { most } else { 1 };
+            let most = if self.reads_prompt() || self.ahead { room.tokens } else { 1 };
             let count = unread.len().min(most);
             self.feed.extend(&unread[..count]);
-            return if count == unread.len() { Logits::Last } else { Logits::None };
+            self.asked = if count == unread.len() { Logits::Last } else { Logits::None };
+        } else {
+            self.feed.extend(unread);
+            if let Some(lookup) = &self.lookup {
+                self.feed.extend(lookup.draft());
+            }
+            self.asked = Logits::All;
         }
-        self.feed.extend(unread);
-        if let Some(lookup) = &self.lookup {
-            self.feed.extend(lookup.draft());
-        }
-        Logits::All
+        room.tokens = room.tokens.saturating_sub(self.feed.len());
     }
 
-    /// Takes the logits after the tokens of `feed` that asked for them.
+    /// Rows of logits that the next pass gives it.
+    pub(crate) fn rows(&self) -> usize {
+        match self.asked {
+            Logits::None => 0,
+            Logits::Last => usize::from(!self.feed.is_empty()),
+            Logits::All => self.feed.len(),
+        }
+    }
+
+    /// Takes the logits after the tokens of `feed` that asked for them; at least one.
     pub(crate) fn take(&mut self, rows: &[&[f32]], bpe: &Bpe, stop: &[u32]) {
         if self.reads_prompt() {
             self.done.prefill_s = self.watch.elapsed().as_secs_f64();

@@ -1,25 +1,25 @@
 //! A Qwen model as a [`Generator`]: prompt in, text out as it comes.
 //!
-//! Sequences advance together, a pass at a time ([`QwenGenerator::step`]): each reads more of its
-//! prompt, or the token it just chose with a draft of what may follow (`lookup.rs`). Drafts are
-//! verified in the same pass; since a row's logits do not depend on its neighbours, a sequence says
-//! exactly what it would say without drafts.
+//! Tasks advance together, a pass at a time ([`Generator::step`]): each reads more of its prompt, or
+//! units that are judged for composing, or the token it just chose with a draft of what may follow
+//! (`lookup.rs`). Drafts are verified in the same pass; since a row's logits do not depend on its
+//! neighbours, a sequence says exactly what it would say without drafts and alone.
 
 use std::path::Path;
 
-use crate::model::arch::qwen::{Logits, Qwen};
+use crate::model::arch::qwen::{Part, Qwen};
 use crate::model::bpe::{Bpe, TextStream};
 use crate::model::chat_template::ChatTemplate;
-use crate::model::compose::compose;
+use crate::model::compose::Plan;
+use crate::model::composition::Composition;
 use crate::model::constraint::Mask;
 use crate::model::decoding::Decoding;
-use crate::model::judging::Judged;
-use crate::model::kv::KvCache;
+use crate::model::judging::{Branch, Judged, Judging, Room};
 use crate::model::packed::PackedModel;
 use crate::model::prefix::PrefixTree;
 use crate::model::{
-    ChatMessage, ComposeRequest, Composed, Constraint, Control, GenerateRequest, Generated,
-    Generator, ModelError, ModelIdentity,
+    ChatMessage, ComposeRequest, Constraint, Control, Done, GenerateRequest, Generator, ModelError,
+    ModelIdentity, Task, Work,
 };
 
 /// Tokens of a prompt that one pass reads, after which the controls are looked at: enough to share
@@ -33,12 +33,12 @@ const STOP_TOKENS: [&str; 2] = ["<|im_end|>", "<|endoftext|>"];
 /// A Qwen model with its tokenizer, chat format and what it remembers of earlier prompts.
 pub struct QwenGenerator {
     identity: ModelIdentity,
-    pub(super) model: Qwen,
-    pub(super) bpe: Bpe,
+    model: Qwen,
+    bpe: Bpe,
     template: ChatTemplate,
     stop: Vec<u32>,
     prefixes: PrefixTree,
-    pub(super) judged: Judged,
+    judged: Judged,
 }
 
 impl QwenGenerator {
@@ -67,19 +67,12 @@ impl QwenGenerator {
         self.model.config().context
     }
 
-    /// A reply to advance with [`QwenGenerator::step`].
-    ///
-    /// # Errors
-    /// `BadRequest` when the prompt is empty or does not fit.
-    pub fn begin(
+    fn begin_reply(
         &mut self,
         request: &GenerateRequest,
         control: &Control,
     ) -> Result<Decoding, ModelError> {
         let tokens = self.fitting_tokens(&request.prompt)?;
-        if tokens.is_empty() {
-            return Err(ModelError::BadRequest("the prompt is empty".to_owned()));
-        }
         let room = tokens.len() + request.max_tokens.min(self.context() - tokens.len());
         let constraint = request.constraint.as_ref();
         let mask = constraint.map(|c| self.mask(c, room - tokens.len())).transpose()?;
@@ -87,6 +80,44 @@ impl QwenGenerator {
         let mut reply = Decoding::new(request, tokens, room, cache, mask, control);
         reply.say_what_is_certain(&self.bpe);
         Ok(reply)
+    }
+
+    fn begin_composition(
+        &mut self,
+        request: &ComposeRequest,
+        control: &Control,
+    ) -> Result<Composition, ModelError> {
+        let plan = Plan::new(request)?;
+        let mut judgings = Vec::new();
+        for messages in plan.prompts() {
+            let prompt = self.chat_prompt(&messages)?;
+            judgings.push(self.begin_judging(prompt, plan.texts())?);
+        }
+        Ok(Composition::new(plan, judgings, control.clone()))
+    }
+
+    /// Special tokens are honoured in the prompt only.
+    fn begin_judging(&mut self, prompt: String, texts: &[String]) -> Result<Judging, ModelError> {
+        let mut opening = self.fitting_tokens(&prompt)?;
+        let room = self.context() - opening.len();
+        let last: Vec<u32> = opening.pop().into_iter().collect();
+        let known: Vec<Option<f32>> =
+            texts.iter().map(|text| self.judged.of(&prompt, text)).collect();
+        let mut branches = Vec::new();
+        for (text, _) in known.iter().enumerate().filter(|(_, nats)| nats.is_none()) {
+            let own = self.bpe.encode(&self.bpe.strip_specials(&texts[text]))?;
+            if own.len() > room {
+                let reason = format!(
+                    "a unit of {} tokens does not fit the window: cut the evidence",
+                    own.len()
+                );
+                return Err(ModelError::BadRequest(reason));
+            }
+            branches.push(Branch { text, tokens: [last.as_slice(), &own].concat() });
+        }
+        let nats = known.into_iter().map(|nats| nats.unwrap_or(f32::NEG_INFINITY)).collect();
+        let cache = self.prefixes.start(&opening);
+        Ok(Judging::new(prompt, opening, cache, branches, nats))
     }
 
     fn mask(&self, constraint: &Constraint, left: usize) -> Result<Mask, ModelError> {
@@ -111,67 +142,37 @@ impl QwenGenerator {
         Ok(tokens)
     }
 
-    /// One pass over all replies that have not ended: those that speak first, then prompts as far
-    /// as the pass has room, so that a long prompt does not hold up who is speaking.
-    ///
-    /// # Errors
-    /// Only faults of the engine; what concerns one reply ends that reply.
-    pub fn step(&mut self, replies: &mut [Decoding]) -> Result<(), ModelError> {
-        let mut live: Vec<&mut Decoding> =
-            replies.iter_mut().filter_map(|r| r.may_go_on().then_some(r)).collect();
-        live.sort_by_key(|reply| reply.reads_prompt());
-        let mut room = PASS_TOKENS;
-        let mut parts = Vec::with_capacity(live.len());
-        let mut counts = Vec::with_capacity(live.len());
-        for reply in &mut live {
-            if room == 0 {
-                break;
-            }
-            let logits = reply.plan(room);
-            let part = reply.part(logits);
-            room = room.saturating_sub(part.tokens.len());
-            counts.push(match logits {
-                Logits::None => 0,
-                Logits::Last => 1,
-                Logits::All => part.tokens.len(),
-            });
-            parts.push(part);
-        }
-        if parts.is_empty() {
-            return Ok(());
-        }
-        let logits = self.model.forward(&mut parts)?;
-        drop(parts);
-        let mut rows = logits.rows();
-        for (reply, count) in live.into_iter().zip(counts).filter(|(_, count)| *count > 0) {
-            if reply.reads_prompt() {
-                let (prompt, cache) = reply.prompt();
-                self.prefixes.keep(prompt, cache);
-            }
-            let own: Vec<&[f32]> = rows.by_ref().take(count).collect();
-            reply.take(&own, &self.bpe, &self.stop);
-        }
-        Ok(())
-    }
-
-    /// A sequence that has read `tokens`.
-    pub(super) fn read(
+    /// What a pass gave, handed to those who asked for it.
+    fn hand_out<'a>(
         &mut self,
-        tokens: &[u32],
-        control: &Control,
-    ) -> Result<KvCache, ModelError> {
-        let mut cache = self.prefixes.start(tokens);
-        for piece in tokens[cache.len()..].chunks(PASS_TOKENS) {
-            control.check()?;
-            self.model.forward_one(piece, &mut cache, Logits::None)?;
+        work: Vec<&mut QwenWork>,
+        rows: &mut impl Iterator<Item = &'a [f32]>,
+    ) {
+        for work in work {
+            match &mut work.0 {
+                Kind::Reply(reply) if reply.rows() > 0 => {
+                    if reply.reads_prompt() {
+                        let (prompt, cache) = reply.prompt();
+                        self.prefixes.keep(prompt, cache);
+                    }
+                    let own: Vec<&[f32]> = rows.by_ref().take(reply.rows()).collect();
+                    reply.take(&own, &self.bpe, &self.stop);
+                }
+                Kind::Reply(_) => {}
+                Kind::Composition(composition) => {
+                    composition.take(rows, &mut self.prefixes, &mut self.judged);
+                }
+            }
         }
-        self.prefixes.keep(tokens, &cache);
-        Ok(cache)
     }
 
-    pub(super) fn fitting_tokens(&self, prompt: &str) -> Result<Vec<u32>, ModelError> {
+    /// The tokens of a prompt: at least one, and fewer than the window holds.
+    fn fitting_tokens(&self, prompt: &str) -> Result<Vec<u32>, ModelError> {
         let tokens = self.bpe.encode(prompt)?;
         let (n, window) = (tokens.len(), self.context());
+        if n == 0 {
+            return Err(ModelError::BadRequest("the prompt is empty".to_owned()));
+        }
         if n >= window {
             let reason = format!("a prompt of {n} tokens does not fit the window of {window}");
             return Err(ModelError::BadRequest(reason));
@@ -180,7 +181,71 @@ impl QwenGenerator {
     }
 }
 
+/// A task of a [`QwenGenerator`] under way.
+pub struct QwenWork(Kind);
+
+enum Kind {
+    Reply(Box<Decoding>),
+    Composition(Box<Composition>),
+}
+
+impl QwenWork {
+    fn may_go_on(&mut self) -> bool {
+        match &mut self.0 {
+            Kind::Reply(reply) => reply.may_go_on(),
+            Kind::Composition(composition) => composition.may_go_on(),
+        }
+    }
+
+    /// Whether it only waits for its next token.
+    fn speaks(&self) -> bool {
+        match &self.0 {
+            Kind::Reply(reply) => !reply.reads_prompt(),
+            Kind::Composition(_) => false,
+        }
+    }
+
+    fn plan(&mut self, room: &mut Room) {
+        match &mut self.0 {
+            Kind::Reply(reply) => reply.plan(room),
+            Kind::Composition(composition) => composition.plan(room),
+        }
+    }
+
+    fn parts<'a>(&'a mut self, parts: &mut Vec<Part<'a>>) {
+        match &mut self.0 {
+            Kind::Reply(reply) => parts.extend(reply.part()),
+            Kind::Composition(composition) => composition.parts(parts),
+        }
+    }
+}
+
+impl Work for QwenWork {
+    fn ended(&self) -> bool {
+        match &self.0 {
+            Kind::Reply(reply) => reply.ended(),
+            Kind::Composition(composition) => composition.ended(),
+        }
+    }
+
+    fn fresh_text(&mut self) -> String {
+        match &mut self.0 {
+            Kind::Reply(reply) => reply.fresh_text(),
+            Kind::Composition(_) => String::new(),
+        }
+    }
+
+    fn finish(self) -> Result<Done, ModelError> {
+        match self.0 {
+            Kind::Reply(reply) => reply.finish().map(Done::Generated),
+            Kind::Composition(composition) => composition.finish().map(Done::Composed),
+        }
+    }
+}
+
 impl Generator for QwenGenerator {
+    type Work = QwenWork;
+
     fn identity(&self) -> &ModelIdentity {
         &self.identity
     }
@@ -193,30 +258,32 @@ impl Generator for QwenGenerator {
         self.template.render(&messages.iter().map(clean).collect::<Vec<_>>())
     }
 
-    fn generate(
-        &mut self,
-        request: &GenerateRequest,
-        control: &Control,
-        on_text: &mut dyn FnMut(&str),
-    ) -> Result<Generated, ModelError> {
-        let mut reply = [self.begin(request, control)?];
-        while !reply[0].ended() {
-            self.step(&mut reply)?;
-            let text = reply[0].fresh_text();
-            if !text.is_empty() {
-                on_text(&text);
+    fn begin(&mut self, task: &Task, control: &Control) -> Result<QwenWork, ModelError> {
+        Ok(QwenWork(match task {
+            Task::Generate(request) => Kind::Reply(self.begin_reply(request, control)?.into()),
+            Task::Compose(request) => {
+                Kind::Composition(self.begin_composition(request, control)?.into())
             }
-        }
-        let [reply] = reply;
-        reply.finish()
+        }))
     }
 
-    fn compose(
-        &mut self,
-        request: &ComposeRequest,
-        control: &Control,
-    ) -> Result<Composed, ModelError> {
-        compose(self, request, control)
+    /// Those that speak come first, then prompts and evidence in the order of `work` as far as the
+    /// pass has room, so that a long prompt does not hold up who is speaking.
+    fn step(&mut self, work: &mut [QwenWork]) -> Result<(), ModelError> {
+        let mut live: Vec<&mut QwenWork> =
+            work.iter_mut().filter_map(|w| w.may_go_on().then_some(w)).collect();
+        live.sort_by_key(|work| !work.speaks());
+        let mut room = Room::new(PASS_TOKENS);
+        live.iter_mut().for_each(|work| work.plan(&mut room));
+        let mut parts = Vec::new();
+        live.iter_mut().for_each(|work| work.parts(&mut parts));
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let logits = self.model.forward(&mut parts)?;
+        drop(parts);
+        self.hand_out(live, &mut logits.rows());
+        Ok(())
     }
 }
 

@@ -10,9 +10,10 @@ pub mod chat_template;
 mod compose;
 #[cfg(test)]
 mod compose_cases;
+mod composition;
 mod constraint;
 pub mod convert;
-pub mod decoding;
+mod decoding;
 pub mod dir;
 pub mod encoder;
 pub mod generator;
@@ -213,22 +214,66 @@ pub struct Composed {
     pub mean_logprob: f32,
 }
 
-/// A language model that continues text.
-pub trait Generator: Send {
+/// What a generator is asked for.
+#[derive(Clone, Debug)]
+pub enum Task {
+    Generate(GenerateRequest),
+    /// Choose and order given units: nothing else can come out.
+    Compose(ComposeRequest),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Done {
+    Generated(Generated),
+    Composed(Composed),
+}
+
+/// A task under way.
+pub trait Work {
+    fn ended(&self) -> bool;
+    /// Text that came since the last call, whole characters only.
+    fn fresh_text(&mut self) -> String;
+    /// What came of it; a task that has not ended is cancelled.
+    fn finish(self) -> Result<Done, ModelError>;
+}
+
+/// A language model that continues text. It advances any number of tasks together, a pass at a time,
+/// and each comes out as it would alone.
+pub trait Generator {
+    type Work: Work;
+
     fn identity(&self) -> &ModelIdentity;
+
     /// Renders the model's own chat template, ending where the assistant speaks.
     fn chat_prompt(&self, messages: &[ChatMessage]) -> Result<String, ModelError>;
-    /// `on_text` sees each piece of finished text as it comes and never half a character.
-    fn generate(
+
+    fn begin(&mut self, task: &Task, control: &Control) -> Result<Self::Work, ModelError>;
+
+    /// One pass over all work that has not ended; what was cancelled or is late ends before it.
+    ///
+    /// # Errors
+    /// Only faults of the engine; what concerns one task ends that task.
+    fn step(&mut self, work: &mut [Self::Work]) -> Result<(), ModelError>;
+
+    /// One task from its beginning to its end; `on_text` sees each piece of text as it comes.
+    fn run(
         &mut self,
-        request: &GenerateRequest,
+        task: &Task,
         control: &Control,
         on_text: &mut dyn FnMut(&str),
-    ) -> Result<Generated, ModelError>;
-    /// Chooses and orders given units: nothing else can come out.
-    fn compose(
-        &mut self,
-        request: &ComposeRequest,
-        control: &Control,
-    ) -> Result<Composed, ModelError>;
+    ) -> Result<Done, ModelError> {
+        let mut work = [self.begin(task, control)?];
+        loop {
+            let text = work[0].fresh_text();
+            if !text.is_empty() {
+                on_text(&text);
+            }
+            if work[0].ended() {
+                break;
+            }
+            self.step(&mut work)?;
+        }
+        let [work] = work;
+        work.finish()
+    }
 }

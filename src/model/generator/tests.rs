@@ -3,7 +3,7 @@ use crate::base::clock::{Deadline, Stopwatch};
 use crate::model::compose_cases::{CASES, Case};
 use crate::model::manifest::Manifest;
 use crate::model::pull::installed_or_pull;
-use crate::model::{Constraint, Sampling};
+use crate::model::{Composed, Generated, Sampling};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +18,32 @@ fn generator() -> MutexGuard<'static, QwenGenerator> {
         )
     });
     LOADED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn generate(
+    generator: &mut QwenGenerator,
+    request: &GenerateRequest,
+    control: &Control,
+    on_text: &mut dyn FnMut(&str),
+) -> Result<Generated, ModelError> {
+    let Done::Generated(done) =
+        generator.run(&Task::Generate(request.clone()), control, on_text)?
+    else {
+        panic!("a reply was asked for");
+    };
+    Ok(done)
+}
+
+fn compose(
+    generator: &mut QwenGenerator,
+    request: &ComposeRequest,
+    control: &Control,
+) -> Result<Composed, ModelError> {
+    let task = Task::Compose(request.clone());
+    let Done::Composed(done) = generator.run(&task, control, &mut |_| ())? else {
+        panic!("a composition was asked for");
+    };
+    Ok(done)
 }
 
 fn ask(generator: &QwenGenerator, text: &str) -> String {
@@ -37,9 +63,8 @@ fn streams_what_it_returns_and_stops_by_itself() {
         constraint: None,
     };
     let mut pieces = Vec::new();
-    let done = generator
-        .generate(&request, &Control::default(), &mut |piece| pieces.push(piece.to_owned()))
-        .unwrap();
+    let mut keep = |piece: &str| pieces.push(piece.to_owned());
+    let done = generate(&mut generator, &request, &Control::default(), &mut keep).unwrap();
     assert!(done.text.contains("退款三天内到账"), "{}", done.text);
     assert_eq!(pieces.concat(), done.text);
     assert!(done.new_tokens > 3 && done.new_tokens < 40, "ran on: {done:?}");
@@ -47,7 +72,7 @@ fn streams_what_it_returns_and_stops_by_itself() {
     assert!(done.prompt_tokens > 10 && done.prefill_s > 0.0 && done.decode_s > 0.0);
     assert!(done.mean_logprob() <= 0.0 && done.mean_logprob() > -3.0);
     let short = GenerateRequest { max_tokens: 2, ..request };
-    let short = generator.generate(&short, &Control::default(), &mut |_| ()).unwrap();
+    let short = generate(&mut generator, &short, &Control::default(), &mut |_| ()).unwrap();
     assert_eq!(short.new_tokens, 2);
     assert!(done.text.starts_with(&short.text));
 }
@@ -75,7 +100,7 @@ fn drafts_change_nothing_but_the_speed() {
             let prompt = prompt.clone();
             let request =
                 GenerateRequest { prompt, max_tokens: 24, sampling, lookup, constraint: None };
-            generator.generate(&request, &Control::default(), &mut |_| ()).unwrap()
+            generate(&mut generator, &request, &Control::default(), &mut |_| ()).unwrap()
         };
         let (drafted, plain) = (reply(true), reply(false));
         assert_eq!(drafted.text, plain.text);
@@ -99,21 +124,33 @@ fn replies_that_advance_together_say_what_each_says_alone() {
         }
     });
     let requests: Vec<GenerateRequest> = requests.collect();
-    let mut together: Vec<Decoding> = requests
-        .iter()
-        .map(|request| generator.begin(request, &Control::default()).unwrap())
-        .collect();
+    let control = Control::default();
+    let mut tasks: Vec<Task> = requests.into_iter().map(Task::Generate).collect();
+    tasks.extend(CASES.iter().map(|case| Task::Compose(case.request())));
+    let mut together: Vec<QwenWork> =
+        tasks.iter().map(|task| generator.begin(task, &control).unwrap()).collect();
     let gone = Control::default();
-    together.push(generator.begin(&requests[0], &gone).unwrap());
+    together.extend([&tasks[0], &tasks[5]].map(|task| generator.begin(task, &gone).unwrap()));
     gone.cancel();
-    while !together.iter().all(Decoding::ended) {
+    while !together.iter().all(Work::ended) {
         generator.step(&mut together).unwrap();
     }
-    let last = together.pop().unwrap();
-    assert!(matches!(last.finish(), Err(ModelError::Cancelled)));
-    for (request, reply) in requests.iter().zip(together) {
-        let alone = generator.generate(request, &Control::default(), &mut |_| ()).unwrap();
-        assert_eq!(reply.finish().unwrap().logprobs, alone.logprobs);
+    for cancelled in together.split_off(tasks.len()) {
+        assert!(matches!(cancelled.finish(), Err(ModelError::Cancelled)));
+    }
+    for (task, work) in tasks.iter().zip(together) {
+        let alone = generator.run(task, &control, &mut |_| ()).unwrap();
+        match (work.finish().unwrap(), alone) {
+            (Done::Generated(together), Done::Generated(alone)) => {
+                assert_eq!((together.text, together.logprobs), (alone.text, alone.logprobs));
+            }
+            // What was judged once is not read again.
+            (Done::Composed(together), Done::Composed(alone)) => {
+                assert_eq!(together.chosen, alone.chosen);
+                assert!(together.prompt_tokens > 0 && alone.prompt_tokens == 0);
+            }
+            (together, alone) => panic!("{together:?} beside {alone:?}"),
+        }
     }
 }
 
@@ -146,9 +183,9 @@ fn a_copied_reply_consists_of_evidence_and_is_the_same_token_by_token() {
             lookup: true,
             constraint: Some(constraint),
         };
-        let ahead = generator.generate(&request, &Control::default(), &mut |_| ()).unwrap();
+        let ahead = generate(&mut generator, &request, &Control::default(), &mut |_| ()).unwrap();
         let request = GenerateRequest { lookup: false, ..request };
-        let alone = generator.generate(&request, &Control::default(), &mut |_| ()).unwrap();
+        let alone = generate(&mut generator, &request, &Control::default(), &mut |_| ()).unwrap();
         assert_eq!(ahead.text, alone.text);
         assert_eq!(ahead.logprobs, alone.logprobs);
         assert_eq!(ahead.allowed_logprobs, alone.allowed_logprobs);
@@ -180,25 +217,25 @@ fn a_closed_choice_is_answered_with_one_of_the_choices() {
         lookup: true,
         constraint: Some(Constraint::Choices(choices.clone())),
     };
-    let done = generator.generate(&request, &Control::default(), &mut |_| ()).unwrap();
+    let done = generate(&mut generator, &request, &Control::default(), &mut |_| ()).unwrap();
     assert_eq!(done.text, "北京");
     for seed in 0..6 {
         let sampling = Sampling::TopP { temperature: 2.0, top_p: 1.0, seed };
         let request = GenerateRequest { sampling, ..request.clone() };
-        let done = generator.generate(&request, &Control::default(), &mut |_| ()).unwrap();
+        let done = generate(&mut generator, &request, &Control::default(), &mut |_| ()).unwrap();
         assert!(choices.contains(&done.text), "{}", done.text);
     }
     let only = GenerateRequest {
         constraint: Some(Constraint::Choices(vec!["是".to_owned()])),
         ..request.clone()
     };
-    let done = generator.generate(&only, &Control::default(), &mut |_| ()).unwrap();
+    let done = generate(&mut generator, &only, &Control::default(), &mut |_| ()).unwrap();
     assert_eq!((done.text.as_str(), done.forced), ("是", 1));
     for unspellable in ["e\u{301}", "<|im_end|>"] {
         let choices = vec![unspellable.to_owned()];
         let request =
             GenerateRequest { constraint: Some(Constraint::Choices(choices)), ..request.clone() };
-        let refused = generator.generate(&request, &Control::default(), &mut |_| ());
+        let refused = generate(&mut generator, &request, &Control::default(), &mut |_| ());
         assert!(matches!(refused, Err(ModelError::BadRequest(_))), "{refused:?}");
     }
 }
@@ -222,11 +259,11 @@ fn stops_when_told() {
             control.cancel();
         }
     };
-    let cancelled = generator.generate(&request, &control, &mut stop_at_third);
+    let cancelled = generate(&mut generator, &request, &control, &mut stop_at_third);
     assert!(matches!(cancelled, Err(ModelError::Cancelled)));
     assert_eq!(seen, 3);
     let late = Control::with_deadline(Deadline::after(Duration::ZERO));
-    let late = generator.generate(&request, &late, &mut |_| ());
+    let late = generate(&mut generator, &request, &late, &mut |_| ());
     assert!(matches!(late, Err(ModelError::DeadlinePassed)));
 }
 
@@ -241,10 +278,10 @@ fn refuses_what_cannot_be_read() {
         lookup: true,
         constraint: None,
     };
-    let refused = generator.generate(&request, &Control::default(), &mut |_| ());
+    let refused = generate(&mut generator, &request, &Control::default(), &mut |_| ());
     assert!(matches!(refused, Err(ModelError::BadRequest(_))));
     let empty = GenerateRequest { prompt: String::new(), ..request };
-    let refused = generator.generate(&empty, &Control::default(), &mut |_| ());
+    let refused = generate(&mut generator, &empty, &Control::default(), &mut |_| ());
     assert!(matches!(refused, Err(ModelError::BadRequest(_))));
 }
 
@@ -267,7 +304,7 @@ fn judge(cases: &[Case]) -> (usize, usize) {
     for case in cases {
         let request = case.request();
         let watch = Stopwatch::start();
-        let composed = generator.compose(&request, &Control::default()).unwrap();
+        let composed = compose(&mut generator, &request, &Control::default()).unwrap();
         let ms = watch.ms();
         let said: Vec<(usize, usize)> =
             composed.chosen.iter().map(|c| (c.source, c.unit)).collect();
