@@ -9,7 +9,6 @@ use crate::base::random::SplitMix64;
 use crate::engine::embed::EmbedWorker;
 use crate::eval::{EvalError, percentile};
 use crate::model::Control;
-use crate::pipeline::fit::embed_all;
 use crate::search::dense::DenseIndex;
 use crate::search::flat::{FlatIndex, normalise};
 use crate::search::vectors::Matrix;
@@ -27,7 +26,7 @@ const TOPIC: usize = 50;
 #[derive(Clone, Debug, Serialize)]
 pub struct EmbedReport {
     pub n: usize,
-    /// Prefix and special tokens included.
+    /// As they are read: prefix and special tokens included, cut at the window.
     pub tokens: usize,
     /// One text at a time.
     pub ms_p50: f64,
@@ -54,11 +53,11 @@ pub fn embed(
         times.push(watch.ms());
     }
     let watch = Stopwatch::start();
-    embed_all(texts, embedder, progress)?;
+    embedder.embed(texts, &control, progress)?;
     let seconds = watch.elapsed().as_secs_f64();
     Ok(EmbedReport {
         n: texts.len(),
-        tokens: texts.iter().map(|t| embedder.count_tokens(t)).sum(),
+        tokens: texts.iter().map(|t| embedder.tokens(t).len()).sum(),
         ms_p50: percentile(&times, 0.5),
         ms_p95: percentile(&times, 0.95),
         texts_per_s: texts.len() as f64 / seconds,

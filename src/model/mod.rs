@@ -111,11 +111,13 @@ pub trait Embedder: Send + Sync {
     fn identity(&self) -> &ModelIdentity;
     /// Width of a vector.
     fn dim(&self) -> usize;
-    /// Tokens of the text as the model reads it, prefix and specials included.
-    fn count_tokens(&self, text: &str) -> usize;
-    /// One L2-normalised vector of [`Embedder::dim`] floats per text, in order. The model's own
-    /// prefix (`query: `) is added here. Over-long texts are cut at the model's window.
-    fn embed(&self, texts: &[String], control: &Control) -> Result<Vec<Vec<f32>>, ModelError>;
+    /// The text as the model reads it: the model's own prefix (`query: `) and specials included,
+    /// cut at the window.
+    fn tokens(&self, text: &str) -> Vec<u32>;
+    /// One L2-normalised vector of [`Embedder::dim`] floats per sequence of [`Embedder::tokens`], in
+    /// order.
+    fn embed(&self, sequences: &[Vec<u32>], control: &Control)
+    -> Result<Vec<Vec<f32>>, ModelError>;
 }
 
 /// How the next token is chosen.
