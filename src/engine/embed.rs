@@ -60,8 +60,8 @@ impl EmbedWorker {
     }
 
     /// The text as the embedder reads it.
-    pub fn tokens(&self, text: &str) -> Vec<u32> {
-        self.embedder.tokens(text)
+    pub fn tokens(&self, text: &str) -> Result<Vec<u32>, EngineError> {
+        Ok(self.embedder.tokens(text)?)
     }
 
     /// One vector per text, in order; blocks until all are there. The texts go in batches, and
@@ -77,7 +77,7 @@ impl EmbedWorker {
         let mut sent: VecDeque<Receiver<Answer>> = VecDeque::new();
         let (mut batch, mut room) = (Vec::new(), BATCH_TOKENS);
         for text in texts {
-            let tokens = self.tokens(text);
+            let tokens = self.tokens(text)?;
             if tokens.len() > room && !batch.is_empty() {
                 if sent.len() > AHEAD {
                     progress(vectors.len(), texts.len());
@@ -102,7 +102,7 @@ impl EmbedWorker {
 
     /// One text, one vector.
     pub fn embed_one(&self, text: &str, control: &Control) -> Result<Vec<f32>, EngineError> {
-        let answer = self.send(vec![self.tokens(text)], control)?;
+        let answer = self.send(vec![self.tokens(text)?], control)?;
         receive(&mut VecDeque::from([answer]))?.pop().ok_or_else(gone)
     }
 
@@ -218,9 +218,9 @@ mod tests {
         fn dim(&self) -> usize {
             1
         }
-        fn tokens(&self, text: &str) -> Vec<u32> {
+        fn tokens(&self, text: &str) -> Result<Vec<u32>, ModelError> {
             self.tokenisers.lock().unwrap().push(std::thread::current().id());
-            text.bytes().map(u32::from).collect()
+            Ok(text.bytes().map(u32::from).collect())
         }
         fn embed(&self, texts: &[Vec<u32>], _: &Control) -> Result<Vec<Vec<f32>>, ModelError> {
             while self.hold.load(Ordering::SeqCst) {

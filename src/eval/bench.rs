@@ -55,9 +55,11 @@ pub fn embed(
     let watch = Stopwatch::start();
     embedder.embed(texts, &control, progress)?;
     let seconds = watch.elapsed().as_secs_f64();
+    let length = |text: &String| -> Result<usize, EvalError> { Ok(embedder.tokens(text)?.len()) };
+    let tokens = texts.iter().map(length).sum::<Result<usize, EvalError>>()?;
     Ok(EmbedReport {
         n: texts.len(),
-        tokens: texts.iter().map(|t| embedder.tokens(t).len()).sum(),
+        tokens,
         ms_p50: percentile(&times, 0.5),
         ms_p95: percentile(&times, 0.95),
         texts_per_s: texts.len() as f64 / seconds,

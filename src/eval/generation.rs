@@ -47,8 +47,8 @@ pub struct GenerateReport {
 pub struct CopyReport {
     pub copied: usize,
     pub copied_tokens: usize,
-    /// New tokens by the time they took.
-    pub copied_tok_s: f64,
+    /// Median from asking to the whole reply, for a prompt whose beginning was read before.
+    pub copied_ms: f64,
     /// Share of the new tokens about which there was no choice.
     pub forced_share: f64,
     /// Replies that are the same when certain tokens are read one at a time.
@@ -72,7 +72,7 @@ pub fn generate(
     let (mut plain, mut drafted) = (Speed::default(), Speed::default());
     let (mut alone, mut copied) = (Speed::default(), Speed::default());
     let (mut first, mut again, mut same) = (Vec::new(), Vec::new(), 0);
-    let mut same_when_copied = 0;
+    let (mut copied_ms, mut same_when_copied) = (Vec::new(), 0);
     for (at, prompt) in prompts.iter().enumerate() {
         progress(at, prompts.len());
         let mut run = |lookup: bool, constraint: Option<&Constraint>| {
@@ -94,6 +94,7 @@ pub fn generate(
             let constraint = copy_of(evidence);
             let (slow, fast) = (run(false, Some(&constraint))?, run(true, Some(&constraint))?);
             same_when_copied += usize::from(said(&slow) == said(&fast));
+            copied_ms.push((fast.prefill_s + fast.decode_s) * 1e3);
             alone.add(&slow);
             copied.add(&fast);
         }
@@ -113,7 +114,7 @@ pub fn generate(
         copied: (copied.replies > 0).then(|| CopyReport {
             copied: copied.replies,
             copied_tokens: copied.new,
-            copied_tok_s: rate(copied.decoded, copied.decode_s),
+            copied_ms: percentile(&copied_ms, 0.5),
             forced_share: copied.forced as f64 / copied.new.max(1) as f64,
             same_when_copied,
             mask_us: (alone.mask_s + copied.mask_s) * 1e6 / (alone.new + copied.new).max(1) as f64,

@@ -45,8 +45,8 @@ impl Embedder for E5Encoder {
         self.bert.config().hidden
     }
 
-    fn tokens(&self, text: &str) -> Vec<u32> {
-        self.tokenizer.encode(&format!("{PREFIX}{text}"), self.bert.config().window)
+    fn tokens(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        Ok(self.tokenizer.encode(&format!("{PREFIX}{text}"), self.bert.config().window))
     }
 
     fn embed(

@@ -113,7 +113,7 @@ pub trait Embedder: Send + Sync {
     fn dim(&self) -> usize;
     /// The text as the model reads it: the model's own prefix (`query: `) and specials included,
     /// cut at the window.
-    fn tokens(&self, text: &str) -> Vec<u32>;
+    fn tokens(&self, text: &str) -> Result<Vec<u32>, ModelError>;
     /// One L2-normalised vector of [`Embedder::dim`] floats per sequence of [`Embedder::tokens`], in
     /// order.
     fn embed(&self, sequences: &[Vec<u32>], control: &Control)
