@@ -15,7 +15,7 @@ use crate::channels::wechat_mp::WechatMp;
 use crate::config::{Account, Config};
 use crate::domain::message::AccountName;
 use crate::engine::embed::EmbedWorker;
-use crate::engine::generate::ComposeWorker;
+use crate::engine::generate::GenerateWorker;
 use crate::gate::compliance::{AllowLists, Compliance};
 use crate::http::{HttpState, OperatorAccess, Pages};
 use crate::model::dir::ModelDir;
@@ -23,7 +23,7 @@ use crate::model::encoder::E5Encoder;
 use crate::model::generator::QwenGenerator;
 use crate::model::manifest::Manifest;
 use crate::model::packed::prepare;
-use crate::model::{Embedder, Generator, ModelError, ModelIdentity, kernels_in_use};
+use crate::model::{Embedder, ModelError, ModelIdentity, kernels_in_use};
 use crate::ops::telemetry;
 use crate::pipeline::desk::{Desk, Limits};
 use crate::pipeline::generations::{GenerationDir, Generations};
@@ -76,9 +76,9 @@ impl Models {
         Ok(Arc::new(EmbedWorker::start(encoder)?))
     }
 
-    pub fn open_generator(&self, name: &str) -> Result<Box<dyn Generator>, ModelError> {
+    pub fn open_generator(&self, name: &str) -> Result<QwenGenerator, ModelError> {
         let (path, identity) = self.find(name)?;
-        Ok(Box::new(QwenGenerator::open(&path, identity)?))
+        QwenGenerator::open(&path, identity)
     }
 }
 
@@ -106,7 +106,7 @@ impl App {
     }
 
     /// Loads in the background; `None` when no generator is configured.
-    fn start_composer(&self) -> Result<Option<Arc<ComposeWorker>>> {
+    fn start_composer(&self) -> Result<Option<Arc<GenerateWorker>>> {
         let name = self.config.models.generator.clone();
         if name.is_empty() {
             return Ok(None);
@@ -120,7 +120,7 @@ impl App {
             return Ok(None);
         }
         let models = Models { manifest: Manifest::builtin(), dir: self.models.dir.clone() };
-        Ok(Some(Arc::new(ComposeWorker::start(move || models.open_generator(&name))?)))
+        Ok(Some(Arc::new(GenerateWorker::start(move || models.open_generator(&name))?)))
     }
 
     pub fn responder(

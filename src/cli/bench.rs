@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
+use serde_json::Value;
 
 use super::output::{self, Bar};
 use crate::app::App;
+use crate::engine::generate::GenerateWorker;
 use crate::eval::bench::{self, SearchBench};
+use crate::eval::generation::{self, Prompt};
 
 #[derive(Subcommand)]
 #[command(after_help = "Examples:
@@ -26,7 +29,8 @@ pub(super) enum BenchCommand {
     },
     /// Tokens per second of a generator.
     Generate {
-        /// Lines of {"text": …}: the whole prompt, special tokens honoured.
+        /// Lines of {"text": …}: the whole prompt, special tokens honoured. Where a line has
+        /// {"evidence": …} as well, a reply is also copied from its clauses.
         #[arg(long)]
         prompts: PathBuf,
         /// A name from `models list`; without it the configured generator.
@@ -35,6 +39,9 @@ pub(super) enum BenchCommand {
         /// Most new tokens per prompt.
         #[arg(long, default_value_t = 64)]
         tokens: usize,
+        /// Ask for so many replies at a time, as customers do, and tell the throughput.
+        #[arg(long, value_name = "N")]
+        concurrency: Option<usize>,
         #[arg(long)]
         json: bool,
     },
@@ -67,17 +74,23 @@ pub(super) fn run(app: &App, command: &BenchCommand) -> Result<()> {
             bar.done();
             output::report(&report, *json)
         }
-        BenchCommand::Generate { prompts, model, tokens, json } => {
-            let prompts = read_texts(prompts)?;
+        BenchCommand::Generate { prompts, model, tokens, concurrency, json } => {
+            let prompts = read_prompts(prompts)?;
             let name = model.as_ref().unwrap_or(&app.config.models.generator);
             if name.is_empty() {
                 bail!("no generator is configured: name one with --model");
+            }
+            if let Some(concurrency) = *concurrency {
+                let generator = app.models.open_generator(name)?;
+                let worker = GenerateWorker::start(move || Ok(generator))?;
+                let report = generation::together(&prompts, &worker, *tokens, concurrency)?;
+                return output::report(&report, *json);
             }
             let mut generator = app.models.open_generator(name)?;
             let mut progress = |done: usize, total: usize| {
                 bar.show("generating", done as u64, total as u64, false);
             };
-            let report = bench::generate(&prompts, generator.as_mut(), *tokens, &mut progress)?;
+            let report = generation::generate(&prompts, &mut generator, *tokens, &mut progress)?;
             bar.done();
             output::report(&report, *json)
         }
@@ -90,17 +103,30 @@ pub(super) fn run(app: &App, command: &BenchCommand) -> Result<()> {
 
 /// `text` of each line; `q` and `question` are taken as well, as question lists name it so.
 fn read_texts(file: &Path) -> Result<Vec<String>> {
+    read_lines(file, |object| {
+        let text = ["text", "q", "question"].iter().find_map(|key| object.get(*key)?.as_str());
+        text.map(str::to_owned)
+    })
+}
+
+fn read_prompts(file: &Path) -> Result<Vec<Prompt>> {
+    let field = |object: &Value, key: &str| Some(object.get(key)?.as_str()?.to_owned());
+    read_lines(file, |object| {
+        Some(Prompt { text: field(object, "text")?, evidence: field(object, "evidence") })
+    })
+}
+
+fn read_lines<T>(file: &Path, read: impl Fn(&Value) -> Option<T>) -> Result<Vec<T>> {
     let content = fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    let mut texts = Vec::new();
+    let mut items = Vec::new();
     for (line, number) in content.lines().zip(1..) {
         if line.trim().is_empty() {
             continue;
         }
         let place = || format!("{}:{number}", file.display());
-        let object: serde_json::Value = serde_json::from_str(line).with_context(place)?;
-        let text = ["text", "q", "question"].iter().find_map(|key| object.get(*key)?.as_str());
-        let Some(text) = text else { bail!("{}: text: is missing", place()) };
-        texts.push(text.to_owned());
+        let object: Value = serde_json::from_str(line).with_context(place)?;
+        let Some(item) = read(&object) else { bail!("{}: text: is missing", place()) };
+        items.push(item);
     }
-    Ok(texts)
+    Ok(items)
 }

@@ -11,7 +11,7 @@ use super::index::asked;
 use super::output;
 use crate::app::{App, Service, interrupted};
 use crate::gate::threshold::Promise;
-use crate::model::Control;
+use crate::model::{Control, Generator};
 use crate::ops::doctor::{self, Check, Outcome};
 use crate::store::AuditState;
 

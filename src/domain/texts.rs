@@ -22,6 +22,14 @@ impl Lang {
     }
 }
 
+/// Reviewed words that may stand before a piece of evidence: they connect and say nothing.
+pub fn connectives(lang: Lang) -> &'static [&'static str] {
+    match lang {
+        Lang::Zh => &["另外，", "同时，", "此外，"],
+        Lang::En => &["Also, ", "In addition, "],
+    }
+}
+
 macro_rules! texts {
     ($($key:ident $name:literal { $zh:literal, $en:literal })+) => {
         /// A text by name; the name is also its key in page templates.

@@ -1,5 +1,8 @@
-//! The embedder's thread: jobs that wait together are embedded together, up to a token budget.
+//! The embedder's thread: jobs that wait together are embedded together, up to a token budget; a
+//! lone one is embedded at once. Whoever asks tokenises on its own thread, beside the passes, and
+//! sends tokens.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
@@ -13,11 +16,22 @@ const QUEUE: usize = 256;
 /// Tokens of one batch: at a few thousand the matrices are large enough, and a lone message
 /// behind a full batch still waits well under a second.
 const BATCH_TOKENS: usize = 2_048;
+/// Batches of one caller that wait while another is embedded: with one the thread never idles, and
+/// a message that comes in between stands behind no more.
+const AHEAD: usize = 1;
+
+type Answer = Result<Vec<Vec<f32>>, EngineError>;
 
 struct Job {
-    texts: Vec<String>,
+    sequences: Vec<Vec<u32>>,
     control: Control,
-    answer: Sender<Result<Vec<Vec<f32>>, EngineError>>,
+    answer: Sender<Answer>,
+}
+
+impl Job {
+    fn tokens(&self) -> usize {
+        self.sequences.iter().map(Vec::len).sum()
+    }
 }
 
 /// Handle to the thread; dropping the last one ends it.
@@ -45,30 +59,72 @@ impl EmbedWorker {
         self.embedder.dim()
     }
 
-    pub fn count_tokens(&self, text: &str) -> usize {
-        self.embedder.count_tokens(text)
+    /// The text as the embedder reads it.
+    pub fn tokens(&self, text: &str) -> Result<Vec<u32>, EngineError> {
+        Ok(self.embedder.tokens(text)?)
     }
 
-    /// Blocks until the vectors are there. Refuses at once when the queue is full.
+    /// One vector per text, in order; blocks until all are there. The texts go in batches, and
+    /// while one is embedded the next is tokenised. `progress` is told how many are done of how
+    /// many. Refuses at once when the queue is full.
     pub fn embed(
         &self,
-        texts: Vec<String>,
+        texts: &[String],
         control: &Control,
-    ) -> Result<Vec<Vec<f32>>, EngineError> {
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Answer {
+        let mut vectors = Vec::with_capacity(texts.len());
+        let mut sent: VecDeque<Receiver<Answer>> = VecDeque::new();
+        let (mut batch, mut room) = (Vec::new(), BATCH_TOKENS);
+        for text in texts {
+            let tokens = self.tokens(text)?;
+            if tokens.len() > room && !batch.is_empty() {
+                if sent.len() > AHEAD {
+                    progress(vectors.len(), texts.len());
+                    vectors.extend(receive(&mut sent)?);
+                }
+                sent.push_back(self.send(std::mem::take(&mut batch), control)?);
+                room = BATCH_TOKENS;
+            }
+            room = room.saturating_sub(tokens.len());
+            batch.push(tokens);
+        }
+        if !batch.is_empty() {
+            sent.push_back(self.send(batch, control)?);
+        }
+        while !sent.is_empty() {
+            progress(vectors.len(), texts.len());
+            vectors.extend(receive(&mut sent)?);
+        }
+        progress(texts.len(), texts.len());
+        Ok(vectors)
+    }
+
+    /// One text, one vector.
+    pub fn embed_one(&self, text: &str, control: &Control) -> Result<Vec<f32>, EngineError> {
+        let answer = self.send(vec![self.tokens(text)?], control)?;
+        receive(&mut VecDeque::from([answer]))?.pop().ok_or_else(gone)
+    }
+
+    fn send(
+        &self,
+        sequences: Vec<Vec<u32>>,
+        control: &Control,
+    ) -> Result<Receiver<Answer>, EngineError> {
         let (answer, wait) = channel();
-        let job = Job { texts, control: control.clone(), answer };
+        let job = Job { sequences, control: control.clone(), answer };
         let jobs = self.jobs.as_ref().ok_or_else(gone)?;
         jobs.try_send(job).map_err(|e| match e {
             TrySendError::Full(_) => EngineError::Overloaded("embedding"),
             TrySendError::Disconnected(_) => gone(),
         })?;
-        wait.recv().map_err(|_| gone())?
+        Ok(wait)
     }
+}
 
-    /// One text, one vector.
-    pub fn embed_one(&self, text: &str, control: &Control) -> Result<Vec<f32>, EngineError> {
-        self.embed(vec![text.to_owned()], control)?.pop().ok_or_else(gone)
-    }
+/// The answer to what was sent first.
+fn receive(sent: &mut VecDeque<Receiver<Answer>>) -> Answer {
+    sent.pop_front().ok_or_else(gone)?.recv().map_err(|_| gone())?
 }
 
 impl Drop for EmbedWorker {
@@ -88,10 +144,10 @@ fn gone() -> EngineError {
 fn run(model: &dyn Embedder, inbox: &Receiver<Job>) {
     let mut held: Option<Job> = None;
     while let Some(first) = held.take().or_else(|| inbox.recv().ok()) {
-        let mut budget = BATCH_TOKENS.saturating_sub(tokens(model, &first));
+        let mut budget = BATCH_TOKENS.saturating_sub(first.tokens());
         let mut batch = vec![first];
         while let Ok(next) = inbox.try_recv() {
-            let cost = tokens(model, &next);
+            let cost = next.tokens();
             if cost > budget {
                 held = Some(next);
                 break;
@@ -101,12 +157,6 @@ fn run(model: &dyn Embedder, inbox: &Receiver<Job>) {
         }
         serve(model, batch);
     }
-}
-
-fn tokens(model: &dyn Embedder, job: &Job) -> usize {
-    let count = || job.texts.iter().map(|t| model.count_tokens(t)).sum();
-    // A text that cannot be counted gets a batch to itself, and fails there alone.
-    catch_unwind(AssertUnwindSafe(count)).unwrap_or(BATCH_TOKENS)
 }
 
 /// A job whose caller gave up is skipped; a panic ends this batch, not the thread.
@@ -123,21 +173,23 @@ fn serve(model: &dyn Embedder, batch: Vec<Job>) {
     // A batch of one keeps its own deadline; a shared one must not die of its neighbour's.
     let control =
         if let [only] = live.as_slice() { only.control.clone() } else { Control::default() };
-    let texts: Vec<String> = live.iter().flat_map(|job| job.texts.iter().cloned()).collect();
-    let done = catch_unwind(AssertUnwindSafe(|| model.embed(&texts, &control)))
+    let counts: Vec<usize> = live.iter().map(|job| job.sequences.len()).collect();
+    let (answers, sequences): (Vec<_>, Vec<_>) =
+        live.into_iter().map(|job| (job.answer, job.sequences)).unzip();
+    let sequences: Vec<Vec<u32>> = sequences.into_iter().flatten().collect();
+    let done = catch_unwind(AssertUnwindSafe(|| model.embed(&sequences, &control)))
         .unwrap_or_else(|_| Err(ModelError::Inference("the embedder panicked".into())));
     match done {
         Ok(vectors) => {
             let mut vectors = vectors.into_iter();
-            for job in live {
-                let own = vectors.by_ref().take(job.texts.len()).collect();
-                let _ = job.answer.send(Ok(own));
+            for (answer, count) in answers.into_iter().zip(counts) {
+                let _ = answer.send(Ok(vectors.by_ref().take(count).collect()));
             }
         }
         Err(error) => {
             let reason = error.to_string();
-            for job in live {
-                let _ = job.answer.send(Err(ModelError::Inference(reason.clone()).into()));
+            for answer in answers {
+                let _ = answer.send(Err(ModelError::Inference(reason.clone()).into()));
             }
         }
     }
@@ -148,10 +200,13 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread::ThreadId;
 
-    /// Vectors are text lengths; remembers batch sizes; can be held, and panics on "boom".
+    /// Tokens are bytes and vectors are lengths; remembers batches and who tokenised; can be held,
+    /// and panics on "boom".
     struct Fake {
         identity: ModelIdentity,
+        tokenisers: Mutex<Vec<ThreadId>>,
         batches: Mutex<Vec<usize>>,
         hold: AtomicBool,
     }
@@ -163,22 +218,29 @@ mod tests {
         fn dim(&self) -> usize {
             1
         }
-        fn count_tokens(&self, text: &str) -> usize {
-            text.len()
+        fn tokens(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+            self.tokenisers.lock().unwrap().push(std::thread::current().id());
+            Ok(text.bytes().map(u32::from).collect())
         }
-        fn embed(&self, texts: &[String], _: &Control) -> Result<Vec<Vec<f32>>, ModelError> {
+        fn embed(&self, texts: &[Vec<u32>], _: &Control) -> Result<Vec<Vec<f32>>, ModelError> {
             while self.hold.load(Ordering::SeqCst) {
                 std::thread::yield_now();
             }
             self.batches.lock().unwrap().push(texts.len());
-            assert!(!texts.iter().any(|t| t == "boom"), "as asked");
+            let boom = [98, 111, 111, 109];
+            assert!(!texts.iter().any(|t| *t == boom), "as asked");
             Ok(texts.iter().map(|t| vec![t.len() as f32]).collect())
         }
     }
 
     fn worker(hold: bool) -> (Arc<Fake>, Arc<EmbedWorker>) {
         let identity = ModelIdentity { name: "fake".into(), sha256: "0".into() };
-        let fake = Arc::new(Fake { identity, batches: Mutex::default(), hold: hold.into() });
+        let fake = Arc::new(Fake {
+            identity,
+            tokenisers: Mutex::default(),
+            batches: Mutex::default(),
+            hold: hold.into(),
+        });
         let model: Arc<dyn Embedder> = fake.clone();
         (fake, Arc::new(EmbedWorker::start(model).unwrap()))
     }
@@ -196,6 +258,24 @@ mod tests {
         let lengths: Vec<f32> = threads.into_iter().map(|t| t.join().unwrap()).collect();
         assert_eq!(lengths, (1..=8).map(|n| n as f32).collect::<Vec<_>>());
         assert!(fake.batches.lock().unwrap().len() < 8, "some jobs shared a batch");
+    }
+
+    #[test]
+    fn many_texts_go_in_batches_and_are_tokenised_once_by_who_asks() {
+        let (fake, worker) = worker(false);
+        let texts: Vec<String> = (0..400).map(|n| "x".repeat(1 + n % 50)).collect();
+        let mut told = Vec::new();
+        let mut tell = |done, total| told.push((done, total));
+        let vectors = worker.embed(&texts, &Control::default(), &mut tell).unwrap();
+        let lengths: Vec<usize> = vectors.iter().map(|v| v[0] as usize).collect();
+        assert_eq!(lengths, texts.iter().map(String::len).collect::<Vec<_>>());
+        assert_eq!(*fake.tokenisers.lock().unwrap(), vec![std::thread::current().id(); 400]);
+        let batches = fake.batches.lock().unwrap();
+        // 400 texts of 25.5 tokens on average.
+        assert!(batches.len() >= 5 && batches.iter().all(|n| *n < 200), "{batches:?}");
+        assert_eq!(told.last(), Some(&(400, 400)));
+        assert!(told.is_sorted() && told.len() > 5);
+        assert!(worker.embed(&[], &Control::default(), &mut |_, _| ()).unwrap().is_empty());
     }
 
     #[test]

@@ -8,8 +8,9 @@ use crate::model::ModelError;
 /// Grouped by what the caller can do.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// The queue is full: tell the customer that a person follows, do not wait.
-    #[error("the {0} queue is full")]
+    /// The queue is full, or takes longer than there is time: tell the customer that a person
+    /// follows, do not wait.
+    #[error("too much {0} is waiting: let a person take over, or try again in some seconds")]
     Overloaded(&'static str),
     /// The model could not be loaded, or its thread ended.
     #[error("the {model} is not available: {reason}")]

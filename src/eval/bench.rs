@@ -1,4 +1,4 @@
-//! `bench embed|generate|search`: speed on this machine, in one process, on the given inputs.
+//! `bench embed|search`: speed on this machine, in one process, on the given inputs.
 
 use std::path::PathBuf;
 
@@ -7,8 +7,7 @@ use serde::Serialize;
 use crate::base::clock::Stopwatch;
 use crate::engine::embed::EmbedWorker;
 use crate::eval::{EvalError, percentile};
-use crate::model::{Control, GenerateRequest, Generated, Generator, Sampling};
-use crate::pipeline::fit::embed_all;
+use crate::model::Control;
 use crate::search::dense::{BUILD_BREADTH, DenseIndex, LINKS};
 use crate::search::index::POOL;
 use crate::search::sample::clustered;
@@ -27,7 +26,7 @@ const PHRASINGS: u32 = 4;
 #[derive(Clone, Debug, Serialize)]
 pub struct EmbedReport {
     pub n: usize,
-    /// Prefix and special tokens included.
+    /// As they are read: prefix and special tokens included, cut at the window.
     pub tokens: usize,
     /// One text at a time.
     pub ms_p50: f64,
@@ -54,104 +53,17 @@ pub fn embed(
         times.push(watch.ms());
     }
     let watch = Stopwatch::start();
-    embed_all(texts, embedder, progress)?;
+    embedder.embed(texts, &control, progress)?;
     let seconds = watch.elapsed().as_secs_f64();
+    let length = |text: &String| -> Result<usize, EvalError> { Ok(embedder.tokens(text)?.len()) };
+    let tokens = texts.iter().map(length).sum::<Result<usize, EvalError>>()?;
     Ok(EmbedReport {
         n: texts.len(),
-        tokens: texts.iter().map(|t| embedder.count_tokens(t)).sum(),
+        tokens,
         ms_p50: percentile(&times, 0.5),
         ms_p95: percentile(&times, 0.95),
         texts_per_s: texts.len() as f64 / seconds,
     })
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct GenerateReport {
-    pub prompt_tokens: usize,
-    pub new_tokens: usize,
-    pub prefill_tok_s: f64,
-    pub decode_tok_s: f64,
-    /// New tokens by the time they took, drafts accepted from the prompt included.
-    pub effective_tok_s: f64,
-    /// Share of the new tokens that were drafted from the prompt.
-    pub accepted_share: f64,
-    /// Prompts whose reply is the same, token for token, with drafts and without.
-    pub same_with_drafts: usize,
-    /// Median over the prompts.
-    pub first_token_ms: f64,
-    /// The same for a prompt whose beginning was read before.
-    pub first_token_again_ms: f64,
-}
-
-/// Each prompt greedily, without drafts and with them, and once more for the time to the first
-/// token when the same beginning was read before.
-pub fn generate(
-    prompts: &[String],
-    model: &mut dyn Generator,
-    tokens: usize,
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<GenerateReport, EvalError> {
-    if prompts.is_empty() {
-        return Err(EvalError::Input("no prompts: nothing to measure".into()));
-    }
-    let mut run = |prompt: &str, lookup: bool| {
-        let prompt = prompt.to_owned();
-        let sampling = Sampling::Greedy;
-        let request = GenerateRequest { prompt, max_tokens: tokens, sampling, lookup };
-        model.generate(&request, &Control::default(), &mut |_| ())
-    };
-    let (mut plain, mut drafted) = (Speed::default(), Speed::default());
-    let (mut first, mut again, mut same) = (Vec::new(), Vec::new(), 0);
-    for (at, prompt) in prompts.iter().enumerate() {
-        progress(at, prompts.len());
-        let cold = run(prompt, false)?;
-        let warm = run(prompt, true)?;
-        first.push(cold.prefill_s * 1e3);
-        again.push(warm.prefill_s * 1e3);
-        same += usize::from((&cold.text, &cold.logprobs) == (&warm.text, &warm.logprobs));
-        plain.add(&cold);
-        drafted.add(&warm);
-    }
-    progress(prompts.len(), prompts.len());
-    Ok(GenerateReport {
-        prompt_tokens: plain.read,
-        new_tokens: plain.new,
-        prefill_tok_s: rate(plain.read, plain.prefill_s),
-        decode_tok_s: rate(plain.decoded, plain.decode_s),
-        effective_tok_s: rate(drafted.decoded, drafted.decode_s),
-        accepted_share: drafted.accepted as f64 / drafted.new.max(1) as f64,
-        same_with_drafts: same,
-        first_token_ms: percentile(&first, 0.5),
-        first_token_again_ms: percentile(&again, 0.5),
-    })
-}
-
-/// Sums over replies.
-#[derive(Default)]
-struct Speed {
-    /// Prompt tokens that were not known from an earlier prompt.
-    read: usize,
-    new: usize,
-    /// New tokens without each reply's first, which comes out of the prefill.
-    decoded: usize,
-    accepted: usize,
-    prefill_s: f64,
-    decode_s: f64,
-}
-
-impl Speed {
-    fn add(&mut self, done: &Generated) {
-        self.read += done.prompt_tokens - done.reused_tokens;
-        self.new += done.new_tokens;
-        self.decoded += done.new_tokens.saturating_sub(1);
-        self.accepted += done.accepted;
-        self.prefill_s += done.prefill_s;
-        self.decode_s += done.decode_s;
-    }
-}
-
-fn rate(n: usize, seconds: f64) -> f64 {
-    if seconds > 0.0 { n as f64 / seconds } else { 0.0 }
 }
 
 #[derive(Clone, Debug, Serialize)]

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod gate;
+pub mod generation;
 pub mod retrieval;
 
 use std::path::PathBuf;

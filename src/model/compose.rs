@@ -8,7 +8,7 @@
 //! units are judged, all in one pass behind a shared prompt; nothing is decoded.
 
 use crate::base::text::is_han;
-use crate::model::{ChatMessage, Chosen, ComposeRequest, Composed, Control, ModelError};
+use crate::model::{ChatMessage, Chosen, ComposeRequest, ModelError};
 
 /// A unit joins the reply while its score is at most this far below the best one's, nats.
 const MARGIN: f32 = 4.0;
@@ -18,61 +18,84 @@ const ASKING: f32 = 0.4;
 /// Shortest sentence that is a question of its own, characters; shorter ones lean on another.
 const OWN_QUESTION_CHARS: usize = 5;
 
-/// What composing needs of a language model.
-pub(crate) trait TextJudge {
-    /// See [`crate::model::Generator::chat_prompt`].
-    fn chat_prompt(&self, messages: &[ChatMessage]) -> Result<String, ModelError>;
-
-    /// The log-probability (natural, summed over its tokens) of each text right after `prompt`.
-    /// Special tokens are honoured in the prompt only.
-    fn log_likelihoods(
-        &mut self,
-        prompt: &str,
-        texts: &[&str],
-        control: &Control,
-    ) -> Result<Likelihoods, ModelError>;
+/// What has to be judged for a reply, and what to make of it.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Where each text comes from.
+    places: Vec<Chosen>,
+    texts: Vec<String>,
+    /// What the customer said in each prompt; a mere greeting comes first.
+    said: Vec<String>,
+    wording: &'static Wording,
+    max_chars: usize,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Likelihoods {
-    /// One per text, in order.
-    pub(crate) nats: Vec<f32>,
-    /// Tokens read.
-    pub(crate) tokens: usize,
-}
+impl Plan {
+    /// # Errors
+    /// `BadRequest` when no unit fits into `max_chars`.
+    pub(crate) fn new(request: &ComposeRequest) -> Result<Self, ModelError> {
+        let (places, texts) = fitting_units(request);
+        if texts.is_empty() {
+            let reason = format!("no unit of the evidence fits {} characters", request.max_chars);
+            return Err(ModelError::BadRequest(reason));
+        }
+        let wording = Wording::of(&request.question);
+        let said = [wording.greeting].into_iter().chain(questions(&request.question));
+        let said = said.map(str::to_owned).collect();
+        Ok(Self { places, texts, said, wording, max_chars: request.max_chars })
+    }
 
-/// Chooses units for a reply to `request.question`.
-///
-/// # Errors
-/// `BadRequest` when no unit fits into `max_chars`; otherwise what the model reports.
-pub(crate) fn compose(
-    model: &mut impl TextJudge,
-    request: &ComposeRequest,
-    control: &Control,
-) -> Result<Composed, ModelError> {
-    let units = fitting_units(request);
-    if units.is_empty() {
-        let reason = format!("no unit of the evidence fits {} characters", request.max_chars);
-        return Err(ModelError::BadRequest(reason));
+    /// The units; each is judged after each of the prompts.
+    pub(crate) fn texts(&self) -> &[String] {
+        &self.texts
     }
-    let texts: Vec<&str> = units.iter().map(|u| u.text).collect();
-    let wording = Wording::of(&request.question);
-    let mut prompt_tokens = 0;
-    let mut judge = |message: &str| {
-        let prompt = model.chat_prompt(&wording.messages(message))?;
-        let judged = model.log_likelihoods(&prompt, &texts, control)?;
-        prompt_tokens += judged.tokens;
-        Ok::<_, ModelError>(judged.nats)
-    };
-    let greeted = judge(wording.greeting)?;
-    let mut scores = Vec::new();
-    for question in questions(&request.question) {
-        let asked = judge(question)?;
-        scores.push(asked.iter().zip(&greeted).map(|(asked, greeted)| asked - greeted).collect());
+
+    pub(crate) fn prompts(&self) -> impl Iterator<Item = [ChatMessage; 2]> {
+        self.said.iter().map(|said| self.wording.messages(said))
     }
-    let (picked, mean_logprob) = pick(&units, &gaps(&scores), request.max_chars);
-    let chosen = picked.into_iter().map(|i| units[i].place).collect();
-    Ok(Composed { chosen, prompt_tokens, mean_logprob })
+
+    /// The units to say, in order, and how sure their choice was (see
+    /// [`crate::model::Composed::mean_logprob`]). `nats` holds for each prompt the log-probability
+    /// of each text right after it, natural, summed over its tokens.
+    pub(crate) fn choose(&self, nats: &[&[f32]]) -> (Vec<Chosen>, f32) {
+        let Some((greeted, asked)) = nats.split_first() else { return (Vec::new(), 0.0) };
+        let above = |asked: &&[f32]| {
+            asked.iter().zip(*greeted).map(|(asked, greeted)| asked - greeted).collect()
+        };
+        let scores: Vec<Vec<f32>> = asked.iter().map(above).collect();
+        let (picked, mean_logprob) = self.pick(&gaps(&scores));
+        (picked.into_iter().map(|i| self.places[i]).collect(), mean_logprob)
+    }
+
+    /// Indices of the units to say, in the order to say them, and the mean log-probability of the
+    /// choices, each among the units then left.
+    fn pick(&self, gaps: &[f32]) -> (Vec<usize>, f32) {
+        let mut ranked: Vec<usize> = (0..self.texts.len()).collect();
+        ranked.sort_by(|&a, &b| gaps[b].total_cmp(&gaps[a]).then(a.cmp(&b)));
+        let mut picked: Vec<usize> = Vec::new();
+        let (mut chars, mut logprobs) = (0, 0.0);
+        for (at, &next) in ranked.iter().enumerate().take_while(|&(_, &i)| gaps[i] >= -MARGIN) {
+            let more = self.texts[next].chars().count();
+            if chars + more <= self.max_chars {
+                chars += more;
+                let left: f32 = ranked[at..].iter().map(|&i| (gaps[i] - gaps[next]).exp()).sum();
+                logprobs -= left.ln();
+                picked.push(next);
+            }
+        }
+        let mean = logprobs / picked.len().max(1) as f32;
+        (self.in_reading_order(picked), mean)
+    }
+
+    /// Sources in the order of their best unit; within a source the order of the text, which its
+    /// author chose so that it can be followed.
+    fn in_reading_order(&self, picked: Vec<usize>) -> Vec<usize> {
+        let source = |i: usize| self.places[i].source;
+        let rank = |s: usize| picked.iter().position(|&i| source(i) == s);
+        let mut ordered = picked.clone();
+        ordered.sort_by_key(|&i| (rank(source(i)), self.places[i].unit));
+        ordered
+    }
 }
 
 /// The sentences of a message, those too short to be understood alone left with their neighbour.
@@ -111,57 +134,24 @@ fn gaps(scores: &[Vec<f32>]) -> Vec<f32> {
     nearest
 }
 
-/// A unit that may be said.
-struct Unit<'a> {
-    place: Chosen,
-    text: &'a str,
-    chars: usize,
-}
-
 /// Units with text, short enough, each text once.
-fn fitting_units(request: &ComposeRequest) -> Vec<Unit<'_>> {
-    let mut units: Vec<Unit<'_>> = Vec::new();
+fn fitting_units(request: &ComposeRequest) -> (Vec<Chosen>, Vec<String>) {
+    let (mut places, mut texts) = (Vec::new(), Vec::<String>::new());
     for (source, evidence) in request.sources.iter().enumerate() {
         for (unit, text) in evidence.units.iter().enumerate() {
-            let (text, chars) = (text.trim(), text.chars().count());
-            let known = units.iter().any(|u| u.text == text);
-            if !text.is_empty() && !known && chars <= request.max_chars {
-                units.push(Unit { place: Chosen { source, unit }, text, chars });
+            let text = text.trim();
+            let known = texts.iter().any(|t| t == text);
+            if !text.is_empty() && !known && text.chars().count() <= request.max_chars {
+                places.push(Chosen { source, unit });
+                texts.push(text.to_owned());
             }
         }
     }
-    units
-}
-
-/// Indices of the units to say, in the order to say them, and the mean log-probability of the
-/// choices, each among the units then left.
-fn pick(units: &[Unit<'_>], gaps: &[f32], max_chars: usize) -> (Vec<usize>, f32) {
-    let mut ranked: Vec<usize> = (0..units.len()).collect();
-    ranked.sort_by(|&a, &b| gaps[b].total_cmp(&gaps[a]).then(a.cmp(&b)));
-    let mut picked: Vec<usize> = Vec::new();
-    let (mut chars, mut logprobs) = (0, 0.0);
-    for (at, &next) in ranked.iter().enumerate().take_while(|&(_, &i)| gaps[i] >= -MARGIN) {
-        if chars + units[next].chars <= max_chars {
-            chars += units[next].chars;
-            let left: f32 = ranked[at..].iter().map(|&i| (gaps[i] - gaps[next]).exp()).sum();
-            logprobs -= left.ln();
-            picked.push(next);
-        }
-    }
-    let mean = logprobs / picked.len().max(1) as f32;
-    (in_reading_order(units, picked), mean)
-}
-
-/// Sources in the order of their best unit; within a source the order of the text, which its
-/// author chose so that it can be followed.
-fn in_reading_order(units: &[Unit<'_>], picked: Vec<usize>) -> Vec<usize> {
-    let rank = |source: usize| picked.iter().position(|&i| units[i].place.source == source);
-    let mut ordered = picked.clone();
-    ordered.sort_by_key(|&i| (rank(units[i].place.source), units[i].place.unit));
-    ordered
+    (places, texts)
 }
 
 /// The prompt's words in the question's language.
+#[derive(Debug)]
 struct Wording {
     task: &'static str,
     /// A message that asks for nothing.
@@ -190,25 +180,13 @@ mod tests {
     use crate::model::ComposeSource;
     use proptest::prelude::*;
 
-    /// Likelihoods by table; after the greeting they are 0.
-    struct Table(Vec<f32>);
-
-    impl TextJudge for Table {
-        fn chat_prompt(&self, messages: &[ChatMessage]) -> Result<String, ModelError> {
-            Ok(messages.iter().map(|m| m.content.as_str()).collect())
-        }
-
-        fn log_likelihoods(
-            &mut self,
-            prompt: &str,
-            texts: &[&str],
-            control: &Control,
-        ) -> Result<Likelihoods, ModelError> {
-            control.check()?;
-            let greeted = prompt.ends_with(CHINESE.greeting);
-            let nats = |i| if greeted { 0.0 } else { self.0[i % self.0.len()] };
-            Ok(Likelihoods { nats: (0..texts.len()).map(nats).collect(), tokens: texts.len() })
-        }
+    /// What is chosen when every question gives the units these likelihoods and a greeting none.
+    fn compose(scores: &[f32], request: &ComposeRequest) -> Result<(Vec<Chosen>, f32), ModelError> {
+        let plan = Plan::new(request)?;
+        let asked: Vec<f32> = scores.iter().copied().cycle().take(plan.texts().len()).collect();
+        let greeted = vec![0.0; asked.len()];
+        let nats = [vec![greeted.as_slice()], vec![&asked; plan.prompts().count() - 1]].concat();
+        Ok(plan.choose(&nats))
     }
 
     fn request(sources: &[&[&str]], max_chars: usize) -> ComposeRequest {
@@ -221,9 +199,8 @@ mod tests {
     }
 
     fn chosen(scores: &[f32], sources: &[&[&str]], max_chars: usize) -> Vec<(usize, usize)> {
-        let request = request(sources, max_chars);
-        let composed = compose(&mut Table(scores.to_vec()), &request, &Control::default()).unwrap();
-        composed.chosen.iter().map(|c| (c.source, c.unit)).collect()
+        let (chosen, _) = compose(scores, &request(sources, max_chars)).unwrap();
+        chosen.iter().map(|c| (c.source, c.unit)).collect()
     }
 
     #[test]
@@ -240,8 +217,7 @@ mod tests {
         assert_eq!(chosen(&[5.0, 4.9, 4.8], sources, 6), [(0, 0), (0, 2)]);
         assert_eq!(chosen(&[-50.0, -90.0, -99.0], sources, 6), [(0, 0)]);
         let too_small = request(&[&["一二三四五"]], 4);
-        let error = compose(&mut Table(vec![1.0]), &too_small, &Control::default()).unwrap_err();
-        assert!(matches!(error, ModelError::BadRequest(_)));
+        assert!(matches!(compose(&[1.0], &too_small), Err(ModelError::BadRequest(_))));
     }
 
     #[test]
@@ -272,18 +248,9 @@ mod tests {
     #[test]
     fn the_share_of_a_choice_is_told() {
         let request = request(&[&["甲。", "乙。"]], 90);
-        let even = compose(&mut Table(vec![1.0, 1.0]), &request, &Control::default()).unwrap();
+        let (_, even) = compose(&[1.0, 1.0], &request).unwrap();
         // First one of two, then one of one: (ln ½ + ln 1) / 2.
-        assert!((even.mean_logprob - 0.5_f32.ln() / 2.0).abs() < 1e-6);
-    }
-
-    #[test]
-    fn a_cancelled_request_chooses_nothing() {
-        let control = Control::default();
-        control.cancel();
-        let error =
-            compose(&mut Table(vec![1.0]), &request(&[&["甲。"]], 90), &control).unwrap_err();
-        assert!(matches!(error, ModelError::Cancelled));
+        assert!((even - 0.5_f32.ln() / 2.0).abs() < 1e-6);
     }
 
     proptest! {
@@ -297,21 +264,20 @@ mod tests {
                 units.iter().map(|s| s.iter().map(String::as_str).collect()).collect();
             let slices: Vec<&[&str]> = sources.iter().map(Vec::as_slice).collect();
             let request = request(&slices, max_chars);
-            let Ok(first) = compose(&mut Table(scores.clone()), &request, &Control::default()) else {
+            let Ok((chosen, mean_logprob)) = compose(&scores, &request) else {
                 prop_assert!(units.iter().flatten().all(|u| u.is_empty() || u.chars().count() > max_chars));
                 return Ok(());
             };
-            prop_assert!(!first.chosen.is_empty());
+            prop_assert!(!chosen.is_empty());
             let said: Vec<&str> =
-                first.chosen.iter().map(|c| units[c.source][c.unit].as_str()).collect();
+                chosen.iter().map(|c| units[c.source][c.unit].as_str()).collect();
             prop_assert!(said.iter().map(|u| u.chars().count()).sum::<usize>() <= max_chars);
             let mut once = said.clone();
             once.sort_unstable();
             once.dedup();
             prop_assert_eq!(once.len(), said.len());
-            prop_assert!(first.mean_logprob <= 0.0);
-            let again = compose(&mut Table(scores), &request, &Control::default()).unwrap();
-            prop_assert_eq!(again, first);
+            prop_assert!(mean_logprob <= 0.0);
+            prop_assert_eq!(compose(&scores, &request).unwrap(), (chosen, mean_logprob));
         }
     }
 }

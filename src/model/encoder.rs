@@ -34,10 +34,6 @@ impl E5Encoder {
         let bert = Bert::load(packed, &gguf)?;
         Ok(Self { identity, tokenizer, bert, work: Mutex::default() })
     }
-
-    fn tokens(&self, text: &str, window: usize) -> Vec<u32> {
-        self.tokenizer.encode(&format!("{PREFIX}{text}"), window)
-    }
 }
 
 impl Embedder for E5Encoder {
@@ -49,17 +45,19 @@ impl Embedder for E5Encoder {
         self.bert.config().hidden
     }
 
-    fn count_tokens(&self, text: &str) -> usize {
-        self.tokens(text, usize::MAX).len()
+    fn tokens(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        Ok(self.tokenizer.encode(&format!("{PREFIX}{text}"), self.bert.config().window))
     }
 
-    fn embed(&self, texts: &[String], control: &Control) -> Result<Vec<Vec<f32>>, ModelError> {
-        let window = self.bert.config().window;
-        let sequences: Vec<Vec<u32>> = texts.iter().map(|t| self.tokens(t, window)).collect();
-        let mut order: Vec<usize> = (0..texts.len()).collect();
+    fn embed(
+        &self,
+        sequences: &[Vec<u32>],
+        control: &Control,
+    ) -> Result<Vec<Vec<f32>>, ModelError> {
+        let mut order: Vec<usize> = (0..sequences.len()).collect();
         order.sort_by_key(|i| sequences[*i].len());
         let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut vectors = vec![Vec::new(); texts.len()];
+        let mut vectors = vec![Vec::new(); sequences.len()];
         for batch in batches(&order, |i| sequences[i].len()) {
             control.check()?;
             let inputs: Vec<&[u32]> = batch.iter().map(|i| sequences[*i].as_slice()).collect();

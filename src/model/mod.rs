@@ -10,13 +10,18 @@ pub mod chat_template;
 mod compose;
 #[cfg(test)]
 mod compose_cases;
+mod composition;
+mod constraint;
 pub mod convert;
+mod decoding;
 pub mod dir;
 pub mod encoder;
 pub mod generator;
 pub mod gguf;
+mod judging;
 mod kernels;
 mod kv;
+mod lookup;
 pub mod manifest;
 pub mod packed;
 mod prefix;
@@ -25,6 +30,7 @@ pub mod sampler;
 mod suffix;
 pub mod tokenizer;
 
+pub use constraint::Constraint;
 pub use kernels::{UnknownKernels, kernels_in_use};
 
 use std::sync::Arc;
@@ -105,11 +111,13 @@ pub trait Embedder: Send + Sync {
     fn identity(&self) -> &ModelIdentity;
     /// Width of a vector.
     fn dim(&self) -> usize;
-    /// Tokens of the text as the model reads it, prefix and specials included.
-    fn count_tokens(&self, text: &str) -> usize;
-    /// One L2-normalised vector of [`Embedder::dim`] floats per text, in order. The model's own
-    /// prefix (`query: `) is added here. Over-long texts are cut at the model's window.
-    fn embed(&self, texts: &[String], control: &Control) -> Result<Vec<Vec<f32>>, ModelError>;
+    /// The text as the model reads it: the model's own prefix (`query: `) and specials included,
+    /// cut at the window.
+    fn tokens(&self, text: &str) -> Result<Vec<u32>, ModelError>;
+    /// One L2-normalised vector of [`Embedder::dim`] floats per sequence of [`Embedder::tokens`], in
+    /// order.
+    fn embed(&self, sequences: &[Vec<u32>], control: &Control)
+    -> Result<Vec<Vec<f32>>, ModelError>;
 }
 
 /// How the next token is chosen.
@@ -137,8 +145,11 @@ pub struct GenerateRequest {
     pub prompt: String,
     pub max_tokens: usize,
     pub sampling: Sampling,
-    /// Draft from the prompt what may come next; changes the speed and nothing else.
+    /// Draft from the prompt what may come next, and read in one pass what `constraint` leaves no
+    /// choice about; changes the speed and nothing else.
     pub lookup: bool,
+    /// `None`: anything may be said.
+    pub constraint: Option<Constraint>,
 }
 
 /// What a generation cost and gave.
@@ -155,12 +166,20 @@ pub struct Generated {
     pub reused_tokens: usize,
     /// New tokens that were drafted from the prompt.
     pub accepted: usize,
-    /// Log-probability of each new token under the model itself.
+    /// New tokens about which the constraint left no choice.
+    pub forced: usize,
+    /// Log-probability under the model itself, over all tokens, of each new token that was chosen;
+    /// forced ones are read without asking how likely they were.
     pub logprobs: Vec<f32>,
+    /// The same among the tokens that the constraint allowed; empty without one.
+    pub allowed_logprobs: Vec<f32>,
+    /// Seconds of finding out what the constraint allows, over all tokens, and the longest of them.
+    pub mask_s: f64,
+    pub slowest_mask_s: f64,
 }
 
 impl Generated {
-    /// Mean log-probability of the new tokens; 0 without any.
+    /// Mean log-probability of the chosen tokens; 0 without any.
     pub fn mean_logprob(&self) -> f32 {
         self.logprobs.iter().sum::<f32>() / self.logprobs.len().max(1) as f32
     }
@@ -197,22 +216,66 @@ pub struct Composed {
     pub mean_logprob: f32,
 }
 
-/// A language model that continues text.
-pub trait Generator: Send {
+/// What a generator is asked for.
+#[derive(Clone, Debug)]
+pub enum Task {
+    Generate(GenerateRequest),
+    /// Choose and order given units: nothing else can come out.
+    Compose(ComposeRequest),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Done {
+    Generated(Generated),
+    Composed(Composed),
+}
+
+/// A task under way.
+pub trait Work {
+    fn ended(&self) -> bool;
+    /// Text that came since the last call, whole characters only.
+    fn fresh_text(&mut self) -> String;
+    /// What came of it; a task that has not ended is cancelled.
+    fn finish(self) -> Result<Done, ModelError>;
+}
+
+/// A language model that continues text. It advances any number of tasks together, a pass at a time,
+/// and each comes out as it would alone.
+pub trait Generator {
+    type Work: Work;
+
     fn identity(&self) -> &ModelIdentity;
+
     /// Renders the model's own chat template, ending where the assistant speaks.
     fn chat_prompt(&self, messages: &[ChatMessage]) -> Result<String, ModelError>;
-    /// `on_text` sees each piece of finished text as it comes and never half a character.
-    fn generate(
+
+    fn begin(&mut self, task: &Task, control: &Control) -> Result<Self::Work, ModelError>;
+
+    /// One pass over all work that has not ended; what was cancelled or is late ends before it.
+    ///
+    /// # Errors
+    /// Only faults of the engine; what concerns one task ends that task.
+    fn step(&mut self, work: &mut [Self::Work]) -> Result<(), ModelError>;
+
+    /// One task from its beginning to its end; `on_text` sees each piece of text as it comes.
+    fn run(
         &mut self,
-        request: &GenerateRequest,
+        task: &Task,
         control: &Control,
         on_text: &mut dyn FnMut(&str),
-    ) -> Result<Generated, ModelError>;
-    /// Chooses and orders given units: nothing else can come out.
-    fn compose(
-        &mut self,
-        request: &ComposeRequest,
-        control: &Control,
-    ) -> Result<Composed, ModelError>;
+    ) -> Result<Done, ModelError> {
+        let mut work = [self.begin(task, control)?];
+        loop {
+            let text = work[0].fresh_text();
+            if !text.is_empty() {
+                on_text(&text);
+            }
+            if work[0].ended() {
+                break;
+            }
+            self.step(&mut work)?;
+        }
+        let [work] = work;
+        work.finish()
+    }
 }

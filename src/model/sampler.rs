@@ -29,15 +29,29 @@ impl Sampler {
 
     /// `None` only for an empty slice.
     pub fn sample(&mut self, logits: &[f32]) -> Option<Sampled> {
-        let token = match self.sampling {
-            Sampling::Greedy => argmax(logits)?,
-            // At temperature zero the distribution is its mode.
-            Sampling::TopP { temperature, .. } if temperature <= 0.0 => argmax(logits)?,
-            Sampling::TopP { temperature, top_p, .. } => {
-                nucleus(logits, temperature, top_p, self.random.unit())?
-            }
-        };
+        let token = self.pick(logits)?;
         Some(Sampled { token: token as u32, logprob: logits[token] - log_sum_exp(logits) })
+    }
+
+    /// Chooses among `allowed` only, as if the model had given no probability to the others. The
+    /// log-probability told is still the model's own over all tokens, so that what a constraint
+    /// forced upon it shows; the second one is that among the allowed.
+    pub fn sample_among(&mut self, logits: &[f32], allowed: &[u32]) -> Option<(Sampled, f32)> {
+        let own: Vec<f32> = allowed.iter().map(|token| logits[*token as usize]).collect();
+        let at = self.pick(&own)?;
+        let sampled = Sampled { token: allowed[at], logprob: own[at] - log_sum_exp(logits) };
+        Some((sampled, own[at] - log_sum_exp(&own)))
+    }
+
+    fn pick(&mut self, logits: &[f32]) -> Option<usize> {
+        match self.sampling {
+            Sampling::Greedy => argmax(logits),
+            // At temperature zero the distribution is its mode.
+            Sampling::TopP { temperature, .. } if temperature <= 0.0 => argmax(logits),
+            Sampling::TopP { temperature, top_p, .. } => {
+                nucleus(logits, temperature, top_p, self.random.unit())
+            }
+        }
     }
 }
 
@@ -94,6 +108,19 @@ mod tests {
         let e = 1.0_f32.exp();
         assert!((got.logprob - (e / (1.0 + 2.0 * e)).ln()).abs() < 1e-6);
         assert_eq!(Sampler::new(Sampling::Greedy).sample(&[]), None);
+    }
+
+    #[test]
+    fn among_the_allowed_the_others_have_no_share() {
+        let logits = [9.0, 1.0, 2.0, 1.5];
+        let (sampled, share) =
+            Sampler::new(Sampling::Greedy).sample_among(&logits, &[1, 3]).unwrap();
+        assert_eq!(sampled.token, 3);
+        assert!((sampled.logprob - (1.5 - log_sum_exp(&logits))).abs() < 1e-6);
+        assert!((share - (1.5 - log_sum_exp(&[1.0, 1.5]))).abs() < 1e-6);
+        let mut nucleus = top_p(1.0, 0.9, 5);
+        assert!((0..50).all(|_| nucleus.sample_among(&logits, &[1, 3]).unwrap().0.token != 0));
+        assert_eq!(Sampler::new(Sampling::Greedy).sample_among(&logits, &[]), None);
     }
 
     #[test]

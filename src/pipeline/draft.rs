@@ -3,7 +3,7 @@
 use crate::domain::draft::{Draft, DraftMode, Span};
 use crate::domain::evidence::Evidence;
 use crate::engine::EngineError;
-use crate::engine::generate::ComposeWorker;
+use crate::engine::generate::GenerateWorker;
 use crate::model::{ComposeRequest, ComposeSource, Composed, Control};
 use crate::understand::clauses::units;
 
@@ -29,7 +29,7 @@ pub fn verbatim(best: &Evidence, room: Room) -> Option<Draft> {
 
 /// Chooses and orders units of the best pieces of evidence; no other word can come out.
 pub fn compose(
-    composer: &ComposeWorker,
+    composer: &GenerateWorker,
     question: &str,
     evidence: &[Evidence],
     room: Room,

@@ -26,8 +26,6 @@ use crate::understand::understand;
 
 /// Questions of another world, as known negatives of self-calibration.
 const OPEN_DOMAIN: &str = include_str!("../../eval/sets/open_domain.jsonl");
-/// Texts handed to the embedder at once, so that progress is seen and the queue stays short.
-const CHUNK: usize = 64;
 /// Parts of the training labels that are scored by a head which did not see them.
 const FOLDS: usize = 4;
 /// Phrasings that self-calibration asks about; more would only repeat what these say.
@@ -150,7 +148,7 @@ pub fn build_index(
         texts.extend(entry.answer.as_deref().map(normalize));
     }
     let stage = Stage::EmbedKnowledge;
-    let vectors = embed_all(&texts, embedder, &mut |done, total| {
+    let vectors = embedder.embed(&texts, &Control::default(), &mut |done, total| {
         progress(FitProgress { stage, done, total });
     })?;
     let mut embedded =
@@ -170,21 +168,6 @@ pub fn build_index(
     };
     KnowledgeIndex::build(dir, &published, &by_entry, &space)?;
     Ok(KnowledgeIndex::open(dir)?)
-}
-
-/// One vector per text, in chunks.
-pub fn embed_all(
-    texts: &[String],
-    embedder: &EmbedWorker,
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<Vec<Vec<f32>>, EngineError> {
-    let mut vectors = Vec::with_capacity(texts.len());
-    for chunk in texts.chunks(CHUNK) {
-        progress(vectors.len(), texts.len());
-        vectors.extend(embedder.embed(chunk.to_vec(), &Control::default())?);
-    }
-    progress(texts.len(), texts.len());
-    Ok(vectors)
 }
 
 /// What makes two labels speak of the same message.
@@ -241,9 +224,10 @@ impl Bench<'_> {
         let understood: Vec<_> = labels.iter().map(|l| understand(&l.text, &l.context)).collect();
         let questions: Vec<String> = understood.iter().map(|u| u.question.clone()).collect();
         let progress = &mut *self.progress;
-        let vectors = embed_all(&questions, self.embedder, &mut |done, total| {
-            progress(FitProgress { stage: Stage::EmbedLabels, done, total });
-        })?;
+        let vectors =
+            self.embedder.embed(&questions, &Control::default(), &mut |done, total| {
+                progress(FitProgress { stage: Stage::EmbedLabels, done, total });
+            })?;
         let rows = labels.iter().zip(understood).zip(vectors);
         let messages = rows.map(|((label, understood), vector)| Message {
             gated: understood.signals.hard_reasons().is_empty()

@@ -16,7 +16,7 @@ use crate::domain::texts::{Lang, Text, handoff_notice};
 use crate::domain::trace::{Trace, Understanding};
 use crate::engine::EngineError;
 use crate::engine::embed::EmbedWorker;
-use crate::engine::generate::ComposeWorker;
+use crate::engine::generate::GenerateWorker;
 use crate::gate::compliance::Compliance;
 use crate::gate::{GateInput, WORTH_SHOWING, decide, grounding};
 use crate::model::{Control, ModelError};
@@ -76,7 +76,7 @@ pub struct Turn {
 pub struct Parts {
     pub embedder: Arc<EmbedWorker>,
     /// `None`: nothing is composed.
-    pub composer: Option<Arc<ComposeWorker>>,
+    pub composer: Option<Arc<GenerateWorker>>,
     pub generations: Arc<Generations>,
     pub compliance: Compliance,
     pub clock: Clock,
