@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::model::arch::bert::{Bert, Workspace};
 use crate::model::packed::PackedModel;
 use crate::model::tokenizer::Unigram;
-use crate::model::{Control, Embedder, ModelError, ModelIdentity};
+use crate::model::{Arithmetic, Control, Embedder, ModelError, ModelIdentity};
 
 const PREFIX: &str = "query: ";
 /// Tokens of one forward pass: enough to fill the matrix kernels, little enough that activations
@@ -29,7 +29,16 @@ impl E5Encoder {
     /// Opens the GGUF file at `path`, or what was packed from it; `identity` is the manifest's word
     /// for what the file must be.
     pub fn open(path: &Path, identity: ModelIdentity) -> Result<Self, ModelError> {
-        let (packed, gguf) = PackedModel::open(path, &identity)?;
+        Self::open_for(Arithmetic::AsStored, path, identity)
+    }
+
+    /// The same in other arithmetic, for comparison.
+    pub fn open_for(
+        arithmetic: Arithmetic,
+        path: &Path,
+        identity: ModelIdentity,
+    ) -> Result<Self, ModelError> {
+        let (packed, gguf) = PackedModel::open_for(arithmetic, path, &identity)?;
         let tokenizer = Unigram::from_gguf(&gguf)?;
         let bert = Bert::load(packed, &gguf)?;
         Ok(Self { identity, tokenizer, bert, work: Mutex::default() })

@@ -19,10 +19,13 @@ mod kernels;
 mod kv;
 pub mod manifest;
 pub mod packed;
+pub mod perplexity;
 mod prefix;
 pub mod pull;
 pub mod sampler;
 mod suffix;
+#[cfg(test)]
+mod tiny;
 pub mod tokenizer;
 
 pub use kernels::{UnknownKernels, kernels_in_use};
@@ -39,6 +42,16 @@ pub struct ModelIdentity {
     pub name: String,
     /// SHA-256 of the weights file, hex.
     pub sha256: String,
+}
+
+/// In what a model's matrices are multiplied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// As the file gives them: quantised ones in integers, floats in floats.
+    #[default]
+    AsStored,
+    /// Widened to floats, for comparison: slower, and several times the memory.
+    Floats,
 }
 
 /// Grouped by what the caller can do about it.

@@ -11,7 +11,7 @@ use half::f16;
 
 use crate::model::gguf::GgufFile;
 use crate::model::kernels::{
-    Activations, Attention, Isa, PAGE, Sink, multiply, over_parts, over_rows,
+    Activations, Attention, Isa, PAGE, Page, Sink, multiply, over_parts, over_rows,
 };
 use crate::model::packed::{Matrix, PackedModel};
 use crate::model::{Control, ModelError};
@@ -165,6 +165,8 @@ impl Bert {
             )));
         }
         let hidden = self.config.hidden;
+        let dense = self.packed.has_dense();
+        (work.inputs.keeps_floats, work.inner.keeps_floats) = (dense, dense);
         self.embed(sequences, work);
         for layer in &self.layers {
             control.check()?;
@@ -207,7 +209,7 @@ impl Bert {
     /// Self-attention of one layer, added to the residual stream.
     fn attend(&self, layer: &Layer, sequences: &[&[u32]], work: &mut Workspace) {
         let BertConfig { hidden, heads, .. } = self.config;
-        let dim = hidden / heads;
+        let (dim, dense) = (hidden / heads, work.inputs.keeps_floats);
         let Workspace { x, qkv, heads: mixed, rows, inputs, .. } = work;
         let weights = layer.qkv.each_ref().map(|m| self.packed.view(m));
         qkv.resize(inputs.rows * 3 * hidden, 0.0);
@@ -228,7 +230,7 @@ impl Bert {
             start += tokens;
         }
         over_parts(tasks, |_, (qkv, head, out)| {
-            HEAD.with_borrow_mut(|work| work.attend(qkv, head, hidden, out));
+            HEAD.with_borrow_mut(|work| work.attend(qkv, (head, hidden, dense), out));
         });
         let isa = Isa::detected();
         over_rows(&mut qkv[..mixed.len()], inputs, |row, x, inputs| {
@@ -249,7 +251,9 @@ impl Bert {
 #[derive(Default)]
 struct HeadWork {
     queries: Vec<f32>,
-    pages: Vec<f16>,
+    halves: Vec<f16>,
+    /// In place of halves, where weights are floats.
+    floats: Vec<f32>,
     visible: Vec<usize>,
     scores: Vec<f32>,
     wide: Vec<f32>,
@@ -262,30 +266,32 @@ thread_local! {
 impl HeadWork {
     /// Attention of one head over the rows of one sequence, `[tokens, 3 · hidden]`, into `out`,
     /// `[tokens, head]`.
-    fn attend(&mut self, qkv: &[f32], head: usize, hidden: usize, out: &mut [f32]) {
+    fn attend(
+        &mut self,
+        qkv: &[f32],
+        (head, hidden, dense): (usize, usize, bool),
+        out: &mut [f32],
+    ) {
         let tokens = qkv.len() / (3 * hidden);
         let dim = out.len() / tokens;
-        let count = tokens.div_ceil(PAGE);
-        let page_size = 2 * PAGE * dim;
+        let (count, page_size) = (tokens.div_ceil(PAGE), 2 * PAGE * dim);
         self.queries.clear();
-        self.pages.clear();
-        self.pages.resize(count * page_size, f16::ZERO);
         let scale = (dim as f32).sqrt().recip();
-        for (token, row) in qkv.chunks_exact(3 * hidden).enumerate() {
-            let part = |at: usize| &row[at * hidden + head * dim..at * hidden + (head + 1) * dim];
-            self.queries.extend(part(0).iter().map(|q| q * scale));
-            let (page, slot) = (token / PAGE * page_size, token % PAGE);
-            let (keys, values) = self.pages[page..page + page_size].split_at_mut(PAGE * dim);
-            for (d, (key, value)) in part(1).iter().zip(part(2)).enumerate() {
-                keys[d * PAGE + slot] = f16::from_f32(*key);
-                values[slot * dim + d] = f16::from_f32(*value);
-            }
+        for row in qkv.chunks_exact(3 * hidden) {
+            self.queries.extend(row[head * dim..(head + 1) * dim].iter().map(|q| q * scale));
         }
+        let parts = (qkv, head, hidden, dim);
+        let pages: Vec<Page<'_>> = if dense {
+            fill_pages(parts, &mut self.floats, 0.0, |x| x);
+            self.floats.chunks_exact(page_size).map(Page::Floats).collect()
+        } else {
+            fill_pages(parts, &mut self.halves, f16::ZERO, f16::from_f32);
+            self.halves.chunks_exact(page_size).map(Page::Halves).collect()
+        };
         self.visible.clear();
         self.visible.resize(tokens, tokens);
         self.scores.resize(tokens * count * PAGE, 0.0);
         self.wide.resize(PAGE * dim, 0.0);
-        let pages: Vec<&[f16]> = self.pages.chunks_exact(page_size).collect();
         Isa::detected().attend(Attention {
             dim,
             queries: &self.queries,
@@ -295,6 +301,28 @@ impl HeadWork {
             wide: &mut self.wide,
             out,
         });
+    }
+}
+
+/// Keys and values of one head as the attention reads them.
+fn fill_pages<T: Copy>(
+    (qkv, head, hidden, dim): (&[f32], usize, usize, usize),
+    pages: &mut Vec<T>,
+    zero: T,
+    number: impl Fn(f32) -> T,
+) {
+    let tokens = qkv.len() / (3 * hidden);
+    let page_size = 2 * PAGE * dim;
+    pages.clear();
+    pages.resize(tokens.div_ceil(PAGE) * page_size, zero);
+    for (token, row) in qkv.chunks_exact(3 * hidden).enumerate() {
+        let part = |at: usize| &row[at * hidden + head * dim..at * hidden + (head + 1) * dim];
+        let (page, slot) = (token / PAGE * page_size, token % PAGE);
+        let (keys, values) = pages[page..page + page_size].split_at_mut(PAGE * dim);
+        for (d, (key, value)) in part(1).iter().zip(part(2)).enumerate() {
+            keys[d * PAGE + slot] = number(*key);
+            values[slot * dim + d] = number(*value);
+        }
     }
 }
 
@@ -323,3 +351,6 @@ impl Layer {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

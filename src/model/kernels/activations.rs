@@ -1,4 +1,5 @@
-//! Rows of inputs as the integer products read them: int8 codes, one scale per 32.
+//! Rows of inputs as the integer products read them: int8 codes, one scale per 32; and, for models
+//! with matrices of floats, the rows as they were beside them.
 //!
 //! Per-block scales as in GGML's Q8_0 keep the few large channels of a transformer from costing the
 //! others their precision. A weight is `s·q + m`, so a block's product is
@@ -17,6 +18,9 @@ pub(crate) struct Activations {
     pub(crate) scales: Vec<f32>,
     /// Scale times the sum of the codes: `[rows, width / 32, 3]`, first half, second half, both.
     pub(crate) sums: Vec<[f32; 3]>,
+    /// `[rows, width]` where they are kept, else empty.
+    pub(crate) floats: Vec<f32>,
+    pub(crate) keeps_floats: bool,
 }
 
 /// One row to be written.
@@ -24,6 +28,8 @@ pub(crate) struct ActivationRow<'a> {
     pub(crate) codes: &'a mut [i8],
     pub(crate) scales: &'a mut [f32],
     pub(crate) sums: &'a mut [[f32; 3]],
+    /// Empty where no floats are kept.
+    pub(crate) floats: &'a mut [f32],
 }
 
 impl Activations {
@@ -34,6 +40,7 @@ impl Activations {
         self.codes.resize(rows * width, 0);
         self.scales.resize(rows * width / BLOCK, 0.0);
         self.sums.resize(rows * width / BLOCK, [0.0; 3]);
+        self.floats.resize(if self.keeps_floats { rows * width } else { 0 }, 0.0);
     }
 
     /// The rows one by one, to be filled on any thread.
@@ -42,10 +49,12 @@ impl Activations {
         let scales = self.scales.chunks_exact_mut(blocks);
         let scales_and_sums = scales.zip(self.sums.chunks_exact_mut(blocks));
         let codes = self.codes.chunks_exact_mut(self.width);
-        codes.zip(scales_and_sums).map(|(codes, (scales, sums))| ActivationRow {
-            codes,
-            scales,
-            sums,
+        let kept = if self.keeps_floats { self.width } else { 0 };
+        let mut rest = self.floats.as_mut_slice();
+        codes.zip(scales_and_sums).map(move |(codes, (scales, sums))| {
+            let floats;
+            (floats, rest) = std::mem::take(&mut rest).split_at_mut(kept);
+            ActivationRow { codes, scales, sums, floats }
         })
     }
 }
@@ -53,6 +62,9 @@ impl Activations {
 /// Quantises one row; compiled anew for every instruction set that inlines it.
 #[inline(always)]
 pub(crate) fn quantise_row(x: &[f32], row: &mut ActivationRow<'_>) {
+    if !row.floats.is_empty() {
+        row.floats.copy_from_slice(x);
+    }
     let blocks = x.chunks_exact(BLOCK).zip(row.codes.chunks_exact_mut(BLOCK));
     for ((x, codes), (scale, sums)) in blocks.zip(row.scales.iter_mut().zip(row.sums.iter_mut())) {
         let mut largest = [0.0_f32; 8];

@@ -130,6 +130,25 @@ pub(super) fn log_sum_exp(x: &[f32]) -> f32 {
     most + sum_by(x, |x| exp(x - most)).ln()
 }
 
+/// Sixteen keys and values of one head: halves, or floats where the weights are floats too.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Page<'a> {
+    Halves(&'a [f16]),
+    Floats(&'a [f32]),
+}
+
+impl Page<'_> {
+    /// One half of the page: the keys or the values.
+    #[inline(always)]
+    fn widen(&self, values: bool, wide: &mut [f32]) {
+        let at = usize::from(values) * wide.len();
+        match self {
+            Self::Halves(page) => widen(&page[at..at + wide.len()], wide),
+            Self::Floats(page) => wide.copy_from_slice(&page[at..at + wide.len()]),
+        }
+    }
+}
+
 /// Queries of one key head against the pages of a sequence.
 pub(crate) struct Attention<'a> {
     /// Width of a head; a multiple of 16.
@@ -139,7 +158,7 @@ pub(crate) struct Attention<'a> {
     /// Of each query, how many of the keys it sees, from the first on; not 0.
     pub(crate) visible: &'a [usize],
     /// Per [`PAGE`] keys: the keys `[dim, PAGE]`, then the values `[PAGE, dim]`.
-    pub(crate) pages: &'a [&'a [f16]],
+    pub(crate) pages: &'a [Page<'a>],
     /// Working memory: `[rows, pages · PAGE]`, and one widened half page.
     pub(crate) scores: &'a mut [f32],
     pub(crate) wide: &'a mut [f32],
@@ -160,7 +179,7 @@ pub(super) fn attend(work: Attention<'_>) {
     let wide = &mut wide[..dim * PAGE];
     let tiles = |at: usize| (at, ROWS.min(rows - at));
     for (number, page) in pages.iter().enumerate() {
-        widen(&page[..dim * PAGE], wide);
+        page.widen(false, wide);
         for (row, count) in (0..rows).step_by(ROWS).map(tiles) {
             let queries = &queries[row * dim..(row + count) * dim];
             let sums = if count == ROWS {
@@ -185,7 +204,7 @@ pub(super) fn attend(work: Attention<'_>) {
     }
     out.fill(0.0);
     for (number, page) in pages.iter().enumerate() {
-        widen(&page[dim * PAGE..], wide);
+        page.widen(true, wide);
         for (row, count) in (0..rows).step_by(ROWS).map(tiles) {
             let out = &mut out[row * dim..(row + count) * dim];
             let shares = &scores[row * stride..(row + count) * stride];
@@ -261,7 +280,7 @@ fn softmax(x: &mut [f32]) {
 /// Finite f16 to f32: the bits moved into place and the exponent's bias mended by a product, which
 /// also makes subnormals right.
 #[inline(always)]
-fn widen(from: &[f16], to: &mut [f32]) {
+pub(super) fn widen(from: &[f16], to: &mut [f32]) {
     const BIAS: f32 = f32::from_bits((127 + 112) << 23);
     for (to, from) in to.iter_mut().zip(from) {
         let bits = u32::from(from.to_bits());
@@ -338,7 +357,7 @@ mod tests {
                 page[(PAGE + key % PAGE) * dim + d] = v[key * dim + d];
             }
         }
-        let pages: Vec<&[f16]> = pages.iter().map(Vec::as_slice).collect();
+        let pages: Vec<Page<'_>> = pages.iter().map(|page| Page::Halves(page)).collect();
         let mut out = vec![9.0; rows * dim];
         attend(Attention {
             dim,

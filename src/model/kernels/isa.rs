@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use super::activations::{ActivationRow, quantise_row};
+use super::dense;
 use super::float;
 
 /// An instruction set; a value of it exists only where the machine has it.
@@ -131,6 +132,8 @@ macro_rules! per_instruction_set {
 per_instruction_set! {
     /// Quantises whole blocks of one row.
     fn quantise(x: &[f32], row: &mut ActivationRow<'_>) = quantise_row;
+    /// Adds the products of a stretch of a matrix of floats; see [`dense::add_products`].
+    fn add_products(work: dense::Products<'_>) = dense::add_products;
     /// `x = gelu(x + bias)`.
     fn gelu(x: &mut [f32], bias: &[f32]) = float::gelu;
     /// `gate = silu(gate) · x`.

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 
 use super::activations::Activations;
+use super::dense::Weights;
 use super::format::{BLOCK, Format, PANEL, Packed};
 use super::isa::Isa;
 use super::pool::Pool;
@@ -29,19 +30,24 @@ pub(crate) enum Sink<'a> {
 
 /// The products of a region: matrices that read the same rows, their outputs side by side (for
 /// [`Sink::SwiGlu`]: two of the same size, combined).
-pub(crate) fn multiply(weights: &[Packed<'_>], x: &Activations, sink: Sink<'_>) {
-    multiply_on(Pool::global(), Isa::detected(), weights, x, sink);
-}
-
-pub(super) fn multiply_on(
-    pool: &Pool,
-    isa: Isa,
-    weights: &[Packed<'_>],
+pub(crate) fn multiply<'a, W: Copy + Into<Weights<'a>>>(
+    weights: &[W],
     x: &Activations,
     sink: Sink<'_>,
 ) {
-    debug_assert!(weights.iter().all(|w| w.width == x.width), "widths differ");
-    let columns = weights.iter().map(|w| w.rows).sum::<usize>();
+    multiply_on(Pool::global(), Isa::detected(), weights, x, sink);
+}
+
+pub(super) fn multiply_on<'a, W: Copy + Into<Weights<'a>>>(
+    pool: &Pool,
+    isa: Isa,
+    weights: &[W],
+    x: &Activations,
+    sink: Sink<'_>,
+) {
+    let weights: Vec<Weights<'_>> = weights.iter().map(|w| (*w).into()).collect();
+    debug_assert!(weights.iter().all(|w| w.width() == x.width), "widths differ");
+    let columns = weights.iter().map(Weights::rows).sum::<usize>();
     let (rows, ways) = (x.rows, weights.len());
     let out = match sink {
         Sink::Store { out, bias } => {
@@ -55,12 +61,15 @@ pub(super) fn multiply_on(
             Out::Gelu { rows: SharedActivations::new(out), bias }
         }
         Sink::SwiGlu { out } => {
-            assert!(ways == 2 && weights[0].rows == weights[1].rows, "not a gate and its input");
-            out.resize(rows, weights[0].rows);
+            assert!(
+                ways == 2 && weights[0].rows() == weights[1].rows(),
+                "not a gate and its input"
+            );
+            out.resize(rows, weights[0].rows());
             Out::SwiGlu { rows: SharedActivations::new(out) }
         }
     };
-    let job = Job { isa, weights, x, out };
+    let job = Job { isa, weights: &weights, x, out };
     let tasks: Vec<Task> = job.tasks();
     pool.run(tasks.len(), &|at| job.work(tasks[at]));
 }
@@ -85,6 +94,8 @@ struct SharedActivations<'a> {
     codes: SharedRows<'a, i8>,
     scales: SharedRows<'a, f32>,
     sums: SharedRows<'a, [f32; 3]>,
+    /// Where they are kept.
+    floats: Option<SharedRows<'a, f32>>,
 }
 
 impl<'a> SharedActivations<'a> {
@@ -94,13 +105,14 @@ impl<'a> SharedActivations<'a> {
             codes: SharedRows::new(&mut out.codes, out.width),
             scales: SharedRows::new(&mut out.scales, blocks),
             sums: SharedRows::new(&mut out.sums, blocks),
+            floats: out.keeps_floats.then(|| SharedRows::new(&mut out.floats, out.width)),
         }
     }
 }
 
 struct Job<'a> {
     isa: Isa,
-    weights: &'a [Packed<'a>],
+    weights: &'a [Weights<'a>],
     x: &'a Activations,
     out: Out<'a>,
 }
@@ -127,7 +139,7 @@ impl Job<'_> {
             for panel in (0..weights.panels()).step_by(TASK_PANELS) {
                 tasks.push(Task { matrix, panel, column: column + panel * PANEL });
             }
-            column += weights.rows;
+            column += weights.rows();
             if matches!(self.out, Out::SwiGlu { .. }) {
                 break;
             }
@@ -150,7 +162,7 @@ impl Job<'_> {
                 if matches!(self.out, Out::SwiGlu { .. }) {
                     self.sum(1, task.panel, first, rows, &mut bench.stretch, &mut bench.sums[1]);
                 }
-                let width = (self.weights[task.matrix].rows - task.panel * PANEL).min(BLOCK);
+                let width = (self.weights[task.matrix].rows() - task.panel * PANEL).min(BLOCK);
                 for row in 0..rows {
                     self.finish(task.column, width, first + row, row, &mut bench.sums);
                 }
@@ -168,10 +180,16 @@ impl Job<'_> {
         stretch: &mut Stretch,
         sums: &mut [[[f32; PANEL]; PASS_ROWS]; TASK_PANELS],
     ) {
-        let weights = &self.weights[matrix];
-        let end = weights.panels().min(panel + TASK_PANELS);
+        let end = self.weights[matrix].panels().min(panel + TASK_PANELS);
         for (panel, sums) in (panel..end).zip(sums) {
             let sums = &mut sums[..rows];
+            let weights = match &self.weights[matrix] {
+                Weights::Codes(weights) => weights,
+                Weights::Floats(weights) => {
+                    weights.multiply(self.isa, panel, self.x, first, sums);
+                    continue;
+                }
+            };
             sums.fill([0.0; PANEL]);
             // SAFETY: `Isa` is a value only where the machine has the instructions.
             unsafe {
@@ -239,6 +257,7 @@ impl Job<'_> {
                 codes: rows.codes.part(row, column, BLOCK),
                 scales: rows.scales.part(row, column / BLOCK, 1),
                 sums: rows.sums.part(row, column / BLOCK, 1),
+                floats: rows.floats.as_ref().map_or(&mut [][..], |f| f.part(row, column, BLOCK)),
             }
         };
         self.isa.quantise(y, &mut out);
