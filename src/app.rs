@@ -23,7 +23,8 @@ use crate::model::encoder::E5Encoder;
 use crate::model::generator::QwenGenerator;
 use crate::model::manifest::Manifest;
 use crate::model::packed::prepare;
-use crate::model::{Embedder, Generator, ModelError, ModelIdentity, kernels_in_use};
+use crate::model::perplexity::Surprise;
+use crate::model::{Arithmetic, Embedder, Generator, ModelError, ModelIdentity, kernels_in_use};
 use crate::ops::telemetry;
 use crate::pipeline::desk::{Desk, Limits};
 use crate::pipeline::generations::{GenerationDir, Generations};
@@ -70,15 +71,25 @@ impl Models {
         Ok(())
     }
 
-    pub fn open_embedder(&self, name: &str) -> Result<Arc<EmbedWorker>> {
+    pub fn open_embedder(&self, name: &str, arithmetic: Arithmetic) -> Result<Arc<EmbedWorker>> {
         let (path, identity) = self.find(name)?;
-        let encoder: Arc<dyn Embedder> = Arc::new(E5Encoder::open(&path, identity)?);
+        let encoder = E5Encoder::open_for(arithmetic, &path, identity)?;
+        let encoder: Arc<dyn Embedder> = Arc::new(encoder);
         Ok(Arc::new(EmbedWorker::start(encoder)?))
     }
 
     pub fn open_generator(&self, name: &str) -> Result<Box<dyn Generator>, ModelError> {
         let (path, identity) = self.find(name)?;
         Ok(Box::new(QwenGenerator::open(&path, identity)?))
+    }
+
+    pub fn open_surprise(
+        &self,
+        name: &str,
+        arithmetic: Arithmetic,
+    ) -> Result<Surprise, ModelError> {
+        let (path, identity) = self.find(name)?;
+        Surprise::open(&path, &identity, arithmetic)
     }
 }
 
@@ -93,7 +104,11 @@ impl App {
     }
 
     pub fn open_embedder(&self) -> Result<Arc<EmbedWorker>> {
-        self.models.open_embedder(&self.config.models.embedder)
+        self.open_embedder_for(Arithmetic::AsStored)
+    }
+
+    pub fn open_embedder_for(&self, arithmetic: Arithmetic) -> Result<Arc<EmbedWorker>> {
+        self.models.open_embedder(&self.config.models.embedder, arithmetic)
     }
 
     pub fn generation_dir(&self) -> GenerationDir {

@@ -8,7 +8,10 @@ use crate::base::clock::Stopwatch;
 use crate::base::random::SplitMix64;
 use crate::engine::embed::EmbedWorker;
 use crate::eval::{EvalError, percentile};
-use crate::model::{Control, GenerateRequest, Generated, Generator, Sampling};
+use crate::model::perplexity::Surprise;
+use crate::model::{
+    Arithmetic, Control, GenerateRequest, Generated, Generator, Sampling, kernels_in_use,
+};
 use crate::pipeline::fit::embed_all;
 use crate::search::dense::DenseIndex;
 use crate::search::flat::{FlatIndex, normalise};
@@ -152,6 +155,43 @@ impl Speed {
 
 fn rate(n: usize, seconds: f64) -> f64 {
     if seconds > 0.0 { n as f64 / seconds } else { 0.0 }
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct PerplexityReport {
+    pub model: String,
+    /// `as stored` or `floats`.
+    pub arithmetic: &'static str,
+    pub kernels: &'static str,
+    /// Tokens that were predicted.
+    pub tokens: usize,
+    pub perplexity: f64,
+    /// Mean surprise of a token.
+    pub nats_per_token: f64,
+    pub tok_s: f64,
+}
+
+pub fn perplexity(
+    model: &str,
+    text: &str,
+    surprise: &mut Surprise,
+    arithmetic: Arithmetic,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<PerplexityReport, EvalError> {
+    let watch = Stopwatch::start();
+    let done = surprise.of(text, &Control::default(), progress)?;
+    Ok(PerplexityReport {
+        model: model.to_owned(),
+        arithmetic: match arithmetic {
+            Arithmetic::AsStored => "as stored",
+            Arithmetic::Floats => "floats",
+        },
+        kernels: kernels_in_use().map_err(|e| EvalError::Input(e.to_string()))?,
+        tokens: done.predicted,
+        perplexity: done.perplexity(),
+        nats_per_token: done.nats / done.predicted.max(1) as f64,
+        tok_s: rate(done.predicted, watch.elapsed().as_secs_f64()),
+    })
 }
 
 #[derive(Clone, Debug, Serialize)]
