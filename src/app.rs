@@ -21,7 +21,7 @@ use crate::http::{HttpState, OperatorAccess, Pages};
 use crate::model::dir::ModelDir;
 use crate::model::encoder::E5Encoder;
 use crate::model::generator::QwenGenerator;
-use crate::model::manifest::Manifest;
+use crate::model::manifest::{Manifest, ManifestError};
 use crate::model::packed::prepare;
 use crate::model::perplexity::Surprise;
 use crate::model::{Arithmetic, Embedder, Generator, ModelError, ModelIdentity, kernels_in_use};
@@ -50,9 +50,12 @@ pub struct Models {
 
 impl Models {
     /// `dir` empty: the usual place.
-    pub fn at(dir: &Path) -> Self {
+    ///
+    /// # Errors
+    /// When the list of imported models there is damaged.
+    pub fn at(dir: &Path) -> Result<Self, ManifestError> {
         let dir = if dir.as_os_str().is_empty() { ModelDir::resolve() } else { ModelDir::at(dir) };
-        Self { manifest: Manifest::builtin(), dir }
+        Ok(Self { manifest: Manifest::of_folder(dir.path())?, dir })
     }
 
     /// Where an installed model is and what it must be; opening it checks that it is.
@@ -94,9 +97,9 @@ impl Models {
 }
 
 impl App {
-    pub fn new(config: Config) -> Self {
-        let models = Models::at(&config.models.dir);
-        Self { config, clock: Clock::System, models }
+    pub fn new(config: Config) -> Result<Self, ManifestError> {
+        let models = Models::at(&config.models.dir)?;
+        Ok(Self { config, clock: Clock::System, models })
     }
 
     pub fn open_store(&self) -> Result<Arc<dyn Store>> {
@@ -134,7 +137,8 @@ impl App {
             );
             return Ok(None);
         }
-        let models = Models { manifest: Manifest::builtin(), dir: self.models.dir.clone() };
+        let models =
+            Models { manifest: self.models.manifest.clone(), dir: self.models.dir.clone() };
         Ok(Some(Arc::new(ComposeWorker::start(move || models.open_generator(&name))?)))
     }
 

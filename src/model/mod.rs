@@ -15,6 +15,8 @@ pub mod dir;
 pub mod encoder;
 pub mod generator;
 pub mod gguf;
+mod hub_tokenizer;
+pub mod import;
 mod kernels;
 mod kv;
 pub mod manifest;

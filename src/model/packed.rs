@@ -129,7 +129,7 @@ pub fn prepare(gguf: &Path, identity: &ModelIdentity) -> Result<(), ModelError> 
 }
 
 /// Where the packed form of a GGUF file is kept.
-fn packed_path(gguf: &Path) -> PathBuf {
+pub(crate) fn packed_path(gguf: &Path) -> PathBuf {
     gguf.with_extension("packed")
 }
 

@@ -260,3 +260,111 @@ pub(crate) fn prompts() -> Vec<Vec<u32>> {
     };
     [1, 2, 7, 16, 17, 33, 50].map(&mut prompt).to_vec()
 }
+
+/// `config.json` of an encoder.
+pub(crate) fn config_json(family: Family) -> serde_json::Value {
+    let roberta = family == Family::XlmRoberta;
+    serde_json::json!({
+        "model_type": if roberta { "xlm-roberta" } else { "bert" },
+        "vocab_size": VOCAB,
+        "hidden_size": HIDDEN,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "intermediate_size": FFN,
+        "hidden_act": "gelu",
+        "max_position_embeddings": WINDOW + if roberta { 2 } else { 0 },
+        "type_vocab_size": if roberta { 1 } else { 2 },
+        "layer_norm_eps": EPS,
+        "pad_token_id": usize::from(roberta),
+        "position_embedding_type": "absolute",
+    })
+}
+
+pub(crate) fn bert_config() -> candle_transformers::models::bert::Config {
+    serde_json::from_value(with_dropout(Family::Bert)).unwrap()
+}
+
+pub(crate) fn xlm_roberta_config() -> candle_transformers::models::xlm_roberta::Config {
+    serde_json::from_value(with_dropout(Family::XlmRoberta)).unwrap()
+}
+
+/// Candle asks for what only training needs.
+fn with_dropout(family: Family) -> serde_json::Value {
+    let mut config = config_json(family);
+    for key in ["hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range"] {
+        config[key] = serde_json::json!(0.0);
+    }
+    config
+}
+
+/// Words of both tokenizers, marks not among them.
+fn words() -> Vec<String> {
+    let characters = "退款多久到账转人工发货物流发票refunda bcd".chars().filter(|c| *c != ' ');
+    let mut words: Vec<String> = characters.map(String::from).collect();
+    words.extend(["refund", "退款", "到账"].map(str::to_owned));
+    words.sort();
+    words.dedup();
+    words
+}
+
+pub(crate) fn bert_vocabulary() -> Vec<String> {
+    let marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_owned);
+    let inner = words().into_iter().map(|word| format!("##{word}"));
+    marks.into_iter().chain(words()).chain(inner).collect()
+}
+
+/// `tokenizer.json` of an encoder: WordPiece for BERT, unigram for XLM-R.
+pub(crate) fn tokenizer_json(family: Family) -> serde_json::Value {
+    use serde_json::json;
+    let (vocabulary, marks) = if family == Family::Bert {
+        (bert_vocabulary(), [2, 3])
+    } else {
+        let marks = ["<s>", "<pad>", "</s>", "<unk>", "\u{2581}"].map(str::to_owned);
+        let mask = ["<mask>".to_owned()];
+        (marks.into_iter().chain(words()).chain(mask).collect(), [0, 2])
+    };
+    let specials = vocabulary.iter().enumerate().filter(|(_, word)| {
+        (word.starts_with('[') || word.starts_with('<')) && word.chars().count() > 1
+    });
+    let added: Vec<_> = specials
+        .map(|(id, word)| {
+            json!({"id": id, "content": word, "single_word": false, "lstrip": false,
+                   "rstrip": false, "normalized": false, "special": true})
+        })
+        .collect();
+    let [begin, end] = marks.map(|id| vocabulary[id].clone());
+    let mark = |mark: &str| json!({"SpecialToken": {"id": mark, "type_id": 0}});
+    let one = |mark: &str, id: usize| json!({"id": mark, "ids": [id], "tokens": [mark]});
+    let text = json!({"Sequence": {"id": "A", "type_id": 0}});
+    let template = json!({
+        "type": "TemplateProcessing",
+        "single": [mark(&begin), text, mark(&end)],
+        "pair": [mark(&begin), text, mark(&end), {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {&begin: one(&begin, marks[0]), &end: one(&end, marks[1])},
+    });
+    let (normalizer, splitter, model) = if family == Family::Bert {
+        let ids: serde_json::Map<_, _> =
+            vocabulary.iter().enumerate().map(|(id, w)| (w.clone(), json!(id))).collect();
+        (
+            json!({"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+                   "strip_accents": null, "lowercase": true}),
+            json!({"type": "BertPreTokenizer"}),
+            json!({"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                   "max_input_chars_per_word": 100, "vocab": ids}),
+        )
+    } else {
+        let score = |w: &String| -1.0 - 0.5 / w.chars().count() as f32;
+        let scored: Vec<_> = vocabulary.iter().map(|w| json!([w, score(w)])).collect();
+        (
+            json!(null),
+            json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always",
+                   "split": true}),
+            json!({"type": "Unigram", "unk_id": 3, "vocab": scored, "byte_fallback": false}),
+        )
+    };
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+        "normalizer": normalizer, "pre_tokenizer": splitter, "post_processor": template,
+        "decoder": null, "model": model,
+    })
+}

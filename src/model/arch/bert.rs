@@ -1,4 +1,4 @@
-//! Our BERT encoder: token ids to mean-pooled vectors, batches without any padding.
+//! Our BERT encoder: token ids to a vector per sequence, batches without any padding.
 //!
 //! The tokens of all sequences of a batch lie one after the other, so everything that works token
 //! by token (projections, norms, feed-forward) never touches padding; attention, which must stay
@@ -18,6 +18,14 @@ use crate::model::{Control, ModelError};
 
 /// Layers of anything that is still a small encoder; a larger number is a broken file.
 const MAX_LAYERS: usize = 256;
+
+/// How the vectors of a sequence's tokens become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pooling {
+    Mean,
+    /// The first token's, which stands for the whole in models trained so.
+    First,
+}
 
 /// Dimensions, from the file's metadata.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -149,11 +157,12 @@ impl Bert {
         &self.config
     }
 
-    /// The mean of the last layer's vectors of each sequence, in order, not yet normalised.
+    /// The last layer's vectors of each sequence made one, in order, not yet normalised.
     /// `sequences` hold token ids with their specials, none empty or longer than the window.
-    pub(crate) fn mean_pooled(
+    pub(crate) fn pooled(
         &self,
         sequences: &[&[u32]],
+        pooling: Pooling,
         work: &mut Workspace,
         control: &Control,
     ) -> Result<Vec<Vec<f32>>, ModelError> {
@@ -179,16 +188,16 @@ impl Bert {
             multiply(&view(&layer.down), inner, sink);
             layer.norm.forward(x, inputs);
         }
-        let mut rows = work.x.chunks_exact(hidden);
-        let mean = |sequence: &&[u32]| {
-            let mut mean = vec![0.0; hidden];
-            for row in rows.by_ref().take(sequence.len()) {
-                mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += x);
+        let mut rest = work.x.as_slice();
+        let vector = |sequence: &&[u32]| {
+            let own;
+            (own, rest) = rest.split_at(sequence.len() * hidden);
+            match pooling {
+                Pooling::Mean => mean(own, hidden),
+                Pooling::First => own[..hidden].to_vec(),
             }
-            mean.iter_mut().for_each(|mean| *mean /= sequence.len() as f32);
-            mean
         };
-        Ok(sequences.iter().map(mean).collect())
+        Ok(sequences.iter().map(vector).collect())
     }
 
     /// Normed sums of word and position vectors of all tokens.
@@ -245,6 +254,16 @@ impl Bert {
         let bias = Some(layer.attention_out.bias.as_slice());
         multiply(&weights, inputs, Sink::Add { out: x, bias });
     }
+}
+
+fn mean(rows: &[f32], hidden: usize) -> Vec<f32> {
+    let mut mean = vec![0.0; hidden];
+    for row in rows.chunks_exact(hidden) {
+        mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += x);
+    }
+    let count = rows.len() / hidden;
+    mean.iter_mut().for_each(|mean| *mean /= count as f32);
+    mean
 }
 
 /// A thread's buffers for the attention of one head.

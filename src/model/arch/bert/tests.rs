@@ -2,21 +2,19 @@
 
 use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device, Tensor};
-use candle_nn::{Activation, VarBuilder};
+use candle_nn::VarBuilder;
 use candle_transformers::models::{bert, xlm_roberta};
 
 use super::*;
 use crate::model::Arithmetic;
-use crate::model::tiny::{
-    EPS, FFN, Family, HEADS, HIDDEN, LAYERS, Tiny, VOCAB, WINDOW, mixed, prompts,
-};
+use crate::model::tiny::{Family, HIDDEN, Tiny, bert_config, mixed, prompts, xlm_roberta_config};
 
 /// The last layer's vector of every token, sequences one after the other.
 fn ours(packed: PackedModel, header: &GgufFile) -> Vec<f32> {
     let model = Bert::load(packed, header).unwrap();
     let (prompts, mut work) = (prompts(), Workspace::default());
     let sequences: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-    model.mean_pooled(&sequences, &mut work, &Control::default()).unwrap();
+    model.pooled(&sequences, Pooling::Mean, &mut work, &Control::default()).unwrap();
     work.x
 }
 
@@ -38,38 +36,6 @@ fn theirs(tiny: &Tiny, dtype: impl Fn(&str) -> GgmlDType) -> Vec<f32> {
         forward(&ids).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
     };
     prompts().into_iter().flat_map(hidden).collect()
-}
-
-fn bert_config() -> bert::Config {
-    bert::Config {
-        vocab_size: VOCAB,
-        hidden_size: HIDDEN,
-        num_hidden_layers: LAYERS,
-        num_attention_heads: HEADS,
-        intermediate_size: FFN,
-        max_position_embeddings: WINDOW,
-        type_vocab_size: 2,
-        layer_norm_eps: f64::from(EPS),
-        ..bert::Config::default()
-    }
-}
-
-fn xlm_roberta_config() -> xlm_roberta::Config {
-    xlm_roberta::Config {
-        hidden_size: HIDDEN,
-        layer_norm_eps: f64::from(EPS),
-        attention_probs_dropout_prob: 0.0,
-        hidden_dropout_prob: 0.0,
-        num_attention_heads: HEADS,
-        position_embedding_type: "absolute".into(),
-        intermediate_size: FFN,
-        hidden_act: Activation::Gelu,
-        num_hidden_layers: LAYERS,
-        vocab_size: VOCAB,
-        max_position_embeddings: WINDOW + 2,
-        type_vocab_size: 1,
-        pad_token_id: 1,
-    }
 }
 
 fn furthest(a: &[f32], b: &[f32]) -> f32 {
