@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 
 use crate::base::clock::Clock;
 use crate::channels::wechat_mp::WechatMp;
-use crate::config::{Account, Config};
+use crate::config::{Account, Config, RemoteModel};
 use crate::domain::message::AccountName;
 use crate::engine::embed::EmbedWorker;
 use crate::engine::generate::ComposeWorker;
@@ -24,6 +24,7 @@ use crate::model::generator::QwenGenerator;
 use crate::model::manifest::{Manifest, ManifestError};
 use crate::model::packed::prepare;
 use crate::model::perplexity::Surprise;
+use crate::model::remote::{Address, RemoteEmbedder, RemoteGenerator};
 use crate::model::{Arithmetic, Embedder, Generator, ModelError, ModelIdentity, kernels_in_use};
 use crate::ops::telemetry;
 use crate::pipeline::desk::{Desk, Limits};
@@ -111,6 +112,14 @@ impl App {
     }
 
     pub fn open_embedder_for(&self, arithmetic: Arithmetic) -> Result<Arc<EmbedWorker>> {
+        if let Some(remote) = &self.config.remote.embedder {
+            if arithmetic == Arithmetic::Floats {
+                bail!("the embedder is remote: its arithmetic is not ours to choose");
+            }
+            let embedder: Arc<dyn Embedder> =
+                Arc::new(RemoteEmbedder::open(address("embedder", remote)?)?);
+            return Ok(Arc::new(EmbedWorker::start(embedder)?));
+        }
         self.models.open_embedder(&self.config.models.embedder, arithmetic)
     }
 
@@ -125,6 +134,11 @@ impl App {
 
     /// Loads in the background; `None` when no generator is configured.
     fn start_composer(&self) -> Result<Option<Arc<ComposeWorker>>> {
+        if let Some(remote) = &self.config.remote.generator {
+            let generator = RemoteGenerator::open(address("generator", remote)?)?;
+            let open = move || Ok(Box::new(generator) as Box<dyn Generator>);
+            return Ok(Some(Arc::new(ComposeWorker::start(open)?)));
+        }
         let name = self.config.models.generator.clone();
         if name.is_empty() {
             return Ok(None);
@@ -155,6 +169,20 @@ impl App {
             clock: self.clock.clone(),
             draft_chars: self.config.reply.draft_chars,
         }))
+    }
+
+    /// Opens the configured generator, or asks the remote one; its name, or `None` without one.
+    pub fn check_generator(&self) -> Result<Option<String>> {
+        if let Some(remote) = &self.config.remote.generator {
+            let generator = RemoteGenerator::open(address("generator", remote)?)?;
+            generator.check()?;
+            return Ok(Some(format!("{} at {}", remote.model, remote.base_url)));
+        }
+        if self.config.models.generator.is_empty() {
+            return Ok(None);
+        }
+        let generator = self.models.open_generator(&self.config.models.generator)?;
+        Ok(Some(generator.identity().name.clone()))
     }
 
     /// The desk with everything behind it.
@@ -226,6 +254,12 @@ impl App {
         tracing::info!("stopped");
         Ok(served?)
     }
+}
+
+/// What a table `remote.…` of the configuration names, with its key.
+fn address(which: &str, remote: &RemoteModel) -> Result<Address> {
+    Address::new(&remote.base_url, &remote.model, &remote.api_key_env)
+        .map_err(|reason| anyhow::anyhow!("remote.{which}: {reason}"))
 }
 
 /// What answers messages, opened.

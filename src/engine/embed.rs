@@ -135,9 +135,8 @@ fn serve(model: &dyn Embedder, batch: Vec<Job>) {
             }
         }
         Err(error) => {
-            let reason = error.to_string();
             for job in live {
-                let _ = job.answer.send(Err(ModelError::Inference(reason.clone()).into()));
+                let _ = job.answer.send(Err(error.again().into()));
             }
         }
     }
