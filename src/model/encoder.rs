@@ -74,7 +74,7 @@ impl E5Encoder {
 
 /// Our own for the model of the manifest, the hub's for imported ones.
 enum Tokenizer {
-    Unigram(Unigram),
+    Unigram(Box<Unigram>),
     Hub(Box<HubTokenizer>),
 }
 
@@ -83,7 +83,7 @@ impl Tokenizer {
         if gguf.text(TOKENIZER_KEY).is_ok() {
             return Ok(Self::Hub(Box::new(HubTokenizer::from_gguf(gguf)?)));
         }
-        Ok(Self::Unigram(Unigram::from_gguf(gguf)?))
+        Ok(Self::Unigram(Box::new(Unigram::from_gguf(gguf)?)))
     }
 }
 

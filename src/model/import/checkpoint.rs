@@ -113,8 +113,8 @@ impl Checkpoint {
         let weights = BufferedSafetensors::new(read(&path)?);
         let weights = weights.map_err(|e| ImportError::about(&path, e))?;
         let words = |prefix: &str| format!("{prefix}embeddings.word_embeddings.weight");
-        let prefix = ["", "bert.", "roberta."].into_iter();
-        let prefix = { prefix }.find(|p| weights.get(&words(p)).is_ok());
+        let mut prefixes = ["", "bert.", "roberta."].into_iter();
+        let prefix = prefixes.find(|p| weights.get(&words(p)).is_ok());
         let prefix = prefix.ok_or_else(|| {
             ImportError::about(&path, "no tensor `embeddings.word_embeddings.weight`")
         })?;

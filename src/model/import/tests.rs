@@ -22,11 +22,8 @@ impl Site {
         let site = Self { temp: tempfile::tempdir().unwrap(), family };
         fs::create_dir_all(site.checkpoint().join("1_Pooling")).unwrap();
         let prefix = if family == Family::Bert { "bert." } else { "roberta." };
-        let kind = match dtype {
-            GgmlDType::F16 => DType::F16,
-            GgmlDType::BF16 => DType::BF16,
-            _ => DType::F32,
-        };
+        let kinds = [(GgmlDType::F16, DType::F16), (GgmlDType::BF16, DType::BF16)];
+        let kind = kinds.iter().find(|(stored, _)| *stored == dtype).map_or(DType::F32, |k| k.1);
         let tensors = Tiny::new(family, 31).hub(|_| dtype).into_iter();
         let tensors: std::collections::HashMap<String, Tensor> =
             tensors.map(|(n, t)| (format!("{prefix}{n}"), t.to_dtype(kind).unwrap())).collect();

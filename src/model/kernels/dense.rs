@@ -240,15 +240,13 @@ pub(super) fn add_products(work: Products<'_>) {
     let wide = wide.as_chunks::<PANEL>().0;
     let width = rows.len() / sums.len();
     let part = |row: usize| &rows[row * width + from..row * width + from + inputs];
-    let mut row = 0;
     let (fours, ones) = sums.as_chunks_mut::<ROWS>();
-    for sums in fours {
-        tile(wide, std::array::from_fn(|at| part(row + at)), sums);
-        row += ROWS;
+    let rest = ROWS * fours.len();
+    for (four, sums) in fours.iter_mut().enumerate() {
+        tile(wide, std::array::from_fn(|at| part(ROWS * four + at)), sums);
     }
-    for sum in ones {
-        tile(wide, [part(row)], std::array::from_mut(sum));
-        row += 1;
+    for (at, sum) in ones.iter_mut().enumerate() {
+        tile(wide, [part(rest + at)], std::array::from_mut(sum));
     }
 }
 
