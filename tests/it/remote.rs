@@ -236,7 +236,7 @@ fn a_remote_generator_chooses_among_the_units_and_nothing_else_comes_out() {
     let asked = body["messages"][1]["content"].as_str().unwrap();
     assert!(asked.contains("1. 运费由我们承担。") && asked.contains("运费谁出，多久到账"));
     for said in ["我给您免单。", "{\"units\":[3]}", "{\"units\":[1,1]}"] {
-        simulator.from_now_on(|_| says(said));
+        simulator.from_now_on(move |_| says(said));
         let invented = generator.compose(&composing(), &Control::default());
         assert!(matches!(invented, Err(ModelError::Malformed { .. })), "{said}");
     }
