@@ -75,7 +75,7 @@ impl Simulator {
         Self { address, asked, answer }
     }
 
-    fn from_now_on(&self, answer: impl Fn(&Value) -> (u16, String) + Send + 'static) {
+    fn answer_with(&self, answer: impl Fn(&Value) -> (u16, String) + Send + 'static) {
         *self.answer.lock().unwrap() = Box::new(answer);
     }
 
@@ -148,11 +148,11 @@ fn another_model_or_width_is_another_identity() {
     assert_eq!(first, identity("m"));
     assert_eq!(simulator.last().1, "", "no key, none sent");
     assert_ne!(first, identity("n"));
-    simulator.from_now_on(|_| {
+    simulator.answer_with(|_| {
         (200, json!({"data": [{"index": 0, "embedding": [1.0]}], "model": "m-2026"}).to_string())
     });
     assert_ne!(first, identity("m"), "another width");
-    simulator.from_now_on(|body| {
+    simulator.answer_with(|body| {
         let (status, text) = vectors(body);
         (status, text.replace("m-2026", "m-2027"))
     });
@@ -165,7 +165,7 @@ fn failures_have_their_class_and_never_show_the_key() {
     let embedder = RemoteEmbedder::open(simulator.model()).unwrap();
     let worker = EmbedWorker::start(Arc::new(RemoteEmbedder::open(simulator.model()).unwrap()));
     let failed = |answer: fn(&Value) -> (u16, String)| {
-        simulator.from_now_on(answer);
+        simulator.answer_with(answer);
         let error = embedder.embed(&texts(&["退款"]), &Control::default()).unwrap_err();
         assert!(!error.to_string().contains(&std::env::var("PATH").unwrap()));
         assert!(!error.to_string().contains("退款"), "{error}");
@@ -203,7 +203,7 @@ fn failures_have_their_class_and_never_show_the_key() {
 fn a_deadline_ends_the_wait() {
     let simulator = Simulator::new(vectors);
     let embedder = RemoteEmbedder::open(simulator.model()).unwrap();
-    simulator.from_now_on(|_| (200, "late".into()));
+    simulator.answer_with(|_| (200, "late".into()));
     let deadline = Deadline::after(Duration::from_millis(300));
     let late = embedder.embed(&texts(&["a"]), &Control::with_deadline(deadline));
     assert!(matches!(late, Err(ModelError::DeadlinePassed)), "{late:?}");
@@ -236,14 +236,14 @@ fn a_remote_generator_chooses_among_the_units_and_nothing_else_comes_out() {
     let asked = body["messages"][1]["content"].as_str().unwrap();
     assert!(asked.contains("1. 运费由我们承担。") && asked.contains("运费谁出，多久到账"));
     for said in ["我给您免单。", "{\"units\":[3]}", "{\"units\":[1,1]}"] {
-        simulator.from_now_on(move |_| says(said));
+        simulator.answer_with(move |_| says(said));
         let invented = generator.compose(&composing(), &Control::default());
         assert!(matches!(invented, Err(ModelError::Malformed { .. })), "{said}");
     }
-    simulator.from_now_on(|_| says("{\"units\":[]}"));
+    simulator.answer_with(|_| says("{\"units\":[]}"));
     let none = generator.compose(&composing(), &Control::default());
     assert!(matches!(none, Err(ModelError::BadRequest(_))));
-    simulator.from_now_on(|_| (429, String::new()));
+    simulator.answer_with(|_| (429, String::new()));
     let busy = generator.compose(&composing(), &Control::default());
     assert!(matches!(busy, Err(ModelError::Overloaded { .. })));
 }

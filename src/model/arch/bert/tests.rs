@@ -18,19 +18,21 @@ fn ours(packed: PackedModel, header: &GgufFile) -> Vec<f32> {
     work.x
 }
 
+/// Token ids to hidden states.
+type Forward = Box<dyn Fn(&Tensor) -> candle_core::Result<Tensor>>;
+
 fn theirs(tiny: &Tiny, dtype: impl Fn(&str) -> GgmlDType) -> Vec<f32> {
     let vb = VarBuilder::from_tensors(tiny.hub(dtype), DType::F32, &Device::Cpu);
-    let forward: Box<dyn Fn(&Tensor) -> candle_core::Result<Tensor>> =
-        if tiny.family == Family::Bert {
-            let model = bert::BertModel::load(vb, &bert_config()).unwrap();
-            Box::new(move |ids| model.forward(ids, &ids.zeros_like()?, None))
-        } else {
-            let model = xlm_roberta::XLMRobertaModel::new(&xlm_roberta_config(), vb).unwrap();
-            Box::new(move |ids| {
-                let seen = ids.ones_like()?.to_dtype(DType::F32)?;
-                model.forward(ids, &seen, &ids.zeros_like()?, None, None, None)
-            })
-        };
+    let forward: Forward = if tiny.family == Family::Bert {
+        let model = bert::BertModel::load(vb, &bert_config()).unwrap();
+        Box::new(move |ids| model.forward(ids, &ids.zeros_like()?, None))
+    } else {
+        let model = xlm_roberta::XLMRobertaModel::new(&xlm_roberta_config(), vb).unwrap();
+        Box::new(move |ids| {
+            let seen = ids.ones_like()?.to_dtype(DType::F32)?;
+            model.forward(ids, &seen, &ids.zeros_like()?, None, None, None)
+        })
+    };
     let hidden = |prompt: Vec<u32>| {
         let ids = Tensor::new(prompt, &Device::Cpu).unwrap().unsqueeze(0).unwrap();
         forward(&ids).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()

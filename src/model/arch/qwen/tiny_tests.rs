@@ -17,6 +17,8 @@ use crate::model::tiny::{
 
 const FAMILIES: [Family; 2] = [Family::Qwen2, Family::Qwen3];
 
+/// The format of each matrix, by its name.
+type Formats = Box<dyn Fn(&str) -> GgmlDType>;
 /// Logits of every position.
 type Rows = Vec<Vec<f32>>;
 
@@ -141,10 +143,10 @@ fn furthest(a: &[f32], b: &[f32]) -> f32 {
 
 #[test]
 fn quantised_models_choose_the_tokens_that_candle_chooses() {
-    let all = |dtype: GgmlDType| Box::new(move |_: &str| dtype) as Box<dyn Fn(&str) -> GgmlDType>;
+    let all = |dtype: GgmlDType| Box::new(move |_: &str| dtype) as Formats;
     for family in FAMILIES {
         let tiny = Tiny::new(family, 11);
-        let formats: [(&str, Box<dyn Fn(&str) -> GgmlDType>); 6] = [
+        let formats: [(&str, Formats); 6] = [
             ("Q8_0", all(GgmlDType::Q8_0)),
             ("Q6_K", all(GgmlDType::Q6K)),
             ("Q5_0", all(GgmlDType::Q5_0)),
