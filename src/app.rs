@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 
 use crate::base::clock::Clock;
 use crate::channels::wechat_mp::WechatMp;
-use crate::config::{Account, Config};
+use crate::config::{Account, Config, RemoteModel};
 use crate::domain::message::AccountName;
 use crate::engine::embed::EmbedWorker;
 use crate::engine::generate::GenerateWorker;
@@ -21,9 +21,11 @@ use crate::http::{HttpState, OperatorAccess, Pages};
 use crate::model::dir::ModelDir;
 use crate::model::encoder::E5Encoder;
 use crate::model::generator::QwenGenerator;
-use crate::model::manifest::Manifest;
+use crate::model::manifest::{Manifest, ManifestError};
 use crate::model::packed::prepare;
-use crate::model::{Embedder, ModelError, ModelIdentity, kernels_in_use};
+use crate::model::perplexity::Surprise;
+use crate::model::remote::{Address, RemoteEmbedder, RemoteGenerator};
+use crate::model::{Arithmetic, Embedder, Generator, ModelError, ModelIdentity, kernels_in_use};
 use crate::ops::telemetry;
 use crate::pipeline::desk::{Desk, Limits};
 use crate::pipeline::generations::{GenerationDir, Generations};
@@ -49,9 +51,12 @@ pub struct Models {
 
 impl Models {
     /// `dir` empty: the usual place.
-    pub fn at(dir: &Path) -> Self {
+    ///
+    /// # Errors
+    /// When the list of imported models there is damaged.
+    pub fn at(dir: &Path) -> Result<Self, ManifestError> {
         let dir = if dir.as_os_str().is_empty() { ModelDir::resolve() } else { ModelDir::at(dir) };
-        Self { manifest: Manifest::builtin(), dir }
+        Ok(Self { manifest: Manifest::of_folder(dir.path())?, dir })
     }
 
     /// Where an installed model is and what it must be; opening it checks that it is.
@@ -70,9 +75,10 @@ impl Models {
         Ok(())
     }
 
-    pub fn open_embedder(&self, name: &str) -> Result<Arc<EmbedWorker>> {
+    pub fn open_embedder(&self, name: &str, arithmetic: Arithmetic) -> Result<Arc<EmbedWorker>> {
         let (path, identity) = self.find(name)?;
-        let encoder: Arc<dyn Embedder> = Arc::new(E5Encoder::open(&path, identity)?);
+        let encoder = E5Encoder::open_for(arithmetic, &path, identity)?;
+        let encoder: Arc<dyn Embedder> = Arc::new(encoder);
         Ok(Arc::new(EmbedWorker::start(encoder)?))
     }
 
@@ -80,12 +86,21 @@ impl Models {
         let (path, identity) = self.find(name)?;
         QwenGenerator::open(&path, identity)
     }
+
+    pub fn open_surprise(
+        &self,
+        name: &str,
+        arithmetic: Arithmetic,
+    ) -> Result<Surprise, ModelError> {
+        let (path, identity) = self.find(name)?;
+        Surprise::open(&path, &identity, arithmetic)
+    }
 }
 
 impl App {
-    pub fn new(config: Config) -> Self {
-        let models = Models::at(&config.models.dir);
-        Self { config, clock: Clock::System, models }
+    pub fn new(config: Config) -> Result<Self, ManifestError> {
+        let models = Models::at(&config.models.dir)?;
+        Ok(Self { config, clock: Clock::System, models })
     }
 
     pub fn open_store(&self) -> Result<Arc<dyn Store>> {
@@ -93,7 +108,19 @@ impl App {
     }
 
     pub fn open_embedder(&self) -> Result<Arc<EmbedWorker>> {
-        self.models.open_embedder(&self.config.models.embedder)
+        self.open_embedder_for(Arithmetic::AsStored)
+    }
+
+    pub fn open_embedder_for(&self, arithmetic: Arithmetic) -> Result<Arc<EmbedWorker>> {
+        if let Some(remote) = &self.config.remote.embedder {
+            if arithmetic == Arithmetic::Floats {
+                bail!("the embedder is remote: its arithmetic is not ours to choose");
+            }
+            let embedder: Arc<dyn Embedder> =
+                Arc::new(RemoteEmbedder::open(address("embedder", remote)?)?);
+            return Ok(Arc::new(EmbedWorker::start(embedder)?));
+        }
+        self.models.open_embedder(&self.config.models.embedder, arithmetic)
     }
 
     pub fn generation_dir(&self) -> GenerationDir {
@@ -107,6 +134,10 @@ impl App {
 
     /// Loads in the background; `None` when no generator is configured.
     fn start_composer(&self) -> Result<Option<Arc<GenerateWorker>>> {
+        if let Some(remote) = &self.config.remote.generator {
+            let generator = RemoteGenerator::open(address("generator", remote)?)?;
+            return Ok(Some(Arc::new(GenerateWorker::start(move || Ok(generator))?)));
+        }
         let name = self.config.models.generator.clone();
         if name.is_empty() {
             return Ok(None);
@@ -119,7 +150,8 @@ impl App {
             );
             return Ok(None);
         }
-        let models = Models { manifest: Manifest::builtin(), dir: self.models.dir.clone() };
+        let models =
+            Models { manifest: self.models.manifest.clone(), dir: self.models.dir.clone() };
         Ok(Some(Arc::new(GenerateWorker::start(move || models.open_generator(&name))?)))
     }
 
@@ -136,6 +168,20 @@ impl App {
             clock: self.clock.clone(),
             draft_chars: self.config.reply.draft_chars,
         }))
+    }
+
+    /// Opens the configured generator, or asks the remote one; its name, or `None` without one.
+    pub fn check_generator(&self) -> Result<Option<String>> {
+        if let Some(remote) = &self.config.remote.generator {
+            let generator = RemoteGenerator::open(address("generator", remote)?)?;
+            generator.check()?;
+            return Ok(Some(format!("{} at {}", remote.model, remote.base_url)));
+        }
+        if self.config.models.generator.is_empty() {
+            return Ok(None);
+        }
+        let generator = self.models.open_generator(&self.config.models.generator)?;
+        Ok(Some(generator.identity().name.clone()))
     }
 
     /// The desk with everything behind it.
@@ -208,6 +254,12 @@ impl App {
         tracing::info!("stopped");
         Ok(served?)
     }
+}
+
+/// What a table `remote.…` of the configuration names, with its key.
+fn address(which: &str, remote: &RemoteModel) -> Result<Address> {
+    Address::new(&remote.base_url, &remote.model, &remote.api_key_env)
+        .map_err(|reason| anyhow::anyhow!("remote.{which}: {reason}"))
 }
 
 /// What answers messages, opened.

@@ -8,6 +8,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::channels::wechat_mp::WechatMpConfig;
+use crate::model::remote;
 
 /// `config/default.toml`, every key with a comment.
 pub const DEFAULT_TOML: &str = include_str!("../config/default.toml");
@@ -30,6 +31,8 @@ pub struct Config {
     pub gate: Gate,
     pub reply: Reply,
     pub log: Log,
+    #[serde(default)]
+    pub remote: Remote,
     #[serde(default)]
     pub accounts: BTreeMap<String, Account>,
 }
@@ -65,6 +68,25 @@ pub struct Models {
     pub embedder: String,
     /// Empty: no generator; several pieces of evidence then always go to a person.
     pub generator: String,
+}
+
+/// Models behind an OpenAI-compatible service, in place of local ones.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Remote {
+    pub embedder: Option<RemoteModel>,
+    pub generator: Option<RemoteModel>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoteModel {
+    /// Ends before `/embeddings` and `/chat/completions`.
+    pub base_url: String,
+    pub model: String,
+    /// The environment variable that holds the key; empty: none is sent.
+    #[serde(default)]
+    pub api_key_env: String,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -147,6 +169,12 @@ impl Config {
         if !(100..=4_800).contains(&self.reply.deadline_ms) {
             let reason = "reply.deadline_ms must lie between 100 and 4800: WeChat cuts at 5000";
             return Err(ConfigError::Invalid(reason.into()));
+        }
+        let remote = [("embedder", &self.remote.embedder), ("generator", &self.remote.generator)];
+        for (name, model) in remote {
+            let Some(model) = model else { continue };
+            remote::check_url(&model.base_url, !model.api_key_env.is_empty())
+                .map_err(|reason| ConfigError::Invalid(format!("remote.{name}.{reason}")))?;
         }
         for name in self.accounts.keys() {
             let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use serde_json::Value;
 
+use super::eval::arithmetic;
 use super::output::{self, Bar};
 use crate::app::App;
 use crate::engine::generate::GenerateWorker;
@@ -17,6 +18,7 @@ use crate::eval::generation::{self, Prompt};
 #[command(after_help = "Examples:
   huida bench embed --texts questions.jsonl --json
   huida bench generate --prompts prompts.jsonl --tokens 64
+  huida bench perplexity --text eval/sets/service_text.txt --float
   huida bench search --vectors 100000 --dim 384")]
 pub(super) enum BenchCommand {
     /// Questions to vectors: one at a time, then batched.
@@ -42,6 +44,20 @@ pub(super) enum BenchCommand {
         /// Ask for so many replies at a time, as customers do, and tell the throughput.
         #[arg(long, value_name = "N")]
         concurrency: Option<usize>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// How surprised a generator is by a text: what its integer arithmetic costs.
+    Perplexity {
+        /// Plain UTF-8.
+        #[arg(long)]
+        text: PathBuf,
+        /// A name from `models list`; without it the configured generator.
+        #[arg(long)]
+        model: Option<String>,
+        /// Run the weights as floats, for comparison; takes four bytes a weight in memory.
+        #[arg(long)]
+        float: bool,
         #[arg(long)]
         json: bool,
     },
@@ -76,10 +92,7 @@ pub(super) fn run(app: &App, command: &BenchCommand) -> Result<()> {
         }
         BenchCommand::Generate { prompts, model, tokens, concurrency, json } => {
             let prompts = read_prompts(prompts)?;
-            let name = model.as_ref().unwrap_or(&app.config.models.generator);
-            if name.is_empty() {
-                bail!("no generator is configured: name one with --model");
-            }
+            let name = generator(app, model.as_deref())?;
             if let Some(concurrency) = *concurrency {
                 let generator = app.models.open_generator(name)?;
                 let worker = GenerateWorker::start(move || Ok(generator))?;
@@ -94,11 +107,30 @@ pub(super) fn run(app: &App, command: &BenchCommand) -> Result<()> {
             bar.done();
             output::report(&report, *json)
         }
+        BenchCommand::Perplexity { text, model, float, json } => {
+            let text = fs::read_to_string(text).with_context(|| text.display().to_string())?;
+            let (name, arithmetic) = (generator(app, model.as_deref())?, arithmetic(*float));
+            let mut surprise = app.models.open_surprise(name, arithmetic)?;
+            let mut progress =
+                |done: usize, total: usize| bar.show("reading", done as u64, total as u64, false);
+            let report = bench::perplexity(name, &text, &mut surprise, arithmetic, &mut progress)?;
+            bar.done();
+            output::report(&report, *json)
+        }
         BenchCommand::Search { vectors, dim, exact, dump, json } => {
             let (vectors, dim, exact, dump) = (*vectors, *dim, *exact, dump.clone());
             output::report(&bench::search(&SearchBench { vectors, dim, exact, dump })?, *json)
         }
     }
+}
+
+/// The named generator, or the configured one.
+fn generator<'a>(app: &'a App, named: Option<&'a str>) -> Result<&'a str> {
+    let name = named.unwrap_or(&app.config.models.generator);
+    if name.is_empty() {
+        bail!("no generator is configured: name one with --model");
+    }
+    Ok(name)
 }
 
 /// `text` of each line; `q` and `question` are taken as well, as question lists name it so.

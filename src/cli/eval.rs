@@ -11,6 +11,7 @@ use crate::base::file::write_atomic;
 use crate::eval::gate::{self, GateInput};
 use crate::eval::retrieval::{self, RetrievalInput};
 use crate::gate::threshold::Promise;
+use crate::model::Arithmetic;
 
 #[derive(Subcommand)]
 #[command(after_help = "Examples:
@@ -29,6 +30,9 @@ pub(super) enum EvalCommand {
         /// Labels for the trained head; without them, before any training.
         #[arg(long, num_args = 1..)]
         labels: Vec<PathBuf>,
+        /// Run the embedder's weights as floats, to see what its integer arithmetic costs.
+        #[arg(long)]
+        float: bool,
         #[arg(long)]
         json: bool,
     },
@@ -60,10 +64,10 @@ pub(super) enum EvalCommand {
 }
 
 pub(super) fn run(app: &App, command: &EvalCommand) -> Result<()> {
-    let embedder = app.open_embedder()?;
     let mut bar = Bar::new();
     match command {
-        EvalCommand::Retrieval { kb, queries, labels, json } => {
+        EvalCommand::Retrieval { kb, queries, labels, float, json } => {
+            let embedder = app.open_embedder_for(arithmetic(*float))?;
             let input =
                 RetrievalInput { kb: kb.clone(), queries: queries.clone(), labels: labels.clone() };
             let report = retrieval::run(&input, &embedder, &mut |p| bar.fit(p))?;
@@ -89,6 +93,7 @@ pub(super) fn run(app: &App, command: &EvalCommand) -> Result<()> {
                 oos: oos.clone(),
                 promise: Promise { alpha: *alpha, confidence: *confidence },
             };
+            let embedder = app.open_embedder()?;
             let (report, judged) = gate::run(&input, &embedder, &mut |p| bar.fit(p))?;
             bar.done();
             if let Some(file) = rows {
@@ -99,4 +104,8 @@ pub(super) fn run(app: &App, command: &EvalCommand) -> Result<()> {
             output::report(&report, *json)
         }
     }
+}
+
+pub(super) fn arithmetic(float: bool) -> Arithmetic {
+    if float { Arithmetic::Floats } else { Arithmetic::AsStored }
 }

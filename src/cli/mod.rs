@@ -120,7 +120,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
     }
     let config = Config::load(file)?;
     telemetry::logs(&config.log.filter, config.log.format == LogFormat::Json);
-    let app = App::new(config);
+    let app = App::new(config)?;
     match cli.command {
         Command::Demo(args) => demo::run(app, args)?,
         Command::Serve => serve::run(&app)?,

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Subcommand;
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::output::{self, Bar};
 use crate::app::App;
 use crate::model::bundle;
 use crate::model::dir::Condition;
+use crate::model::import;
 use crate::model::pull::{self, Progress, Stage};
 
 #[derive(Subcommand)]
@@ -18,7 +19,8 @@ use crate::model::pull::{self, Progress, Stage};
   huida models pull                      the default models
   huida models pull qwen2.5-coder-1.5b   a larger generator
   huida models bundle models.tar         to carry into a site without a network
-  huida models import models.tar         over there")]
+  huida models import models.tar         over there
+  huida models import ./bge-small-zh     an encoder as the hub publishes it")]
 pub(super) enum ModelsCommand {
     /// Download models that are not there yet, checked by SHA-256.
     Pull {
@@ -43,8 +45,56 @@ pub(super) enum ModelsCommand {
         /// Names from `models list`; none: the default ones.
         names: Vec<String>,
     },
-    /// Install the models of a bundle.
-    Import { bundle: PathBuf },
+    /// Install the models of a bundle, or a BERT or XLM-R encoder from its folder.
+    Import(ImportArgs),
+}
+
+#[derive(Args)]
+pub(super) struct ImportArgs {
+    /// A bundle (.tar), or a folder with config.json, model.safetensors and tokenizer.json (or
+    /// sentencepiece.bpe.model).
+    from: PathBuf,
+    /// Folder: what to call the model; without it the folder's name.
+    #[arg(long, default_value = "")]
+    name: String,
+    /// Folder: how to store the matrices; without it as they are (f32, f16 or bf16).
+    #[arg(long, value_enum)]
+    quantize: Option<Quantize>,
+    /// Folder: what the model wants in front of every text, such as "query: ".
+    #[arg(long, default_value = "")]
+    prefix: String,
+    /// Folder: how tokens' vectors become one; without it as 1_Pooling/config.json says.
+    #[arg(long, value_enum)]
+    pooling: Option<PoolingArg>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Quantize {
+    #[value(name = "q8_0")]
+    Q8_0,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PoolingArg {
+    Mean,
+    Cls,
+}
+
+impl ImportArgs {
+    fn options(&self) -> import::Options {
+        import::Options {
+            name: self.name.clone(),
+            storage: match self.quantize {
+                Some(Quantize::Q8_0) => import::Storage::Q8_0,
+                None => import::Storage::AsIs,
+            },
+            prefix: self.prefix.clone(),
+            pooling: self.pooling.map(|pooling| match pooling {
+                PoolingArg::Mean => import::Pooling::Mean,
+                PoolingArg::Cls => import::Pooling::Cls,
+            }),
+        }
+    }
 }
 
 pub(super) fn run(app: &App, command: &ModelsCommand) -> Result<ExitCode> {
@@ -91,8 +141,12 @@ pub(super) fn run(app: &App, command: &ModelsCommand) -> Result<ExitCode> {
             bar.done();
             output::line(&format!("{}: {}", out.display(), written.join(", ")))?;
         }
-        ModelsCommand::Import { bundle: tar } => {
-            let installed = bundle::import(manifest, dir, tar, &mut |p| show(&mut bar, &p))?;
+        ModelsCommand::Import(args) if args.from.is_dir() => {
+            let entry = import::import_checkpoint(dir, &args.from, &args.options())?;
+            output::line(&format!("{:<24} {}", entry.name, dir.file(&entry).display()))?;
+        }
+        ModelsCommand::Import(args) => {
+            let installed = bundle::import(manifest, dir, &args.from, &mut |p| show(&mut bar, &p))?;
             bar.done();
             app.models.prepare(installed.iter().map(|m| m.name.clone()))?;
             for model in installed {

@@ -11,7 +11,7 @@ use super::index::asked;
 use super::output;
 use crate::app::{App, Service, interrupted};
 use crate::gate::threshold::Promise;
-use crate::model::{Control, Generator};
+use crate::model::Control;
 use crate::ops::doctor::{self, Check, Outcome};
 use crate::store::AuditState;
 
@@ -82,14 +82,10 @@ pub(super) fn doctor(app: &App, as_json: bool) -> Result<ExitCode> {
 }
 
 fn generator(app: &App) -> Check {
-    let name = &app.config.models.generator;
-    let outcome = if name.is_empty() {
-        Outcome::Weak("none configured: nothing is composed".into())
-    } else {
-        match app.models.open_generator(name) {
-            Ok(model) => Outcome::Good(model.identity().name.clone()),
-            Err(error) => Outcome::Weak(format!("{error}; until then nothing is composed")),
-        }
+    let outcome = match app.check_generator() {
+        Ok(Some(name)) => Outcome::Good(name),
+        Ok(None) => Outcome::Weak("none configured: nothing is composed".into()),
+        Err(error) => Outcome::Weak(format!("{error:#}; until then nothing is composed")),
     };
     Check { name: "generator".into(), outcome }
 }

@@ -187,9 +187,8 @@ fn serve(model: &dyn Embedder, batch: Vec<Job>) {
             }
         }
         Err(error) => {
-            let reason = error.to_string();
             for answer in answers {
-                let _ = answer.send(Err(ModelError::Inference(reason.clone()).into()));
+                let _ = answer.send(Err(error.again().into()));
             }
         }
     }

@@ -16,5 +16,15 @@ pub enum EngineError {
     #[error("the {model} is not available: {reason}")]
     Unavailable { model: &'static str, reason: String },
     #[error(transparent)]
-    Model(#[from] ModelError),
+    Model(ModelError),
+}
+
+impl From<ModelError> for EngineError {
+    fn from(error: ModelError) -> Self {
+        if let ModelError::Overloaded { url, status } = &error {
+            tracing::warn!(url, status, "a remote model asks for fewer requests");
+            return Self::Overloaded("remote model's");
+        }
+        Self::Model(error)
+    }
 }

@@ -6,8 +6,10 @@ use serde::Serialize;
 
 use crate::base::clock::Stopwatch;
 use crate::engine::embed::EmbedWorker;
+use crate::eval::generation::rate;
 use crate::eval::{EvalError, percentile};
-use crate::model::Control;
+use crate::model::perplexity::Surprise;
+use crate::model::{Arithmetic, Control, kernels_in_use};
 use crate::search::dense::{BUILD_BREADTH, DenseIndex, LINKS};
 use crate::search::index::POOL;
 use crate::search::sample::clustered;
@@ -63,6 +65,43 @@ pub fn embed(
         ms_p50: percentile(&times, 0.5),
         ms_p95: percentile(&times, 0.95),
         texts_per_s: texts.len() as f64 / seconds,
+    })
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct PerplexityReport {
+    pub model: String,
+    /// `as stored` or `floats`.
+    pub arithmetic: &'static str,
+    pub kernels: &'static str,
+    /// Tokens that were predicted.
+    pub tokens: usize,
+    pub perplexity: f64,
+    /// Mean surprise of a token.
+    pub nats_per_token: f64,
+    pub tok_s: f64,
+}
+
+pub fn perplexity(
+    model: &str,
+    text: &str,
+    surprise: &mut Surprise,
+    arithmetic: Arithmetic,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<PerplexityReport, EvalError> {
+    let watch = Stopwatch::start();
+    let done = surprise.of(text, &Control::default(), progress)?;
+    Ok(PerplexityReport {
+        model: model.to_owned(),
+        arithmetic: match arithmetic {
+            Arithmetic::AsStored => "as stored",
+            Arithmetic::Floats => "floats",
+        },
+        kernels: kernels_in_use().map_err(|e| EvalError::Input(e.to_string()))?,
+        tokens: done.predicted,
+        perplexity: done.perplexity(),
+        nats_per_token: done.nats / done.predicted.max(1) as f64,
+        tok_s: rate(done.predicted, watch.elapsed().as_secs_f64()),
     })
 }
 

@@ -234,6 +234,6 @@ impl Speed {
     }
 }
 
-fn rate(n: usize, seconds: f64) -> f64 {
+pub(super) fn rate(n: usize, seconds: f64) -> f64 {
     if seconds > 0.0 { n as f64 / seconds } else { 0.0 }
 }

@@ -1,17 +1,28 @@
-//! multilingual-e5-small as an [`Embedder`]: tokenizer, BERT encoder, mean pooling, unit length.
+//! multilingual-e5-small, or an imported encoder, as an [`Embedder`]: tokenizer, BERT encoder,
+//! pooling, unit length.
 //!
 //! Model and recipe: <https://huggingface.co/intfloat/multilingual-e5-small>. Questions are matched
-//! against questions, which the model card wants prefixed `query: ` on both sides.
+//! against questions, which the model card wants prefixed `query: ` on both sides; imported models
+//! bring their own prefix, tokenizer and pooling in the file's metadata.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use crate::model::arch::bert::{Bert, Workspace};
+use crate::model::arch::bert::{Bert, Pooling, Workspace};
+use crate::model::gguf::GgufFile;
+use crate::model::hub_tokenizer::{HubTokenizer, TOKENIZER_KEY};
 use crate::model::packed::PackedModel;
 use crate::model::tokenizer::Unigram;
-use crate::model::{Control, Embedder, ModelError, ModelIdentity};
+use crate::model::{Arithmetic, Control, Embedder, ModelError, ModelIdentity};
 
+/// Of files that name none.
 const PREFIX: &str = "query: ";
+/// Metadata: what stands in front of every text.
+pub(crate) const PREFIX_KEY: &str = "huida.prefix";
+/// Metadata: how tokens' vectors become one, in llama.cpp's numbers.
+pub(crate) const POOLING_KEY: &str = "bert.pooling_type";
+pub(crate) const POOLING_MEAN: usize = 1;
+pub(crate) const POOLING_CLS: usize = 2;
 /// Tokens of one forward pass: enough to fill the matrix kernels, little enough that activations
 /// stay near the caches and a cancelled caller is noticed soon.
 const BATCH_TOKENS: usize = 2048;
@@ -19,7 +30,9 @@ const BATCH_TOKENS: usize = 2048;
 /// Loaded weights and their tokenizer.
 pub struct E5Encoder {
     identity: ModelIdentity,
-    tokenizer: Unigram,
+    tokenizer: Tokenizer,
+    prefix: String,
+    pooling: Pooling,
     bert: Bert,
     /// One forward pass at a time: two would fight for the same threads and both lose.
     work: Mutex<Workspace>,
@@ -29,10 +42,48 @@ impl E5Encoder {
     /// Opens the GGUF file at `path`, or what was packed from it; `identity` is the manifest's word
     /// for what the file must be.
     pub fn open(path: &Path, identity: ModelIdentity) -> Result<Self, ModelError> {
-        let (packed, gguf) = PackedModel::open(path, &identity)?;
-        let tokenizer = Unigram::from_gguf(&gguf)?;
+        Self::open_for(Arithmetic::AsStored, path, identity)
+    }
+
+    /// The same in other arithmetic, for comparison.
+    pub fn open_for(
+        arithmetic: Arithmetic,
+        path: &Path,
+        identity: ModelIdentity,
+    ) -> Result<Self, ModelError> {
+        let (packed, gguf) = PackedModel::open_for(arithmetic, path, &identity)?;
+        let tokenizer = Tokenizer::from_gguf(&gguf)?;
+        let prefix = gguf.text(PREFIX_KEY).unwrap_or(PREFIX).to_owned();
+        let pooling = match gguf.count(POOLING_KEY)? {
+            POOLING_MEAN => Pooling::Mean,
+            POOLING_CLS => Pooling::First,
+            other => return Err(gguf.corrupt(format_args!("pooling {other} is not supported"))),
+        };
         let bert = Bert::load(packed, &gguf)?;
-        Ok(Self { identity, tokenizer, bert, work: Mutex::default() })
+        Ok(Self { identity, tokenizer, prefix, pooling, bert, work: Mutex::default() })
+    }
+
+    fn tokens_within(&self, text: &str, window: usize) -> Result<Vec<u32>, ModelError> {
+        let text = format!("{}{text}", self.prefix);
+        match &self.tokenizer {
+            Tokenizer::Unigram(tokenizer) => Ok(tokenizer.encode(&text, window)),
+            Tokenizer::Hub(tokenizer) => tokenizer.encode(&text, window),
+        }
+    }
+}
+
+/// Our own for the model of the manifest, the hub's for imported ones.
+enum Tokenizer {
+    Unigram(Box<Unigram>),
+    Hub(Box<HubTokenizer>),
+}
+
+impl Tokenizer {
+    fn from_gguf(gguf: &GgufFile) -> Result<Self, ModelError> {
+        if gguf.text(TOKENIZER_KEY).is_ok() {
+            return Ok(Self::Hub(Box::new(HubTokenizer::from_gguf(gguf)?)));
+        }
+        Ok(Self::Unigram(Box::new(Unigram::from_gguf(gguf)?)))
     }
 }
 
@@ -46,7 +97,7 @@ impl Embedder for E5Encoder {
     }
 
     fn tokens(&self, text: &str) -> Result<Vec<u32>, ModelError> {
-        Ok(self.tokenizer.encode(&format!("{PREFIX}{text}"), self.bert.config().window))
+        self.tokens_within(text, self.bert.config().window)
     }
 
     fn embed(
@@ -61,7 +112,7 @@ impl Embedder for E5Encoder {
         for batch in batches(&order, |i| sequences[i].len()) {
             control.check()?;
             let inputs: Vec<&[u32]> = batch.iter().map(|i| sequences[*i].as_slice()).collect();
-            let pooled = self.bert.mean_pooled(&inputs, &mut work, control)?;
+            let pooled = self.bert.pooled(&inputs, self.pooling, &mut work, control)?;
             for (i, vector) in batch.iter().zip(pooled) {
                 vectors[*i] = unit(vector);
             }

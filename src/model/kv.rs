@@ -1,5 +1,5 @@
-//! The keys and values of the tokens a model has read: pages of sixteen tokens in f16, kept outside
-//! the layers and shared between sequences.
+//! The keys and values of the tokens a model has read: pages of sixteen tokens, kept outside the
+//! layers and shared between sequences. In f16; in f32 for weights of floats.
 //!
 //! A page that two sequences hold is never written: whoever wants to write makes a copy first. So a
 //! sequence can go back ([`KvCache::truncate`]), try several continuations ([`Clone`]) or begin
@@ -8,8 +8,9 @@
 use std::sync::Arc;
 
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 
-use crate::model::kernels::PAGE;
+use crate::model::kernels::{self, PAGE};
 
 /// Sizes of a cache, given by the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,27 +18,56 @@ pub struct KvShape {
     pub layers: usize,
     pub heads: usize,
     pub head_dim: usize,
+    /// Kept as f32.
+    pub floats: bool,
 }
 
 impl KvShape {
-    /// Halves of one head of one layer in a page: keys `[head_dim, PAGE]`, values `[PAGE, head_dim]`.
+    /// Numbers of one head of one layer in a page: keys `[head_dim, PAGE]`, values `[PAGE, head_dim]`.
     fn head(self) -> usize {
         2 * PAGE * self.head_dim
     }
 
     /// Bytes of a page over all layers.
     pub fn page_bytes(self) -> usize {
-        self.layers * self.heads * self.head() * size_of::<f16>()
+        let each = if self.floats { size_of::<f32>() } else { size_of::<f16>() };
+        self.layers * self.heads * self.head() * each
     }
 }
 
 /// [`PAGE`] tokens over all layers, `[layers, heads, keys and values]`.
 #[derive(Clone, Debug)]
-pub(crate) struct Page(Box<[f16]>);
+pub(crate) enum Page {
+    Halves(Box<[f16]>),
+    Floats(Box<[f32]>),
+}
 
 impl Page {
     fn new(shape: KvShape) -> Self {
-        Self(vec![f16::ZERO; shape.page_bytes() / size_of::<f16>()].into())
+        let numbers = shape.layers * shape.heads * shape.head();
+        if shape.floats {
+            Self::Floats(vec![0.0; numbers].into())
+        } else {
+            Self::Halves(vec![f16::ZERO; numbers].into())
+        }
+    }
+
+    /// The numbers of one head, from `at` on.
+    fn part(&self, at: usize, size: usize) -> kernels::Page<'_> {
+        match self {
+            Self::Halves(page) => kernels::Page::Halves(&page[at..at + size]),
+            Self::Floats(page) => kernels::Page::Floats(&page[at..at + size]),
+        }
+    }
+}
+
+/// Writes key and value of a token to its slot of a head's part of a page.
+fn put_head<T: Copy>(part: &mut [T], slot: usize, key: &[T], value: &[T]) {
+    let dim = key.len();
+    let (keys, values) = part.split_at_mut(PAGE * dim);
+    values[slot * dim..(slot + 1) * dim].copy_from_slice(value);
+    for (keys, key) in keys.chunks_exact_mut(PAGE).zip(key) {
+        keys[slot] = *key;
     }
 }
 
@@ -47,18 +77,20 @@ pub struct KvCache {
     shape: KvShape,
     pages: Vec<Arc<Page>>,
     len: usize,
+    /// A head's key and value on their way into a page.
+    halves: Vec<f16>,
 }
 
 impl KvCache {
     /// An empty cache that owns no memory yet.
     pub fn new(shape: KvShape) -> Self {
-        Self { shape, pages: Vec::new(), len: 0 }
+        Self::with_pages(shape, Vec::new())
     }
 
     /// A sequence that begins with these full pages.
     pub(crate) fn with_pages(shape: KvShape, pages: Vec<Arc<Page>>) -> Self {
         let len = pages.len() * PAGE;
-        Self { shape, pages, len }
+        Self { shape, pages, len, halves: Vec::new() }
     }
 
     /// Tokens held.
@@ -89,26 +121,31 @@ impl KvCache {
 
     /// Writes key and value (`[heads, head_dim]`) of a token that there is room for. It counts only
     /// after [`KvCache::advance`], so a pass that fails half-way leaves the sequence as it was.
-    pub(crate) fn put(&mut self, layer: usize, position: usize, key: &[f16], value: &[f16]) {
+    pub(crate) fn put(&mut self, layer: usize, position: usize, key: &[f32], value: &[f32]) {
         let KvShape { heads, head_dim, .. } = self.shape;
         let (head_size, slot) = (self.shape.head(), position % PAGE);
         let page = Arc::make_mut(&mut self.pages[position / PAGE]);
-        for head in 0..heads {
+        let rows = key.chunks_exact(head_dim).zip(value.chunks_exact(head_dim));
+        for (head, (key, value)) in rows.enumerate().take(heads) {
             let at = (layer * heads + head) * head_size;
-            let (keys, values) = page.0[at..at + head_size].split_at_mut(PAGE * head_dim);
-            let part = head * head_dim..(head + 1) * head_dim;
-            values[slot * head_dim..(slot + 1) * head_dim].copy_from_slice(&value[part.clone()]);
-            for (keys, key) in keys.chunks_exact_mut(PAGE).zip(&key[part]) {
-                keys[slot] = *key;
+            match page {
+                Page::Floats(page) => put_head(&mut page[at..at + head_size], slot, key, value),
+                Page::Halves(page) => {
+                    self.halves.resize(2 * head_dim, f16::ZERO);
+                    let (own_key, own_value) = self.halves.split_at_mut(head_dim);
+                    own_key.convert_from_f32_slice(key);
+                    own_value.convert_from_f32_slice(value);
+                    put_head(&mut page[at..at + head_size], slot, own_key, own_value);
+                }
             }
         }
     }
 
     /// Keys and values of one head, page by page, as far as `tokens` tokens reach.
-    pub(crate) fn head(&self, layer: usize, head: usize, tokens: usize) -> Vec<&[f16]> {
+    pub(crate) fn head(&self, layer: usize, head: usize, tokens: usize) -> Vec<kernels::Page<'_>> {
         let size = self.shape.head();
         let at = (layer * self.shape.heads + head) * size;
-        self.pages[..tokens.div_ceil(PAGE)].iter().map(|page| &page.0[at..at + size]).collect()
+        self.pages[..tokens.div_ceil(PAGE)].iter().map(|page| page.part(at, size)).collect()
     }
 
     /// Counts `n` tokens that every layer has put.
@@ -121,15 +158,14 @@ impl KvCache {
 mod tests {
     use super::*;
 
-    const SHAPE: KvShape = KvShape { layers: 2, heads: 2, head_dim: 4 };
+    const SHAPE: KvShape = KvShape { layers: 2, heads: 2, head_dim: 4, floats: false };
 
     fn push(cache: &mut KvCache, value: f32, rows: usize) {
         cache.reserve(rows);
         for row in 0..rows {
             for layer in 0..SHAPE.layers {
                 let position = cache.len() + row;
-                let halves = [value, -value].map(|v| [f16::from_f32(v); 8]);
-                cache.put(layer, position, &halves[0], &halves[1]);
+                cache.put(layer, position, &[value; 8], &[-value; 8]);
             }
         }
         cache.advance(rows);
@@ -139,8 +175,11 @@ mod tests {
     fn read(cache: &KvCache) -> Vec<(f32, f32)> {
         let pages = cache.head(1, 1, cache.len());
         let token = |at: usize| {
-            let (page, slot) = (pages[at / PAGE], at % PAGE);
-            (page[slot].to_f32(), page[PAGE * SHAPE.head_dim + slot * SHAPE.head_dim].to_f32())
+            let (slot, value) = (at % PAGE, (PAGE + at % PAGE) * SHAPE.head_dim);
+            match pages[at / PAGE] {
+                kernels::Page::Halves(page) => (page[slot].to_f32(), page[value].to_f32()),
+                kernels::Page::Floats(page) => (page[slot], page[value]),
+            }
         };
         (0..cache.len()).map(token).collect()
     }
@@ -154,6 +193,15 @@ mod tests {
         cache.truncate(99);
         push(&mut cache, 3.0, 1);
         assert_eq!(read(&cache), [(1.0, -1.0), (1.0, -1.0), (2.0, -2.0), (3.0, -3.0)]);
+    }
+
+    #[test]
+    fn floats_are_kept_as_they_are() {
+        let shape = KvShape { floats: true, ..SHAPE };
+        assert_eq!(shape.page_bytes(), 2 * SHAPE.page_bytes());
+        let mut cache = KvCache::new(shape);
+        push(&mut cache, 1.0 / 3.0, 1);
+        assert_eq!(read(&cache), [(1.0 / 3.0, -1.0 / 3.0)]);
     }
 
     #[test]

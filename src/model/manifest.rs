@@ -5,12 +5,14 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::ModelIdentity;
 
 const BUILTIN: &str = include_str!("../../models/manifest.toml");
 const SCHEMA: u32 = 1;
+/// Lies beside the weights.
+const IMPORTED: &str = "imported.toml";
 
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
@@ -25,22 +27,22 @@ pub enum ManifestError {
 }
 
 /// The models, in the order of the file.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     schema: u32,
-    #[serde(rename = "model")]
+    #[serde(rename = "model", default)]
     models: Vec<ModelEntry>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     Embedder,
     Generator,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelEntry {
     pub name: String,
@@ -56,12 +58,13 @@ pub struct ModelEntry {
     /// Lower-case hex.
     pub sha256: String,
     /// Set when package sources deliver another format, which is then repacked into `file`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub convert: Option<Conversion>,
     #[serde(rename = "source", default)]
     pub sources: Vec<Source>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Conversion {
     pub format: Format,
@@ -71,14 +74,14 @@ pub struct Conversion {
 }
 
 /// Formats that [`crate::model::convert`] repacks into GGUF.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
     E5s1,
 }
 
 /// Where weights can be had.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Source {
     /// The file itself, a folder that holds it (or its unconverted form), or a bundle (`.tar`).
@@ -95,7 +98,7 @@ pub enum Source {
 }
 
 /// One wheel of a [`Source::Package`].
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Part {
     pub package: String,
@@ -154,20 +157,65 @@ impl Manifest {
         }
     }
 
+    /// Where the models that were imported into `folder` are listed.
+    pub(crate) fn imported_list(folder: &Path) -> PathBuf {
+        folder.join(IMPORTED)
+    }
+
+    /// The models that were imported into `folder`.
+    pub(crate) fn imported(folder: &Path) -> Result<Self, ManifestError> {
+        let list = Self::imported_list(folder);
+        if list.is_file() {
+            return Self::load(Some(&list));
+        }
+        Ok(Self { schema: SCHEMA, models: Vec::new() })
+    }
+
+    /// The models this program was built with, and those imported into `folder`.
+    ///
+    /// # Errors
+    /// When the list of imported ones cannot be read or names one of the others.
+    pub fn of_folder(folder: &Path) -> Result<Self, ManifestError> {
+        let mut all = Self::builtin();
+        all.models.extend(Self::imported(folder)?.models);
+        let list = Self::imported_list(folder).display().to_string();
+        all.check().map_err(|reason| ManifestError::Invalid { path: list, reason })?;
+        Ok(all)
+    }
+
+    /// With this model in place of one of the same name.
+    pub(crate) fn with(mut self, entry: ModelEntry) -> Self {
+        self.models.retain(|m| m.name != entry.name);
+        self.models.push(entry);
+        self
+    }
+
+    pub(crate) fn to_toml(&self) -> Result<String, ManifestError> {
+        toml::to_string(self).map_err(|e| ManifestError::Invalid {
+            path: IMPORTED.to_owned(),
+            reason: e.to_string(),
+        })
+    }
+
     fn parse(text: &str, path: &str) -> Result<Self, ManifestError> {
         let invalid = |reason| ManifestError::Invalid { path: path.to_owned(), reason };
         let manifest: Self = toml::from_str(text).map_err(|e| invalid(e.to_string()))?;
         if manifest.schema != SCHEMA {
             return Err(invalid(format!("schema {} is not {SCHEMA}", manifest.schema)));
         }
-        for (i, model) in manifest.models.iter().enumerate() {
-            let twin = |other: &&ModelEntry| other.name == model.name || other.file == model.file;
-            if manifest.models[..i].iter().any(|m| twin(&m)) {
-                return Err(invalid(format!("model `{}` stands there twice", model.name)));
-            }
-            model.check().map_err(|e| invalid(format!("model `{}`: {e}", model.name)))?;
-        }
+        manifest.check().map_err(invalid)?;
         Ok(manifest)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        for (i, model) in self.models.iter().enumerate() {
+            let twin = |other: &&ModelEntry| other.name == model.name || other.file == model.file;
+            if self.models[..i].iter().any(|m| twin(&m)) {
+                return Err(format!("model `{}` stands there twice", model.name));
+            }
+            model.check().map_err(|e| format!("model `{}`: {e}", model.name))?;
+        }
+        Ok(())
     }
 
     pub fn models(&self) -> &[ModelEntry] {

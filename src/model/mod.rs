@@ -18,16 +18,22 @@ pub mod dir;
 pub mod encoder;
 pub mod generator;
 pub mod gguf;
+mod hub_tokenizer;
+pub mod import;
 mod judging;
 mod kernels;
 mod kv;
 mod lookup;
 pub mod manifest;
 pub mod packed;
+pub mod perplexity;
 mod prefix;
 pub mod pull;
+pub mod remote;
 pub mod sampler;
 mod suffix;
+#[cfg(test)]
+mod tiny;
 pub mod tokenizer;
 
 pub use constraint::Constraint;
@@ -43,8 +49,18 @@ use crate::base::clock::Deadline;
 pub struct ModelIdentity {
     /// Name in `models/manifest.toml`.
     pub name: String,
-    /// SHA-256 of the weights file, hex.
+    /// SHA-256 of the weights file, hex; of a remote model, of what names it.
     pub sha256: String,
+}
+
+/// In what a model's matrices are multiplied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// As the file gives them: quantised ones in integers, floats in floats.
+    #[default]
+    AsStored,
+    /// Widened to floats, for comparison: slower, and several times the memory.
+    Floats,
 }
 
 /// Grouped by what the caller can do about it.
@@ -70,6 +86,39 @@ pub enum ModelError {
     Inference(String),
     #[error("{path}: {source}")]
     Io { path: String, source: std::io::Error },
+    /// A remote model does not answer; mend the connection or the service.
+    #[error("{url} cannot be used ({reason}): check base_url, the network and the service")]
+    Unreachable { url: String, reason: String },
+    /// A remote model does not take the key.
+    #[error("{url} refuses the key (HTTP {status}): correct the variable that api_key_env names")]
+    Refused { url: String, status: u16 },
+    /// A remote model asks for fewer requests; come back later.
+    #[error("{url} is overloaded or limits the rate (HTTP {status}): ask less often or buy more")]
+    Overloaded { url: String, status: u16 },
+    /// A remote model answered, but not what was asked for.
+    #[error("{url} gave an answer that cannot be used ({reason}): check base_url and model")]
+    Malformed { url: String, reason: String },
+}
+
+impl ModelError {
+    /// The same for another caller whose work failed with it.
+    pub fn again(&self) -> Self {
+        match self {
+            Self::DeadlinePassed => Self::DeadlinePassed,
+            Self::Cancelled => Self::Cancelled,
+            Self::Overloaded { url, status } => {
+                Self::Overloaded { url: url.clone(), status: *status }
+            }
+            Self::Missing { .. }
+            | Self::Corrupt { .. }
+            | Self::BadRequest(_)
+            | Self::Inference(_)
+            | Self::Io { .. }
+            | Self::Unreachable { .. }
+            | Self::Refused { .. }
+            | Self::Malformed { .. } => Self::Inference(self.to_string()),
+        }
+    }
 }
 
 impl From<candle_core::Error> for ModelError {

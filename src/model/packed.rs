@@ -8,7 +8,8 @@
 //! 48  directory, JSON: the source's digest; name, kind, shape and place of each tensor
 //! …   the GGUF file's header (tokenizer, dimensions), then the tensors, each from a multiple of 64
 //! ```
-//! A start reads and checks this file alone. It is derived: one that is damaged, of another version
+//! Matrices of floats keep the precision of the file and are multiplied as floats. A start reads and
+//! checks this file alone. It is derived: one that is damaged, of another version
 //! or of another source is written anew from the GGUF file, whose own digest is checked then; where
 //! the folder cannot be written the packed form is kept in memory.
 
@@ -26,13 +27,15 @@ use sha2::{Digest, Sha256};
 use crate::base::digest::sha256_file;
 use crate::model::dir::SCRATCH;
 use crate::model::gguf::GgufFile;
-use crate::model::kernels::{Format, Mapped, Packed, pack};
-use crate::model::{ModelError, ModelIdentity};
+use crate::model::kernels::{Dense, Format, Mapped, Packed, Precision, Weights, pack, pack_floats};
+use crate::model::{Arithmetic, ModelError, ModelIdentity};
 
 const MAGIC: [u8; 8] = *b"HUIDAPK\x01";
 /// Bytes before the directory.
 const HEAD: usize = 8 + 8 + 32;
 const ALIGN: usize = 64;
+/// Inputs are quantised in blocks of so many, beside matrices of floats as well.
+const BLOCK: usize = 32;
 
 /// What a tensor's bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +45,8 @@ enum Kind {
     Floats,
     /// Panels of the format with this number.
     Panels(u32),
+    /// Panels of floats of the precision with this number.
+    Dense(u32),
     /// The GGUF file's bytes before its tensors.
     Header,
 }
@@ -95,10 +100,27 @@ pub(crate) struct PackedModel {
 /// A matrix of a [`PackedModel`], found and checked once.
 #[derive(Clone, Debug)]
 pub(crate) struct Matrix {
-    format: Format,
+    form: Form,
     rows: usize,
     width: usize,
     place: Range<usize>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    Codes(Format),
+    Floats(Precision),
+}
+
+impl Form {
+    fn view(self, rows: usize, width: usize, bytes: &[u8]) -> Option<Weights<'_>> {
+        match self {
+            Self::Codes(format) => Packed::new(format, rows, width, bytes).map(Weights::Codes),
+            Self::Floats(precision) => {
+                Dense::new(precision, rows, width, bytes).map(Weights::Floats)
+            }
+        }
+    }
 }
 
 /// Writes the packed form of an installed model, so that the first start does not.
@@ -107,7 +129,7 @@ pub fn prepare(gguf: &Path, identity: &ModelIdentity) -> Result<(), ModelError> 
 }
 
 /// Where the packed form of a GGUF file is kept.
-fn packed_path(gguf: &Path) -> PathBuf {
+pub(crate) fn packed_path(gguf: &Path) -> PathBuf {
     gguf.with_extension("packed")
 }
 
@@ -134,37 +156,48 @@ impl PackedModel {
     }
 
     fn pack(source: &Path, path: &Path, identity: &ModelIdentity) -> Result<Self, ModelError> {
-        let io = |source_error| ModelError::Io {
-            path: source.display().to_string(),
-            source: source_error,
-        };
-        if !source.exists() {
-            return Err(ModelError::Missing { name: identity.name.clone() });
-        }
-        let got = sha256_file(source).map_err(io)?;
-        if got != identity.sha256 {
-            let (name, expected) = (&identity.name, &identity.sha256);
-            return Err(ModelError::Corrupt {
-                path: source.display().to_string(),
-                reason: format!(
-                    "sha256 is {got}, expected {expected}: run `huida models pull {name}`"
-                ),
-            });
-        }
-        let mut gguf = GgufFile::open(source)?;
+        let mut gguf = checked(source, identity)?;
         let header = gguf.header()?;
-        let directory = plan(&gguf, identity, header.len())?;
+        let directory = plan(&gguf, identity, header.len(), false)?;
         match write_file(path, &mut gguf, &directory) {
             Ok(()) => Self::map(path, identity),
             Err(Failed::Model(error)) => Err(error),
             Err(Failed::Io(error)) => {
                 tracing::warn!(path = %path.display(), %error, "packed weights are kept in memory");
-                let mut bytes = Vec::new();
-                write_tensors(&mut gguf, &directory, &mut bytes).map_err(|e| e.about(path))?;
-                let (path, tensors) = (path.to_owned(), directory.tensors);
-                Ok(Self { path, tensors, bytes: Bytes::Owned(bytes), base: 0 })
+                Self::in_memory(path, &mut gguf, directory)
             }
         }
+    }
+
+    /// [`PackedModel::open`]; or, for comparison, the GGUF file at `source` with every matrix widened
+    /// to floats, in memory.
+    ///
+    /// # Errors
+    /// As [`PackedModel::open`].
+    pub(crate) fn open_for(
+        arithmetic: Arithmetic,
+        source: &Path,
+        identity: &ModelIdentity,
+    ) -> Result<(Self, GgufFile), ModelError> {
+        if arithmetic == Arithmetic::AsStored {
+            return Self::open(source, identity);
+        }
+        let mut gguf = checked(source, identity)?;
+        let header = gguf.header()?;
+        let directory = plan(&gguf, identity, header.len(), true)?;
+        let packed = Self::in_memory(source, &mut gguf, directory)?;
+        Ok((packed, gguf))
+    }
+
+    fn in_memory(
+        path: &Path,
+        gguf: &mut GgufFile,
+        directory: Directory,
+    ) -> Result<Self, ModelError> {
+        let mut bytes = Vec::new();
+        write_tensors(gguf, &directory, &mut bytes).map_err(|e| e.about(path))?;
+        let (path, tensors) = (path.to_owned(), directory.tensors);
+        Ok(Self { path, tensors, bytes: Bytes::Owned(bytes), base: 0 })
     }
 
     fn map(path: &Path, identity: &ModelIdentity) -> Result<Self, ModelError> {
@@ -221,6 +254,11 @@ impl PackedModel {
         ModelError::Corrupt { path: self.path.display().to_string(), reason }
     }
 
+    /// Whether a matrix of floats is among the tensors, which reads its inputs as floats.
+    pub(crate) fn has_dense(&self) -> bool {
+        self.tensors.values().any(|e| matches!(e.kind, Kind::Dense(_)))
+    }
+
     pub(crate) fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
@@ -249,30 +287,54 @@ impl PackedModel {
         width: usize,
     ) -> Result<Matrix, ModelError> {
         let entry = self.entry(name, rows, width)?;
-        let format = match entry.kind {
-            Kind::Panels(code) => Format::from_code(code),
+        let form = match entry.kind {
+            Kind::Panels(code) => Format::from_code(code).map(Form::Codes),
+            Kind::Dense(code) => Precision::from_code(code).map(Form::Floats),
             Kind::Floats | Kind::Header => None,
         };
-        let format = format
-            .ok_or_else(|| self.corrupt(format!("tensor `{name}` is not a packed matrix")))?;
+        let form =
+            form.ok_or_else(|| self.corrupt(format!("tensor `{name}` is not a packed matrix")))?;
         let start = self.base + entry.start;
         let place = start..start + entry.bytes;
-        if Packed::new(format, rows, width, &self.bytes[place.clone()]).is_none() {
+        if form.view(rows, width, &self.bytes[place.clone()]).is_none() {
             return Err(self.corrupt(format!("tensor `{name}` has the wrong size")));
         }
-        Ok(Matrix { format, rows, width, place })
+        Ok(Matrix { form, rows, width, place })
     }
 
     /// The panels of a matrix of this model.
-    pub(crate) fn view(&self, matrix: &Matrix) -> Packed<'_> {
+    pub(crate) fn view(&self, matrix: &Matrix) -> Weights<'_> {
         let bytes = &self.bytes[matrix.place.clone()];
-        Packed::new(matrix.format, matrix.rows, matrix.width, bytes)
+        matrix
+            .form
+            .view(matrix.rows, matrix.width, bytes)
             .expect("checked when the matrix was found")
     }
 }
 
-/// Names, kinds and places of everything in the file.
-fn plan(gguf: &GgufFile, identity: &ModelIdentity, header: usize) -> Result<Directory, ModelError> {
+/// Opens the GGUF file after its digest was found to be the one of `identity`.
+fn checked(source: &Path, identity: &ModelIdentity) -> Result<GgufFile, ModelError> {
+    let path = || source.display().to_string();
+    if !source.exists() {
+        return Err(ModelError::Missing { name: identity.name.clone() });
+    }
+    let got = sha256_file(source).map_err(|source| ModelError::Io { path: path(), source })?;
+    if got != identity.sha256 {
+        let (name, expected) = (&identity.name, &identity.sha256);
+        let reason =
+            format!("sha256 is {got}, expected {expected}: run `huida models pull {name}`");
+        return Err(ModelError::Corrupt { path: path(), reason });
+    }
+    GgufFile::open(source)
+}
+
+/// Names, kinds and places of everything in the file; with `widen`, every matrix as floats.
+fn plan(
+    gguf: &GgufFile,
+    identity: &ModelIdentity,
+    header: usize,
+    widen: bool,
+) -> Result<Directory, ModelError> {
     let first = Entry { kind: Kind::Header, rows: 1, width: header, start: 0, bytes: header };
     let mut tensors = BTreeMap::from([(HEADER.to_owned(), first)]);
     let mut start = header.next_multiple_of(ALIGN);
@@ -282,17 +344,18 @@ fn plan(gguf: &GgufFile, identity: &ModelIdentity, header: usize) -> Result<Dire
             [rows, width] => (rows, width),
             _ => return Err(gguf.corrupt(format_args!("tensor `{name}` has {} axes", shape.len()))),
         };
-        // A format without a kernel becomes Q8_0, which loses less than quantised inputs do.
-        let format = multiplied(name, shape).then(|| kernel_format(dtype).unwrap_or(Format::Q8_0));
-        let (kind, bytes) = match format {
-            Some(format) if width.is_multiple_of(format.inputs()) => {
-                (Kind::Panels(format.code()), format.packed_bytes(rows, width))
+        let (kind, bytes) = if multiplied(name, shape) {
+            let (kind, unit, bytes) = match matrix_form(dtype, widen) {
+                Form::Codes(f) => (Kind::Panels(f.code()), f.inputs(), f.packed_bytes(rows, width)),
+                Form::Floats(p) => (Kind::Dense(p.code()), BLOCK, p.packed_bytes(rows, width)),
+            };
+            if !width.is_multiple_of(unit) {
+                let reason = "its width is no multiple of its blocks: this engine cannot run it";
+                return Err(gguf.corrupt(format_args!("tensor `{name}` {shape:?}: {reason}")));
             }
-            Some(_) => {
-                let reason = format_args!("tensor `{name}` is {width} wide: not a multiple of 32");
-                return Err(gguf.corrupt(reason));
-            }
-            None => (Kind::Floats, rows * width * size_of::<f32>()),
+            (kind, bytes)
+        } else {
+            (Kind::Floats, rows * width * size_of::<f32>())
         };
         tensors.insert(name.to_owned(), Entry { kind, rows, width, start, bytes });
         start = (start + bytes).next_multiple_of(ALIGN);
@@ -304,6 +367,37 @@ fn plan(gguf: &GgufFile, identity: &ModelIdentity, header: usize) -> Result<Dire
 fn multiplied(name: &str, shape: &[usize]) -> bool {
     shape.len() == 2
         && (name.starts_with("blk.") || matches!(name, "token_embd.weight" | "output.weight"))
+}
+
+/// How a matrix of the file is multiplied.
+fn matrix_form(dtype: GgmlDType, widen: bool) -> Form {
+    match stored_precision(dtype) {
+        Some(precision) => Form::Floats(precision),
+        None if widen => Form::Floats(Precision::F32),
+        // A format without a kernel becomes Q8_0, which loses less than quantised inputs do.
+        None => Form::Codes(kernel_format(dtype).unwrap_or(Format::Q8_0)),
+    }
+}
+
+/// The precision of floats of the file; none for blocks.
+fn stored_precision(dtype: GgmlDType) -> Option<Precision> {
+    match dtype {
+        GgmlDType::F32 => Some(Precision::F32),
+        GgmlDType::F16 => Some(Precision::F16),
+        GgmlDType::BF16 => Some(Precision::Bf16),
+        GgmlDType::Q4_0
+        | GgmlDType::Q5_0
+        | GgmlDType::Q8_0
+        | GgmlDType::Q4K
+        | GgmlDType::Q6K
+        | GgmlDType::Q4_1
+        | GgmlDType::Q5_1
+        | GgmlDType::Q8_1
+        | GgmlDType::Q2K
+        | GgmlDType::Q3K
+        | GgmlDType::Q5K
+        | GgmlDType::Q8K => None,
+    }
 }
 
 /// The kernel format of the file's own blocks.
@@ -403,6 +497,7 @@ fn write_tensors(
                 floats.into_iter().flat_map(f32::to_le_bytes).collect()
             }
             Kind::Panels(code) => panels(&gguf.stored(name)?, code, entry)?,
+            Kind::Dense(code) => dense(&gguf.stored(name)?, code, entry)?,
         };
         out.write_all(&bytes)?;
         out.write_all(&vec![0; padding(bytes.len())])?;
@@ -418,6 +513,20 @@ fn panels(tensor: &QTensor, code: u32, entry: &Entry) -> candle_core::Result<Vec
     } else {
         let again = QTensor::quantize(&tensor.dequantize(&Device::Cpu)?, GgmlDType::Q8_0)?;
         pack(Format::Q8_0, entry.rows, entry.width, &again.data()?, &mut out)
+    };
+    done.map_err(candle_core::Error::wrap)?;
+    Ok(out)
+}
+
+fn dense(tensor: &QTensor, code: u32, entry: &Entry) -> candle_core::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    let precision = stored_precision(tensor.dtype());
+    let done = if let Some(precision) = precision.filter(|p| p.code() == code) {
+        pack_floats(precision, entry.rows, entry.width, &tensor.data()?, &mut out)
+    } else {
+        let floats = tensor.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+        let bytes: Vec<u8> = floats.into_iter().flat_map(f32::to_le_bytes).collect();
+        pack_floats(Precision::F32, entry.rows, entry.width, &bytes, &mut out)
     };
     done.map_err(candle_core::Error::wrap)?;
     Ok(out)

@@ -99,17 +99,17 @@ impl PrefixTree {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use half::f16;
+    use crate::model::kernels;
     use proptest::prelude::*;
 
-    const SHAPE: KvShape = KvShape { layers: 1, heads: 1, head_dim: 4 };
+    const SHAPE: KvShape = KvShape { layers: 1, heads: 1, head_dim: 4, floats: true };
 
     /// A sequence whose keys are its tokens.
     fn read(tokens: &[u32], mut cache: KvCache) -> KvCache {
         let new = &tokens[cache.len()..];
         cache.reserve(new.len());
         for (token, position) in new.iter().zip(cache.len()..) {
-            cache.put(0, position, &[f16::from_f32(*token as f32); 4], &[f16::ZERO; 4]);
+            cache.put(0, position, &[*token as f32; 4], &[0.0; 4]);
         }
         cache.advance(new.len());
         cache
@@ -117,7 +117,11 @@ mod tests {
 
     fn keys(cache: &KvCache) -> Vec<u32> {
         let pages = cache.head(0, 0, cache.len());
-        (0..cache.len()).map(|at| pages[at / PAGE][at % PAGE].to_f32() as u32).collect()
+        let key = |at: usize| match pages[at / PAGE] {
+            kernels::Page::Floats(page) => page[at % PAGE] as u32,
+            kernels::Page::Halves(page) => page[at % PAGE].to_f32() as u32,
+        };
+        (0..cache.len()).map(key).collect()
     }
 
     #[test]

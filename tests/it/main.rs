@@ -7,5 +7,6 @@ mod command;
 // Release builds have no moments to be killed at.
 #[cfg(debug_assertions)]
 mod killed;
+mod remote;
 mod service;
 mod support;

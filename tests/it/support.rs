@@ -70,7 +70,7 @@ pub(crate) fn configuration(dir: &Path) -> String {
 fn app(dir: &Path) -> App {
     let file = dir.join("huida.toml");
     std::fs::write(&file, configuration(dir)).unwrap();
-    App::new(Config::load(Some(&file)).unwrap())
+    App::new(Config::load(Some(&file)).unwrap()).unwrap()
 }
 
 /// Generations of the small knowledge, built once; the gate calibrates itself.

@@ -1,4 +1,4 @@
-//! Our BERT encoder: token ids to mean-pooled vectors, batches without any padding.
+//! Our BERT encoder: token ids to a vector per sequence, batches without any padding.
 //!
 //! The tokens of all sequences of a batch lie one after the other, so everything that works token
 //! by token (projections, norms, feed-forward) never touches padding; attention, which must stay
@@ -9,13 +9,21 @@ use std::cell::RefCell;
 
 use crate::model::gguf::GgufFile;
 use crate::model::kernels::{
-    Activations, Attention, Isa, PAGE, Sink, multiply, over_parts, over_rows,
+    Activations, Attention, Isa, PAGE, Page, Sink, multiply, over_parts, over_rows,
 };
 use crate::model::packed::{Matrix, PackedModel};
 use crate::model::{Control, ModelError};
 
 /// Layers of anything that is still a small encoder; a larger number is a broken file.
 const MAX_LAYERS: usize = 256;
+
+/// How the vectors of a sequence's tokens become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pooling {
+    Mean,
+    /// The first token's, which stands for the whole in models trained so.
+    First,
+}
 
 /// Dimensions, from the file's metadata.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -147,11 +155,12 @@ impl Bert {
         &self.config
     }
 
-    /// The mean of the last layer's vectors of each sequence, in order, not yet normalised.
+    /// The last layer's vectors of each sequence made one, in order, not yet normalised.
     /// `sequences` hold token ids with their specials, none empty or longer than the window.
-    pub(crate) fn mean_pooled(
+    pub(crate) fn pooled(
         &self,
         sequences: &[&[u32]],
+        pooling: Pooling,
         work: &mut Workspace,
         control: &Control,
     ) -> Result<Vec<Vec<f32>>, ModelError> {
@@ -163,6 +172,8 @@ impl Bert {
             )));
         }
         let hidden = self.config.hidden;
+        let dense = self.packed.has_dense();
+        (work.inputs.keeps_floats, work.inner.keeps_floats) = (dense, dense);
         self.embed(sequences, work);
         for layer in &self.layers {
             control.check()?;
@@ -175,16 +186,16 @@ impl Bert {
             multiply(&view(&layer.down), inner, sink);
             layer.norm.forward(x, inputs);
         }
-        let mut rows = work.x.chunks_exact(hidden);
-        let mean = |sequence: &&[u32]| {
-            let mut mean = vec![0.0; hidden];
-            for row in rows.by_ref().take(sequence.len()) {
-                mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += x);
+        let mut rest = work.x.as_slice();
+        let vector = |sequence: &&[u32]| {
+            let own;
+            (own, rest) = rest.split_at(sequence.len() * hidden);
+            match pooling {
+                Pooling::Mean => mean(own, hidden),
+                Pooling::First => own[..hidden].to_vec(),
             }
-            mean.iter_mut().for_each(|mean| *mean /= sequence.len() as f32);
-            mean
         };
-        Ok(sequences.iter().map(mean).collect())
+        Ok(sequences.iter().map(vector).collect())
     }
 
     /// Normed sums of word and position vectors of all tokens.
@@ -243,6 +254,16 @@ impl Bert {
     }
 }
 
+fn mean(rows: &[f32], hidden: usize) -> Vec<f32> {
+    let mut mean = vec![0.0; hidden];
+    for row in rows.chunks_exact(hidden) {
+        mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += x);
+    }
+    let count = rows.len() / hidden;
+    mean.iter_mut().for_each(|mean| *mean /= count as f32);
+    mean
+}
+
 /// A thread's buffers for the attention of one head.
 #[derive(Default)]
 struct HeadWork {
@@ -263,8 +284,7 @@ impl HeadWork {
     fn attend(&mut self, qkv: &[f32], head: usize, hidden: usize, out: &mut [f32]) {
         let tokens = qkv.len() / (3 * hidden);
         let dim = out.len() / tokens;
-        let count = tokens.div_ceil(PAGE);
-        let page_size = 2 * PAGE * dim;
+        let (count, page_size) = (tokens.div_ceil(PAGE), 2 * PAGE * dim);
         self.queries.clear();
         self.pages.clear();
         self.pages.resize(count * page_size, 0.0);
@@ -282,8 +302,8 @@ impl HeadWork {
         self.visible.clear();
         self.visible.resize(tokens, tokens);
         self.scores.resize(tokens * count * PAGE, 0.0);
-        let pages: Vec<&[f32]> = self.pages.chunks_exact(page_size).collect();
-        Isa::detected().attend_floats(Attention {
+        let pages: Vec<Page<'_>> = self.pages.chunks_exact(page_size).map(Page::Floats).collect();
+        Isa::detected().attend(Attention {
             dim,
             queries: &self.queries,
             visible: &self.visible,
@@ -320,3 +340,6 @@ impl Layer {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,5 @@
-//! Rows of inputs as the integer products read them: int8 codes, one scale per 128.
+//! Rows of inputs as the integer products read them: int8 codes, one scale per 128; and, for models
+//! with matrices of floats, the rows as they were beside them.
 //!
 //! Scales of short runs keep the few large channels of a transformer from costing the others their
 //! precision; between GGML's 32 (Q8_0) and 256 (Q8_K), 128 costs a product of scales only once in
@@ -23,6 +24,9 @@ pub(crate) struct Activations {
     pub(crate) scales: Vec<f32>,
     /// Sums of the codes: `[rows, width / 32, 3]`, first half, second half, both.
     pub(crate) sums: Vec<[f32; 3]>,
+    /// `[rows, width]` where they are kept, else empty.
+    pub(crate) floats: Vec<f32>,
+    pub(crate) keeps_floats: bool,
 }
 
 /// One row to be written.
@@ -30,6 +34,8 @@ pub(crate) struct ActivationRow<'a> {
     pub(crate) codes: &'a mut [i8],
     pub(crate) scales: &'a mut [f32],
     pub(crate) sums: &'a mut [[f32; 3]],
+    /// Empty where no floats are kept.
+    pub(crate) floats: &'a mut [f32],
 }
 
 impl Activations {
@@ -40,6 +46,7 @@ impl Activations {
         self.codes.resize(rows * width, 0);
         self.scales.resize(rows * self.groups(), 0.0);
         self.sums.resize(rows * width / BLOCK, [0.0; 3]);
+        self.floats.resize(if self.keeps_floats { rows * width } else { 0 }, 0.0);
     }
 
     /// Scales of a row.
@@ -53,10 +60,12 @@ impl Activations {
         let scales = self.scales.chunks_exact_mut(self.width.div_ceil(GROUP_INPUTS));
         let scales_and_sums = scales.zip(self.sums.chunks_exact_mut(blocks));
         let codes = self.codes.chunks_exact_mut(self.width);
-        codes.zip(scales_and_sums).map(|(codes, (scales, sums))| ActivationRow {
-            codes,
-            scales,
-            sums,
+        let kept = if self.keeps_floats { self.width } else { 0 };
+        let mut rest = self.floats.as_mut_slice();
+        codes.zip(scales_and_sums).map(move |(codes, (scales, sums))| {
+            let floats;
+            (floats, rest) = std::mem::take(&mut rest).split_at_mut(kept);
+            ActivationRow { codes, scales, sums, floats }
         })
     }
 }
@@ -65,6 +74,9 @@ impl Activations {
 /// it.
 #[inline(always)]
 pub(crate) fn quantise_row(x: &[f32], row: &mut ActivationRow<'_>) {
+    if !row.floats.is_empty() {
+        row.floats.copy_from_slice(x);
+    }
     let groups = x.chunks(GROUP_INPUTS).zip(row.codes.chunks_mut(GROUP_INPUTS));
     let described = row.scales.iter_mut().zip(row.sums.chunks_mut(GROUP));
     for ((x, codes), (scale, sums)) in groups.zip(described) {

@@ -206,9 +206,9 @@ unsafe fn add_quad<W: Weights, const R: usize, const QUAD: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         let w = weights.codes(block, QUAD, half);
-        for r in 0..R {
+        for (r, pairs) in pairs.iter_mut().enumerate() {
             let x = _mm256_set1_epi32(x.quad(r, block, QUAD));
-            pairs[r] = in_turn(_mm256_add_epi16(pairs[r], _mm256_maddubs_epi16(w, x)));
+            *pairs = in_turn(_mm256_add_epi16(*pairs, _mm256_maddubs_epi16(w, x)));
         }
     }
 }
@@ -230,13 +230,13 @@ unsafe fn add_block_of_six<W: Weights, const R: usize>(
             for_quads!(PAIR in 0 1; {
                 const FIRST: usize = 4 * GROUP + 2 * PAIR;
                 let w = [weights.codes(block, FIRST, half), weights.codes(block, FIRST + 1, half)];
-                for r in 0..R {
+                for (r, products) in products.iter_mut().enumerate() {
                     let a = _mm256_set1_epi32(x.quad(r, block, FIRST));
                     let b = _mm256_set1_epi32(x.quad(r, block, FIRST + 1));
                     let pairs = _mm256_maddubs_epi16(w[0], a);
                     let pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(w[1], b));
                     let wide = _mm256_madd_epi16(pairs, ones);
-                    products[r] = in_turn(_mm256_add_epi32(products[r], wide));
+                    *products = in_turn(_mm256_add_epi32(*products, wide));
                 }
             });
             let [scales, offsets] = weights.scales(block, GROUP, half);
@@ -265,10 +265,10 @@ unsafe fn add_block_of_eight<W: Weights, const R: usize>(
         for_quads!(QUAD in 0 1 2 3 4 5 6 7; {
             let w = weights.codes(block, QUAD, half);
             let magnitude = _mm256_abs_epi8(w);
-            for r in 0..R {
+            for (r, products) in products.iter_mut().enumerate() {
                 let x = _mm256_set1_epi32(x.quad(r, block, QUAD));
                 let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(x, w));
-                products[r] = in_turn(_mm256_add_epi32(products[r], _mm256_madd_epi16(pairs, ones)));
+                *products = in_turn(_mm256_add_epi32(*products, _mm256_madd_epi16(pairs, ones)));
             }
         });
         let [scales, _] = weights.scales(block, 0, half);

@@ -151,10 +151,10 @@ unsafe fn add_block<W: Weights, const R: usize, const GROUPS: usize>(
             let quad = group * (QUADS / GROUPS) + step;
             // SAFETY: the caller's promise.
             let w = unsafe { weights.codes(block, quad) };
-            for r in 0..R {
+            for (r, product) in products.iter_mut().enumerate() {
                 // SAFETY: the caller's promise.
                 let x = _mm512_set1_epi32(unsafe { x.quad(r, block, quad) });
-                products[r] = _mm512_dpbusd_epi32(products[r], w, x);
+                *product = _mm512_dpbusd_epi32(*product, w, x);
             }
         }
         // SAFETY: the caller's promise.

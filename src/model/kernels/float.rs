@@ -130,30 +130,31 @@ pub(super) fn log_sum_exp(x: &[f32]) -> f32 {
     most + sum_by(x, |x| exp(x - most)).ln()
 }
 
-/// A number as keys and values are kept.
-pub(crate) trait Stored: Copy {
-    /// The page in floats, in `buffer` if need be.
-    fn wide<'a>(page: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32];
+/// Sixteen keys and values of one head: halves, or floats where nothing is to be saved.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Page<'a> {
+    Halves(&'a [f16]),
+    Floats(&'a [f32]),
 }
 
-impl Stored for f16 {
+impl Page<'_> {
+    /// The keys or the values of the page in floats, in `buffer` if need be.
     #[inline(always)]
-    fn wide<'a>(page: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
-        let buffer = &mut buffer[..page.len()];
-        widen(page, buffer);
-        buffer
-    }
-}
-
-impl Stored for f32 {
-    #[inline(always)]
-    fn wide<'a>(page: &'a [Self], _: &'a mut [f32]) -> &'a [f32] {
-        page
+    fn wide<'a>(&'a self, values: bool, dim: usize, buffer: &'a mut [f32]) -> &'a [f32] {
+        let part = usize::from(values) * dim * PAGE..(1 + usize::from(values)) * dim * PAGE;
+        match self {
+            Self::Halves(page) => {
+                let buffer = &mut buffer[..dim * PAGE];
+                widen(&page[part], buffer);
+                buffer
+            }
+            Self::Floats(page) => &page[part],
+        }
     }
 }
 
 /// Queries of one key head against the pages of a sequence.
-pub(crate) struct Attention<'a, T> {
+pub(crate) struct Attention<'a> {
     /// Width of a head; a multiple of 16.
     pub(crate) dim: usize,
     /// `[rows, dim]`, already divided by √dim.
@@ -161,7 +162,7 @@ pub(crate) struct Attention<'a, T> {
     /// Of each query, how many of the keys it sees, from the first on; not 0.
     pub(crate) visible: &'a [usize],
     /// Per [`PAGE`] keys: the keys `[dim, PAGE]`, then the values `[PAGE, dim]`.
-    pub(crate) pages: &'a [&'a [T]],
+    pub(crate) pages: &'a [Page<'a>],
     /// Working memory: `[rows, pages · PAGE]`, and one widened half page (none for floats).
     pub(crate) scores: &'a mut [f32],
     pub(crate) wide: &'a mut [f32],
@@ -175,13 +176,13 @@ const ROWS: usize = 4;
 /// Softmax attention, page by page: scores of all rows, their softmax, then the mixed values. A
 /// page is widened once for all rows.
 #[inline(always)]
-pub(super) fn attend<T: Stored>(work: Attention<'_, T>) {
+pub(super) fn attend(work: Attention<'_>) {
     let Attention { dim, queries, visible, pages, scores, wide, out } = work;
     let rows = visible.len();
     let stride = pages.len() * PAGE;
     let tiles = |at: usize| (at, ROWS.min(rows - at));
     for (number, page) in pages.iter().enumerate() {
-        let wide = T::wide(&page[..dim * PAGE], wide);
+        let wide = page.wide(false, dim, wide);
         for (row, count) in (0..rows).step_by(ROWS).map(tiles) {
             let queries = &queries[row * dim..(row + count) * dim];
             let sums = if count == ROWS {
@@ -206,7 +207,7 @@ pub(super) fn attend<T: Stored>(work: Attention<'_, T>) {
     }
     out.fill(0.0);
     for (number, page) in pages.iter().enumerate() {
-        let wide = T::wide(&page[dim * PAGE..], wide);
+        let wide = page.wide(true, dim, wide);
         for (row, count) in (0..rows).step_by(ROWS).map(tiles) {
             let out = &mut out[row * dim..(row + count) * dim];
             let shares = &scores[row * stride..(row + count) * stride];
@@ -282,7 +283,7 @@ fn softmax(x: &mut [f32]) {
 /// Finite f16 to f32: the bits moved into place and the exponent's bias mended by a product, which
 /// also makes subnormals right.
 #[inline(always)]
-fn widen(from: &[f16], to: &mut [f32]) {
+pub(super) fn widen(from: &[f16], to: &mut [f32]) {
     const BIAS: f32 = f32::from_bits((127 + 112) << 23);
     for (to, from) in to.iter_mut().zip(from) {
         let bits = u32::from(from.to_bits());
@@ -381,7 +382,7 @@ mod tests {
                 page[(PAGE + key % PAGE) * dim + d] = v[key * dim + d];
             }
         }
-        let pages: Vec<&[f16]> = pages.iter().map(Vec::as_slice).collect();
+        let pages: Vec<Page<'_>> = pages.iter().map(|page| Page::Halves(page)).collect();
         let mut out = vec![9.0; rows * dim];
         attend(Attention {
             dim,

@@ -304,10 +304,6 @@ impl<'a> Packed<'a> {
         })
     }
 
-    pub(crate) fn panels(&self) -> usize {
-        self.rows.div_ceil(PANEL)
-    }
-
     /// The superblocks of one panel.
     pub(crate) fn panel(&self, panel: usize) -> &'a [u8] {
         let bytes = self.width / self.format.inputs() * self.format.superblock_bytes();

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use super::activations::{ActivationRow, quantise_row};
+use super::dense;
 use super::float;
 
 /// An instruction set; a value of it exists only where the machine has it.
@@ -131,6 +132,8 @@ macro_rules! per_instruction_set {
 per_instruction_set! {
     /// Quantises whole blocks of one row.
     fn quantise(x: &[f32], row: &mut ActivationRow<'_>) = quantise_row;
+    /// Adds the products of a stretch of a matrix of floats; see [`dense::add_products`].
+    fn add_products(work: dense::Products<'_>) = dense::add_products;
     /// `x = gelu(x + bias)`.
     fn gelu(x: &mut [f32], bias: &[f32]) = float::gelu;
     /// `gate = silu(gate) · x`.
@@ -142,9 +145,7 @@ per_instruction_set! {
     /// Rotates the halves of each head of `x` by one position's angles.
     fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32]) = float::rotate;
     /// One block of queries against all keys; see [`float::attend`].
-    fn attend(work: float::Attention<'_, half::f16>) = float::attend;
-    /// The same for keys and values that were never stored.
-    fn attend_floats(work: float::Attention<'_, f32>) = float::attend;
+    fn attend(work: float::Attention<'_>) = float::attend;
     /// The largest value; −∞ of none.
     fn largest(x: &[f32]) -> f32 = float::largest;
     /// `ln Σ exp x`.

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::activations::{ActivationRow, Activations, GROUP, GROUP_INPUTS};
+use super::dense::Weights;
 use super::format::{BLOCK, Format, PANEL, Packed};
 use super::isa::Isa;
 use super::pool::Pool;
@@ -32,19 +33,24 @@ pub(crate) enum Sink<'a> {
 
 /// The products of a region: matrices that read the same rows, their outputs side by side (for
 /// [`Sink::SwiGlu`]: two of the same size, combined).
-pub(crate) fn multiply(weights: &[Packed<'_>], x: &Activations, sink: Sink<'_>) {
-    multiply_on(Pool::global(), Isa::detected(), weights, x, sink);
-}
-
-pub(super) fn multiply_on(
-    pool: &Pool,
-    isa: Isa,
-    weights: &[Packed<'_>],
+pub(crate) fn multiply<'a, W: Copy + Into<Weights<'a>>>(
+    weights: &[W],
     x: &Activations,
     sink: Sink<'_>,
 ) {
-    assert!(weights.iter().all(|w| w.width == x.width), "widths differ");
-    let columns = weights.iter().map(|w| w.rows).sum::<usize>();
+    multiply_on(Pool::global(), Isa::detected(), weights, x, sink);
+}
+
+pub(super) fn multiply_on<'a, W: Copy + Into<Weights<'a>>>(
+    pool: &Pool,
+    isa: Isa,
+    weights: &[W],
+    x: &Activations,
+    sink: Sink<'_>,
+) {
+    let weights: Vec<Weights<'_>> = weights.iter().map(|w| (*w).into()).collect();
+    assert!(weights.iter().all(|w| w.width() == x.width), "widths differ");
+    let columns = weights.iter().map(Weights::rows).sum::<usize>();
     let (rows, ways) = (x.rows, weights.len());
     let out = match sink {
         Sink::Store { out, bias } => {
@@ -59,13 +65,13 @@ pub(super) fn multiply_on(
             Out::Gelu { rows: SharedActivations::new(out), bias }
         }
         Sink::SwiGlu { out } => {
-            let alike = ways == 2 && weights[0].rows == weights[1].rows;
-            assert!(alike && weights[0].rows.is_multiple_of(BLOCK), "not a gate and its input");
-            out.resize(rows, weights[0].rows);
+            let alike = ways == 2 && weights[0].rows() == weights[1].rows();
+            assert!(alike && weights[0].rows().is_multiple_of(BLOCK), "not a gate and its input");
+            out.resize(rows, weights[0].rows());
             Out::SwiGlu { rows: SharedActivations::new(out) }
         }
     };
-    let job = Job { isa, weights, x, out };
+    let job = Job { isa, weights: &weights, x, out };
     let tasks: Vec<Task> = job.tasks();
     pool.run(tasks.len(), &|at| job.work(tasks[at]));
 }
@@ -113,6 +119,8 @@ struct SharedActivations<'a> {
     codes: SharedRows<'a, i8>,
     scales: SharedRows<'a, f32>,
     sums: SharedRows<'a, [f32; 3]>,
+    /// Where they are kept.
+    floats: Option<SharedRows<'a, f32>>,
 }
 
 impl<'a> SharedActivations<'a> {
@@ -122,6 +130,7 @@ impl<'a> SharedActivations<'a> {
             codes: SharedRows::new(&mut out.codes, out.width),
             scales: SharedRows::new(&mut out.scales, groups),
             sums: SharedRows::new(&mut out.sums, blocks),
+            floats: out.keeps_floats.then(|| SharedRows::new(&mut out.floats, out.width)),
         }
     }
 
@@ -135,6 +144,10 @@ impl<'a> SharedActivations<'a> {
                 codes: self.codes.part(row, group * GROUP_INPUTS, values.len()),
                 scales: self.scales.part(row, group, 1),
                 sums: self.sums.part(row, group * GROUP, blocks),
+                floats: match &self.floats {
+                    Some(floats) => floats.part(row, group * GROUP_INPUTS, values.len()),
+                    None => &mut [],
+                },
             }
         };
         isa.quantise(values, &mut out);
@@ -143,7 +156,7 @@ impl<'a> SharedActivations<'a> {
 
 struct Job<'a> {
     isa: Isa,
-    weights: &'a [Packed<'a>],
+    weights: &'a [Weights<'a>],
     x: &'a Activations,
     out: Out<'a>,
 }
@@ -178,7 +191,7 @@ impl Job<'_> {
                 let panels = per_task.min(weights.panels() - panel);
                 tasks.push(Task { matrix, panel, panels, column: column + panel * PANEL });
             }
-            column += weights.rows;
+            column += weights.rows();
             if matches!(self.out, Out::SwiGlu { .. }) {
                 break;
             }
@@ -214,7 +227,7 @@ impl Job<'_> {
 
     /// Writes one panel's sums to where they belong.
     fn store(&self, panel: Panel, rows: Range<usize>, sums: &[[f32; PANEL]], out: &Floats<'_>) {
-        let width = PANEL.min(self.weights[panel.matrix].rows - panel.panel * PANEL);
+        let width = PANEL.min(self.weights[panel.matrix].rows() - panel.panel * PANEL);
         let mut biases = [0.0; PANEL];
         if let Some(bias) = out.bias {
             biases[..width].copy_from_slice(&bias[panel.column..panel.column + width]);
@@ -268,10 +281,14 @@ impl Job<'_> {
     /// The products of one panel with some rows.
     fn sum(&self, panel: Panel, rows: Range<usize>, bench: &mut Bench) {
         let Panel { matrix, panel, .. } = panel;
-        let (weights, x, first) = (&self.weights[matrix], self.x, rows.start);
+        let (x, first) = (self.x, rows.start);
         let Bench { stretch, sums, .. } = bench;
         let sums = &mut sums[..rows.len()];
         sums.fill([0.0; PANEL]);
+        let weights = match &self.weights[matrix] {
+            Weights::Codes(weights) => weights,
+            Weights::Floats(weights) => return weights.multiply(self.isa, panel, x, first, sums),
+        };
         // SAFETY: `Isa` is a value only where the machine has the instructions.
         unsafe {
             match self.isa {
@@ -284,7 +301,9 @@ impl Job<'_> {
                 }
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512Vnni => {
-                    over_panel::<super::avx512::Avx512Vnni>(weights, panel, x, first, stretch, sums)
+                    over_panel::<super::avx512::Avx512Vnni>(
+                        weights, panel, x, first, stretch, sums,
+                    );
                 }
             }
         }

@@ -10,6 +10,7 @@ mod activations;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod dense;
 mod float;
 mod format;
 mod isa;
@@ -21,7 +22,8 @@ mod shared;
 mod tile;
 
 pub(crate) use activations::Activations;
-pub(crate) use float::{Attention, PAGE};
+pub(crate) use dense::{Dense, Precision, Weights, pack_floats};
+pub(crate) use float::{Attention, PAGE, Page};
 pub(crate) use format::{Format, Packed, pack};
 pub(crate) use isa::Isa;
 pub use isa::{UnknownKernels, kernels_in_use};
