@@ -166,6 +166,11 @@ impl Config {
                 return Err(ConfigError::Invalid(format!("{name} must be at least 1")));
             }
         }
+        // Every character of a unit is judged over the whole vocabulary.
+        if self.reply.draft_chars > 1_000 {
+            let reason = "reply.draft_chars must be at most 1000: longer replies are for documents";
+            return Err(ConfigError::Invalid(reason.into()));
+        }
         if !(100..=4_800).contains(&self.reply.deadline_ms) {
             let reason = "reply.deadline_ms must lie between 100 and 4800: WeChat cuts at 5000";
             return Err(ConfigError::Invalid(reason.into()));

@@ -226,7 +226,7 @@ impl PackedModel {
         if directory.source != identity.sha256 {
             return Err(corrupt("packed from another file"));
         }
-        let room = bytes.len().saturating_sub(base);
+        let room = bytes.len().checked_sub(base).ok_or_else(|| corrupt("it is cut off"))?;
         let inside = |e: &Entry| e.start.checked_add(e.bytes).is_some_and(|end| end <= room);
         if !directory.tensors.values().all(inside) {
             return Err(corrupt("a tensor is cut off"));
@@ -276,6 +276,9 @@ impl PackedModel {
         }
         let bytes = &self.bytes[self.base + entry.start..][..entry.bytes];
         let (floats, _) = bytes.as_chunks::<4>();
+        if entry.bytes != 4 * rows * width {
+            return Err(self.corrupt(format!("tensor `{name}` has the wrong size")));
+        }
         Ok(floats.iter().map(|b| f32::from_le_bytes(*b)).collect())
     }
 

@@ -1,5 +1,5 @@
 //! A read-only file in the address space: its pages are shared with the system's cache, so weights
-//! are held once and a second start reads nothing.
+//! are held once and a second start finds them in memory.
 
 use std::fs::File;
 use std::io;

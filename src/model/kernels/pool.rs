@@ -159,6 +159,8 @@ impl Drop for Pool {
 impl Shared {
     /// The caller's side of a region; the pool's turn is held. Says whether a helper panicked.
     fn run(&self, helpers: &[Thread], tasks: usize, task: &(dyn Fn(usize) + Sync)) -> bool {
+        // What an earlier region's caller left behind when it panicked itself.
+        self.panicked.store(false, Ordering::Relaxed);
         // SAFETY: only the lifetime is changed. The region is closed and empty again before this
         // function returns or unwinds (`Closing`), so nobody calls the task after its borrow ends.
         let task: *const Task = unsafe { std::mem::transmute(std::ptr::from_ref(task)) };
@@ -175,7 +177,7 @@ impl Shared {
         let closing = Closing(self);
         self.work(Region { task, tasks });
         drop(closing);
-        self.panicked.swap(false, Ordering::Relaxed)
+        self.panicked.load(Ordering::Relaxed)
     }
 
     /// A helper's life.
@@ -313,6 +315,25 @@ mod tests {
             .collect();
         let wanted = if cfg!(miri) { 3 } else { 200 } * 4 * 3;
         assert!(callers.into_iter().all(|c| c.join().unwrap() == wanted));
+    }
+
+    #[test]
+    fn a_region_in_which_all_panic_leaves_the_next_one_alone() {
+        let pool = Pool::with_helpers(1);
+        // Both threads are inside before either panics.
+        let both = std::sync::Barrier::new(2);
+        let failed = catch_unwind(AssertUnwindSafe(|| {
+            pool.run(2, &|_| {
+                both.wait();
+                panic!("as asked");
+            });
+        }));
+        assert!(failed.is_err());
+        let count = AtomicUsize::new(0);
+        pool.run(4, &|_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(count.into_inner(), 4);
     }
 
     #[test]
