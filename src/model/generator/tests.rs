@@ -110,6 +110,13 @@ fn drafts_change_nothing_but_the_speed() {
     assert!(accepted > 100, "only {accepted} drafted tokens held");
 }
 
+/// A case in words of its own: what other tests asked of the shared model is known already, and
+/// such a composition ends as it begins.
+fn unheard(case: &Case, mark: &str) -> Task {
+    let question = format!("{mark}：{}", case.question);
+    Task::Compose(ComposeRequest { question, ..case.request() })
+}
+
 #[test]
 fn replies_that_advance_together_say_what_each_says_alone() {
     let mut generator = generator();
@@ -126,14 +133,12 @@ fn replies_that_advance_together_say_what_each_says_alone() {
     let requests: Vec<GenerateRequest> = requests.collect();
     let control = Control::default();
     let mut tasks: Vec<Task> = requests.into_iter().map(Task::Generate).collect();
-    tasks.extend(CASES.iter().map(|case| Task::Compose(case.request())));
+    tasks.extend(CASES.iter().map(|case| unheard(case, "一起问")));
     let mut together: Vec<QwenWork> =
         tasks.iter().map(|task| generator.begin(task, &control).unwrap()).collect();
     let gone = Control::default();
-    // Of a question that nobody asked before nothing is known, so it cannot have ended at once.
-    let question = "这个问题只在这里问一次？".to_owned();
-    let unheard = Task::Compose(ComposeRequest { question, ..CASES[0].request() });
-    together.extend([&tasks[0], &unheard].map(|task| generator.begin(task, &gone).unwrap()));
+    let late = unheard(&CASES[0], "又问");
+    together.extend([&tasks[0], &late].map(|task| generator.begin(task, &gone).unwrap()));
     gone.cancel();
     while !together.iter().all(Work::ended) {
         generator.step(&mut together).unwrap();
