@@ -17,8 +17,8 @@
 //! | and the profile | this sum | .828 | .969 | .889 | .908 |
 //! | and a head fitted on the phrasings alone | this sum | .841 | .972 | .899 | |
 //!
-//! The row with the profile is what `huida eval retrieval` prints for the bank, as in
-//! `eval/reports/2026-11-22-engine`; the others leave out parts of this file.
+//! All rows were measured with an embedder in floats, each with parts of this file left out; what
+//! the shipped one gives is what `huida eval retrieval` prints.
 
 use crate::domain::evidence::Scores;
 
