@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::thread::JoinHandle;
 
-use super::EngineError;
+use super::{EngineError, answer_in_time, gone};
 use crate::model::{Control, Embedder, ModelError, ModelIdentity};
 
+/// Of the thread, and of the model in errors.
+const NAME: &str = "embedder";
 /// Jobs that may wait; one more is refused.
 const QUEUE: usize = 256;
 /// Tokens of one batch: at a few thousand the matrices are large enough, and a lone message
@@ -46,7 +48,7 @@ impl EmbedWorker {
         let (jobs, inbox) = sync_channel(QUEUE);
         let model = Arc::clone(&embedder);
         let thread = std::thread::Builder::new()
-            .name("embedder".into())
+            .name(NAME.into())
             .spawn(move || run(model.as_ref(), &inbox))?;
         Ok(Self { jobs: Some(jobs), thread: Some(thread), embedder })
     }
@@ -81,7 +83,7 @@ impl EmbedWorker {
             if tokens.len() > room && !batch.is_empty() {
                 if sent.len() > AHEAD {
                     progress(vectors.len(), texts.len());
-                    vectors.extend(receive(&mut sent)?);
+                    vectors.extend(receive(&mut sent, control)?);
                 }
                 sent.push_back(self.send(std::mem::take(&mut batch), control)?);
                 room = BATCH_TOKENS;
@@ -94,7 +96,7 @@ impl EmbedWorker {
         }
         while !sent.is_empty() {
             progress(vectors.len(), texts.len());
-            vectors.extend(receive(&mut sent)?);
+            vectors.extend(receive(&mut sent, control)?);
         }
         progress(texts.len(), texts.len());
         Ok(vectors)
@@ -103,7 +105,7 @@ impl EmbedWorker {
     /// One text, one vector.
     pub fn embed_one(&self, text: &str, control: &Control) -> Result<Vec<f32>, EngineError> {
         let answer = self.send(vec![self.tokens(text)?], control)?;
-        receive(&mut VecDeque::from([answer]))?.pop().ok_or_else(gone)
+        receive(&mut VecDeque::from([answer]), control)?.pop().ok_or_else(|| gone(NAME))
     }
 
     fn send(
@@ -113,18 +115,19 @@ impl EmbedWorker {
     ) -> Result<Receiver<Answer>, EngineError> {
         let (answer, wait) = channel();
         let job = Job { sequences, control: control.clone(), answer };
-        let jobs = self.jobs.as_ref().ok_or_else(gone)?;
+        let jobs = self.jobs.as_ref().ok_or_else(|| gone(NAME))?;
         jobs.try_send(job).map_err(|e| match e {
             TrySendError::Full(_) => EngineError::Overloaded("embedding"),
-            TrySendError::Disconnected(_) => gone(),
+            TrySendError::Disconnected(_) => gone(NAME),
         })?;
         Ok(wait)
     }
 }
 
 /// The answer to what was sent first.
-fn receive(sent: &mut VecDeque<Receiver<Answer>>) -> Answer {
-    sent.pop_front().ok_or_else(gone)?.recv().map_err(|_| gone())?
+fn receive(sent: &mut VecDeque<Receiver<Answer>>, control: &Control) -> Answer {
+    let first = sent.pop_front().ok_or_else(|| gone(NAME))?;
+    answer_in_time(&first, control, NAME)
 }
 
 impl Drop for EmbedWorker {
@@ -135,10 +138,6 @@ impl Drop for EmbedWorker {
             let _ = thread.join();
         }
     }
-}
-
-fn gone() -> EngineError {
-    EngineError::Unavailable { model: "embedder", reason: "its thread has ended".into() }
 }
 
 fn run(model: &dyn Embedder, inbox: &Receiver<Job>) {
@@ -197,6 +196,7 @@ fn serve(model: &dyn Embedder, batch: Vec<Job>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::Deadline;
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread::ThreadId;
@@ -281,6 +281,16 @@ mod tests {
     fn a_panic_ends_the_batch_not_the_thread() {
         let (_fake, worker) = worker(false);
         assert!(worker.embed_one("boom", &Control::default()).is_err());
+        assert_eq!(worker.embed_one("ok", &Control::default()).unwrap(), [2.0]);
+    }
+
+    #[test]
+    fn a_late_one_is_told_so_while_the_pass_goes_on() {
+        let (fake, worker) = worker(true);
+        let soon = Deadline::after(std::time::Duration::from_millis(50));
+        let late = worker.embed_one("late", &Control::with_deadline(soon));
+        assert!(matches!(late, Err(EngineError::Model(ModelError::DeadlinePassed))));
+        fake.hold.store(false, Ordering::SeqCst);
         assert_eq!(worker.embed_one("ok", &Control::default()).unwrap(), [2.0]);
     }
 

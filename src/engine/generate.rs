@@ -8,13 +8,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{
-    Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, TrySendError, channel,
-    sync_channel,
+    Receiver, Sender, SyncSender, TryRecvError, TrySendError, channel, sync_channel,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use super::EngineError;
+use super::{EngineError, answer_in_time, gone};
 use crate::base::clock::Stopwatch;
 use crate::model::{
     ComposeRequest, Composed, Control, Done, GenerateRequest, Generated, Generator, ModelError,
@@ -94,20 +93,12 @@ impl GenerateWorker {
         let (answer, wait) = channel();
         let booking = Load::book(&self.load, cost(&task), control)?;
         let job = Job { task, control: control.clone(), answer, booking };
-        let jobs = self.jobs.as_ref().ok_or_else(gone)?;
+        let jobs = self.jobs.as_ref().ok_or_else(|| gone(NAME))?;
         jobs.try_send(job).map_err(|e| match e {
             TrySendError::Full(_) => EngineError::Overloaded("drafting"),
-            TrySendError::Disconnected(_) => gone(),
+            TrySendError::Disconnected(_) => gone(NAME),
         })?;
-        let Some(deadline) = control.deadline else {
-            return wait.recv().map_err(|_| gone())?;
-        };
-        // The thread looks at deadlines between passes; who waits need not stay for the pass.
-        match wait.recv_timeout(deadline.remaining()) {
-            Ok(done) => done,
-            Err(RecvTimeoutError::Timeout) => Err(ModelError::DeadlinePassed.into()),
-            Err(RecvTimeoutError::Disconnected) => Err(gone()),
-        }
+        answer_in_time(&wait, control, NAME)
     }
 }
 
@@ -119,10 +110,6 @@ impl Drop for GenerateWorker {
             let _ = thread.join();
         }
     }
-}
-
-fn gone() -> EngineError {
-    EngineError::Unavailable { model: NAME, reason: "its thread has ended".into() }
 }
 
 fn mixed_up() -> EngineError {

@@ -3,7 +3,9 @@
 pub mod embed;
 pub mod generate;
 
-use crate::model::ModelError;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+
+use crate::model::{Control, ModelError};
 
 /// Grouped by what the caller can do.
 #[derive(Debug, thiserror::Error)]
@@ -27,4 +29,27 @@ impl From<ModelError> for EngineError {
         }
         Self::Model(error)
     }
+}
+
+/// What the model's thread answers. The thread looks at deadlines between passes; who waits need not
+/// stay for the pass, nor for the weights to be loaded.
+fn answer_in_time<T>(
+    answer: &Receiver<Result<T, EngineError>>,
+    control: &Control,
+    model: &'static str,
+) -> Result<T, EngineError> {
+    let received = match control.deadline {
+        Some(deadline) => answer.recv_timeout(deadline.remaining()),
+        None => answer.recv().map_err(RecvTimeoutError::from),
+    };
+    received.unwrap_or_else(|error| {
+        Err(match error {
+            RecvTimeoutError::Timeout => ModelError::DeadlinePassed.into(),
+            RecvTimeoutError::Disconnected => gone(model),
+        })
+    })
+}
+
+fn gone(model: &'static str) -> EngineError {
+    EngineError::Unavailable { model, reason: "its thread has ended".into() }
 }
