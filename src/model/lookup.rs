@@ -4,8 +4,8 @@
 use crate::model::suffix::{Match, SuffixAutomaton};
 
 /// Longest draft. A pass over a few rows costs little more than over one as long as it waits for
-/// memory; beyond this it waits for the multipliers.
-const MOST_DRAFTED: usize = 8;
+/// memory; with the token before it, this many are one tile of the narrowest kernel.
+const MOST_DRAFTED: usize = 5;
 /// Words that must agree before what followed them is tried.
 const LEAST_MATCH: usize = 2;
 

@@ -13,7 +13,8 @@ use super::shared::SharedRows;
 use super::tile::{Stretch, over_panel};
 
 /// Rows that pass over a widened stretch before the next one: more would push it out of the cache.
-const PASS_ROWS: usize = 128;
+/// A multiple of every kernel's rows.
+const PASS_ROWS: usize = 132;
 /// Panels of a task whose sums are stored: few, so that the last task ends when the others do.
 const STORED_PANELS: usize = 2;
 /// Panels of a task whose sums become activations: together one group.

@@ -135,12 +135,14 @@ pub(super) unsafe fn over_panel<K: Kernel>(
         // SAFETY: the caller's promise.
         return unsafe { K::straight(format, bytes, inputs, out) };
     }
+    // As even as can be: a last tile of one row would cost nearly as much as a full one.
+    let step = out.len().div_ceil(out.len().div_ceil(K::ROWS));
     let stretch_bytes = STRETCH / format.blocks() * format.superblock_bytes();
     for (at, superblocks) in bytes.chunks(stretch_bytes).enumerate() {
         // SAFETY: the caller's promise.
         unsafe { K::widen(format, superblocks, stretch) };
-        for (tile, out) in out.chunks_mut(K::ROWS).enumerate() {
-            let rows = [first + tile * K::ROWS, out.len()];
+        for (tile, out) in out.chunks_mut(step).enumerate() {
+            let rows = [first + tile * step, out.len()];
             let inputs = Inputs::new(x, rows, [at * STRETCH, stretch.blocks]);
             // SAFETY: as above.
             unsafe { K::tile(format, stretch, inputs, out) };
