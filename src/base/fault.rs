@@ -6,6 +6,8 @@
 pub enum Fault {
     /// The entries of an import are written, their audit line is not.
     ImportHalfWritten,
+    /// An earlier version is written as the newest, its audit line is not.
+    RolledBackHalf,
     /// A group of writes is about to be committed.
     StoreUncommitted,
     /// A group of writes is committed; nobody has been told.
@@ -33,6 +35,9 @@ pub const VARIABLE: &str = "HUIDA_FAULT";
 impl Fault {
     pub const IMPORT: [Self; 3] =
         [Self::ImportHalfWritten, Self::StoreUncommitted, Self::StoreCommitted];
+
+    pub const ROLL_BACK: [Self; 3] =
+        [Self::RolledBackHalf, Self::StoreUncommitted, Self::StoreCommitted];
 
     /// In the order in which a build passes them.
     pub const BUILD: [Self; 12] = [

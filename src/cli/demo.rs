@@ -17,13 +17,13 @@ use crate::base::clock::Deadline;
 use crate::base::digest::sha256_hex;
 use crate::base::file::write_atomic;
 use crate::base::id::SessionId;
-use crate::domain::knowledge::{EntryState, VersionedEntry};
+use crate::domain::knowledge::{Change, EntryState, VersionedEntry};
 use crate::domain::label::Purpose;
 use crate::domain::message::{AccountName, Content, Inbound, Platform};
 use crate::gate::threshold::Promise;
 use crate::ingest::{read_entries, read_labelled};
 use crate::model::pull;
-use crate::store::{LabelFile, Store};
+use crate::store::{Import, LabelFile, Store};
 
 const KNOWLEDGE: &str = include_str!("../../eval/sets/demo/kb.jsonl");
 const TRAIN: &str = include_str!("../../eval/sets/demo/train.jsonl");
@@ -131,7 +131,7 @@ fn prepare(app: &App, desk: Desk) -> Result<()> {
     let now = app.clock.now();
     let mut entries = read_entries(&file("kb.jsonl", KNOWLEDGE)?)?;
     entries.retain(|entry| desk.owns(entry.id.as_str()));
-    store.import_entries(&entries, "demo", "demo", now)?;
+    store.import_entries(&Import::of(entries, Change::by("demo", "demo")), now)?;
     let labels = |purpose: Purpose, content: &str| -> Result<LabelFile> {
         let mut labels = read_labelled(&file("labels.jsonl", content)?)?;
         labels.retain(|l| l.answer.as_ref().is_none_or(|id| desk.owns(id.as_str())));

@@ -1,23 +1,26 @@
 //! `kb`: knowledge in and out, and its health.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::Subcommand;
-use serde_json::json;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
 
 use super::output;
 use crate::app::App;
-use crate::domain::knowledge::{Entry, EntryId, EntryState};
+use crate::base::clock::UnixMs;
+use crate::domain::knowledge::{Change, Entry, EntryId, EntryState, Version, VersionedEntry};
 use crate::ingest::check::{Finding, Severity, check};
 use crate::ingest::{read_entries, read_numbered_entries, write_csv, write_jsonl};
-use crate::store::{ImportOutcome, Store};
+use crate::store::{Import, ImportOutcome, Store};
 
 #[derive(Subcommand)]
 #[command(after_help = "Examples:
   huida kb import faq.csv manual.jsonl   Excel's CSV works as it is (UTF-8 or GB18030)
+  huida kb history shop.refund.time      who changed it, when and why
+  huida kb rollback shop.refund.time --to 2 --reason typo
   huida kb check                         what to mend before customers see it
   huida kb export > backup.jsonl
   huida kb export --csv > faq.csv")]
@@ -26,6 +29,36 @@ pub(super) enum KbCommand {
     Import {
         #[arg(required = true)]
         files: Vec<PathBuf>,
+        #[command(flatten)]
+        by: By,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Every version of an entry: when, who, why.
+    History {
+        id: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// What differs between two versions of an entry.
+    Diff {
+        id: String,
+        /// The older one; without it, the one before the newer one.
+        #[arg(long, value_name = "VERSION")]
+        from: Option<u32>,
+        /// The newer one; without it, the current one.
+        #[arg(long, value_name = "VERSION")]
+        to: Option<u32>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make an earlier version of an entry the current one again, as a new version.
+    Rollback {
+        id: String,
+        #[arg(long, value_name = "VERSION")]
+        to: u32,
+        #[command(flatten)]
+        by: By,
         #[arg(long)]
         json: bool,
     },
@@ -48,9 +81,29 @@ pub(super) enum KbCommand {
     },
 }
 
+/// Who changes something, and why.
+#[derive(Args)]
+pub(super) struct By {
+    /// Why, in your words; shown in the history.
+    #[arg(long, default_value = "")]
+    reason: String,
+    /// Who; without it the user of this shell.
+    #[arg(long, env = "USER", default_value = "cli")]
+    author: String,
+}
+
+impl By {
+    fn change(&self, source: &str) -> Change {
+        Change { author: self.author.clone(), reason: self.reason.clone(), source: source.into() }
+    }
+}
+
 pub(super) fn run(app: &App, command: &KbCommand) -> Result<ExitCode> {
     match command {
-        KbCommand::Import { files, json } => import(app, files, *json)?,
+        KbCommand::Import { files, by, json } => import(app, files, by, *json)?,
+        KbCommand::History { id, json } => history(app, id, *json)?,
+        KbCommand::Diff { id, from, to, json } => diff(app, id, *from, *to, *json)?,
+        KbCommand::Rollback { id, to, by, json } => roll_back(app, id, *to, by, *json)?,
         KbCommand::Export { csv } => {
             let entries = stored(app.open_store()?.as_ref())?;
             let mut out = std::io::stdout().lock();
@@ -68,47 +121,138 @@ fn stored(store: &dyn Store) -> Result<Vec<Entry>> {
     Ok(store.entries()?.into_iter().map(|v| v.entry).collect())
 }
 
-fn import(app: &App, files: &[PathBuf], as_json: bool) -> Result<()> {
+fn import(app: &App, files: &[PathBuf], by: &By, as_json: bool) -> Result<()> {
     let store = app.open_store()?;
     let mut reports = Vec::new();
     for file in files {
-        let outcome = import_file(app, store.as_ref(), file)?;
-        let ImportOutcome { added, changed, unchanged } = &outcome;
+        let outcome = import_file(app, store.as_ref(), file, by)?;
+        let ImportOutcome { added, changed, archived, unchanged } = &outcome;
         if !as_json {
             let name = file.display();
+            let [a, c, r] = [added, changed, archived].map(Vec::len);
             output::line(&format!(
-                "{name}: {} added, {} changed, {unchanged} unchanged",
-                added.len(),
-                changed.len()
+                "{name}: {a} added, {c} changed, {r} archived, {unchanged} unchanged"
             ))?;
             for id in changed {
                 output::line(&format!("  changed {id}"))?;
             }
+            for id in archived {
+                output::line(&format!("  archived {id}"))?;
+            }
         }
-        reports.push(
-            json!({"file": file, "added": added, "changed": changed, "unchanged": unchanged}),
-        );
+        reports.push(json!({
+            "file": file,
+            "added": added,
+            "changed": changed,
+            "archived": archived,
+            "unchanged": unchanged,
+        }));
     }
     if as_json {
         return output::json(&json!({ "files": reports }));
     }
-    output::line("Now run `huida index build`: what serves stays as it is until then.")
+    output::line(NEXT)
 }
 
+/// What follows a change of the stored knowledge.
+const NEXT: &str = "A running service answers from this within a second; `huida index build` makes it \
+                    part of the index and fits the gate anew.";
+
 /// One file in one transaction.
-fn import_file(app: &App, store: &dyn Store, file: &Path) -> Result<ImportOutcome> {
+fn import_file(app: &App, store: &dyn Store, file: &Path, by: &By) -> Result<ImportOutcome> {
     let entries = read_entries(file)?;
-    let known: Vec<Entry> = stored(store)?;
+    let known: HashSet<EntryId> = store.heads()?.into_iter().map(|head| head.id).collect();
+    let given: HashSet<&EntryId> = entries.iter().map(|e| &e.id).collect();
     let missing = entries.iter().find_map(|e| {
         let parent = e.parent.as_ref()?;
-        let found = entries.iter().chain(&known).any(|other| other.id == *parent);
+        let found = given.contains(parent) || known.contains(parent);
         (!found).then(|| format!("{}: parent: {parent} does not exist ({})", file.display(), e.id))
     });
     if let Some(fault) = missing {
         bail!("{fault}; nothing was imported");
     }
     let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    Ok(store.import_entries(&entries, &name, "cli", app.clock.now())?)
+    Ok(store.import_entries(&Import::of(entries, by.change(&name)), app.clock.now())?)
+}
+
+/// All versions of an entry that is there.
+fn versions(app: &App, id: &str) -> Result<Vec<Version>> {
+    let versions = app.open_store()?.history(&EntryId(id.to_owned()))?;
+    if versions.is_empty() {
+        bail!("there is no entry {id}; `huida kb export` lists them");
+    }
+    Ok(versions)
+}
+
+fn history(app: &App, id: &str, as_json: bool) -> Result<()> {
+    let versions = versions(app, id)?;
+    if as_json {
+        let row = |v: &Version| {
+            let Change { author, reason, source } = &v.change;
+            json!({"version": v.versioned.version, "at": time_text(v.at), "author": author,
+                   "reason": reason, "source": source, "state": v.versioned.entry.state})
+        };
+        let rows: Vec<_> = versions.iter().map(row).collect();
+        return output::json(&json!({ "entry": id, "versions": rows }));
+    }
+    for Version { versioned, change, at } in &versions {
+        let VersionedEntry { version, entry } = versioned;
+        let Change { author, reason, source } = change;
+        let (at, state) = (time_text(*at), entry.state);
+        output::line(&format!("{version:>4}  {at}  {state:<9}  {author}  {source}  {reason}"))?;
+    }
+    Ok(())
+}
+
+fn diff(app: &App, id: &str, from: Option<u32>, to: Option<u32>, as_json: bool) -> Result<()> {
+    let versions = versions(app, id)?;
+    let of = |version: u32| {
+        let found = versions.iter().find(|v| v.versioned.version == version);
+        found
+            .map(|v| &v.versioned.entry)
+            .with_context(|| format!("{id} has versions 1 to {}, not {version}", versions.len()))
+    };
+    let to = to.unwrap_or_else(|| versions.last().map_or(1, |v| v.versioned.version));
+    let Some(from) = from.or_else(|| to.checked_sub(1).filter(|from| *from > 0)) else {
+        bail!("{id} has one version only: there is nothing to compare");
+    };
+    let (before, after) = (fields(of(from)?)?, fields(of(to)?)?);
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let changed = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
+    let rows: Vec<_> = changed
+        .map(|name| json!({"field": name, "before": before.get(name), "after": after.get(name)}))
+        .collect();
+    if as_json {
+        return output::json(&json!({"entry": id, "from": from, "to": to, "changed": rows}));
+    }
+    for row in &rows {
+        output::line(row["field"].as_str().unwrap_or_default())?;
+        output::line(&format!("  - {}", row["before"]))?;
+        output::line(&format!("  + {}", row["after"]))?;
+    }
+    output::line(&format!("{id}: {} field(s) differ between {from} and {to}", rows.len()))
+}
+
+fn fields(entry: &Entry) -> Result<serde_json::Map<String, Value>> {
+    match serde_json::to_value(entry)? {
+        Value::Object(fields) => Ok(fields),
+        other => bail!("an entry is no object: {other}"),
+    }
+}
+
+fn roll_back(app: &App, id: &str, to: u32, by: &By, as_json: bool) -> Result<()> {
+    let store = app.open_store()?;
+    let change = by.change(&format!("version {to}"));
+    let now = store.roll_back(&EntryId(id.to_owned()), to, &change, app.clock.now())?;
+    if as_json {
+        return output::json(&json!({"entry": id, "version": now.version, "equals": to}));
+    }
+    output::line(&format!("{id}: version {} is version {to} again", now.version))?;
+    output::line(NEXT)
+}
+
+fn time_text(at: UnixMs) -> String {
+    jiff::Timestamp::from_millisecond(at).map(|t| t.to_string()).unwrap_or_default()
 }
 
 fn check_entries(app: &App, files: &[PathBuf], as_json: bool) -> Result<ExitCode> {

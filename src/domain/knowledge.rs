@@ -1,10 +1,12 @@
 //! What the company knows: entries with their three dimensions, validity and state.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::clock::UnixMs;
+use crate::domain::message::AccountName;
 
 /// Stable name of an entry, chosen by the operator (`shop.refund.time`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -72,6 +74,10 @@ words!(
     Domain { General = "general", Finance = "finance", Medical = "medical" }
 );
 words!(
+    /// How well the company knows the customer.
+    Audience { New = "new", Normal = "normal", Vip = "vip" }
+);
+words!(
     /// Only published entries are indexed and may answer.
     EntryState { Draft = "draft", Published = "published", Archived = "archived" }
 );
@@ -89,6 +95,19 @@ impl Validity {
     }
 }
 
+/// Where an entry that was read from a document stands in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The document's file name.
+    pub document: String,
+    /// Headings above the passage, outermost first.
+    pub headings: Vec<String>,
+    /// Counted from 1; `None` for kinds of files without pages.
+    pub page: Option<u32>,
+    /// Characters from the document's beginning: first, and one past the last.
+    pub range: [usize; 2],
+}
+
 /// One knowledge item as the operator wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -104,9 +123,60 @@ pub struct Entry {
     pub domain: Domain,
     pub validity: Validity,
     pub state: EntryState,
+    /// For whom; empty for everyone.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub audiences: BTreeSet<Audience>,
+    /// Where it may answer; empty for every account.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub accounts: BTreeSet<AccountName>,
+    /// The answer in other words for some accounts.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub wordings: BTreeMap<AccountName, String>,
+    /// `None` for an entry that was written as one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+}
+
+/// Who asks where: decides which entries may answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asker {
+    pub account: AccountName,
+    pub audience: Audience,
 }
 
 impl Entry {
+    /// A published entry of the usual kind, without an answer.
+    pub fn new(id: EntryId, question: String) -> Self {
+        Self {
+            id,
+            question,
+            similar_questions: Vec::new(),
+            answer: None,
+            scene: Scene::Inquiry,
+            level: Level::Primary,
+            parent: None,
+            tone: Tone::Neutral,
+            domain: Domain::General,
+            validity: Validity::default(),
+            state: EntryState::Published,
+            audiences: BTreeSet::new(),
+            accounts: BTreeSet::new(),
+            wordings: BTreeMap::new(),
+            place: None,
+        }
+    }
+
+    /// Whether it may answer this customer on this account.
+    pub fn is_for(&self, asker: &Asker) -> bool {
+        let account = self.accounts.is_empty() || self.accounts.contains(&asker.account);
+        account && (self.audiences.is_empty() || self.audiences.contains(&asker.audience))
+    }
+
+    /// The answer in the words for an account.
+    pub fn answer_on(&self, account: &AccountName) -> Option<&str> {
+        self.wordings.get(account).or(self.answer.as_ref()).map(String::as_str)
+    }
+
     /// The texts under which the entry can be found: the standard question first.
     pub fn phrasings(&self) -> impl Iterator<Item = &str> {
         std::iter::once(self.question.as_str())
@@ -120,4 +190,28 @@ pub struct VersionedEntry {
     pub version: u32,
     #[serde(flatten)]
     pub entry: Entry,
+}
+
+/// Who changes knowledge, why, and from which file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    pub author: String,
+    /// The author's words; may be empty.
+    pub reason: String,
+    pub source: String,
+}
+
+impl Change {
+    /// By `author`, from `source`, without further words.
+    pub fn by(author: &str, source: &str) -> Self {
+        Self { author: author.into(), reason: String::new(), source: source.into() }
+    }
+}
+
+/// One version of an entry and how it came about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    pub versioned: VersionedEntry,
+    pub change: Change,
+    pub at: UnixMs,
 }

@@ -8,3 +8,4 @@ pub mod label;
 pub mod message;
 pub mod texts;
 pub mod trace;
+pub mod variables;

@@ -1,6 +1,6 @@
 //! The names under which an entry's fields and their words appear in files, English and Chinese.
 
-use crate::domain::knowledge::{Domain, EntryState, Level, Scene, Tone};
+use crate::domain::knowledge::{Audience, Domain, EntryState, Level, Scene, Tone};
 
 pub(super) const ID: &str = "id";
 pub(super) const QUESTION: &str = "question";
@@ -14,10 +14,16 @@ pub(super) const DOMAIN: &str = "domain";
 pub(super) const FROM: &str = "valid_from";
 pub(super) const UNTIL: &str = "valid_until";
 pub(super) const STATE: &str = "state";
+pub(super) const AUDIENCES: &str = "audiences";
+pub(super) const ACCOUNTS: &str = "accounts";
+/// In JSON an object by account; in a table a column `answer@ACCOUNT` for each.
+pub(super) const WORDINGS: &str = "wordings";
 
 /// All fields in the order in which they are exported.
-pub(super) const ALL: [&str; 12] =
-    [ID, QUESTION, SIMILAR, ANSWER, SCENE, LEVEL, PARENT, TONE, DOMAIN, FROM, UNTIL, STATE];
+pub(super) const ALL: [&str; 15] = [
+    ID, QUESTION, SIMILAR, ANSWER, SCENE, LEVEL, PARENT, TONE, DOMAIN, FROM, UNTIL, STATE, AUDIENCES,
+    ACCOUNTS, WORDINGS,
+];
 
 /// The field that a CSV header names; `None` for a column we do not read.
 pub(super) fn field(header: &str) -> Option<&'static str> {
@@ -38,7 +44,25 @@ pub(super) fn field(header: &str) -> Option<&'static str> {
         "生效时间" | "生效日期" => Some(FROM),
         "失效时间" | "失效日期" => Some(UNTIL),
         "状态" => Some(STATE),
+        "适用客户" | "客户类型" => Some(AUDIENCES),
+        "适用账号" | "账号" => Some(ACCOUNTS),
         _ => None,
+    }
+}
+
+/// The account whose own wording of the answer a table's column holds.
+pub(super) fn wording_of(header: &str) -> Option<&str> {
+    let header = header.trim();
+    let account = header.strip_prefix("answer@").or_else(|| header.strip_prefix("答案@"))?.trim();
+    (!account.is_empty()).then_some(account)
+}
+
+pub(super) fn audience(word: &str) -> Option<Audience> {
+    match word {
+        "新客" | "新客户" => Some(Audience::New),
+        "普通" | "普通客户" => Some(Audience::Normal),
+        "会员" | "贵宾" => Some(Audience::Vip),
+        other => Audience::parse(other),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Entries from rows, and back: each field checked, each fault named by line and field.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 
@@ -10,7 +10,11 @@ use super::rows::{Row, entry_rows};
 use super::{IngestError, RowError, columns};
 use crate::base::clock::UnixMs;
 use crate::base::limits::QUESTION_CHARS;
-use crate::domain::knowledge::{Domain, Entry, EntryId, EntryState, Level, Scene, Tone, Validity};
+use crate::domain::knowledge::{
+    Audience, Domain, Entry, EntryId, EntryState, Level, Scene, Tone, Validity,
+};
+use crate::domain::message::AccountName;
+use crate::domain::variables::{self, Variable};
 
 /// Longest answer, characters: beyond it the file is a document, not an entry.
 const ANSWER_CHARS: usize = 4_000;
@@ -74,6 +78,15 @@ impl Fields<'_> {
         if parent.as_ref().map(EntryId::as_str) == id.as_deref() && id.is_some() {
             self.fault(columns::PARENT, "an entry cannot be its own parent");
         }
+        let audiences = self.audiences();
+        let accounts = self.list(columns::ACCOUNTS).into_iter().map(AccountName).collect();
+        let wordings = self.wordings();
+        for text in answer.iter().chain(wordings.values()) {
+            for unknown in variables::unknown(text) {
+                let reason = format!("unknown variable {{{unknown}}} (known: {})", Variable::names());
+                self.fault(columns::ANSWER, reason);
+            }
+        }
         if !self.bad.is_empty() {
             return None;
         }
@@ -89,7 +102,51 @@ impl Fields<'_> {
             domain,
             validity,
             state,
+            audiences,
+            accounts,
+            wordings,
+            place: None,
         })
+    }
+
+    fn audiences(&mut self) -> BTreeSet<Audience> {
+        let mut audiences = BTreeSet::new();
+        for word in self.list(columns::AUDIENCES) {
+            match columns::audience(&word) {
+                Some(audience) => {
+                    audiences.insert(audience);
+                }
+                None => self.fault(columns::AUDIENCES, format!("unknown word {word:?}")),
+            }
+        }
+        audiences
+    }
+
+    fn wordings(&mut self) -> BTreeMap<AccountName, String> {
+        let object = match self.row.fields.get(columns::WORDINGS) {
+            None | Some(Value::Null) => return BTreeMap::new(),
+            Some(Value::Object(object)) => object,
+            // An empty cell of a table.
+            Some(Value::String(cell)) if cell.trim().is_empty() => return BTreeMap::new(),
+            Some(other) => {
+                let reason = format!("must be an object of account and text, is {other}");
+                self.fault(columns::WORDINGS, reason);
+                return BTreeMap::new();
+            }
+        };
+        let mut wordings = BTreeMap::new();
+        for (account, text) in object {
+            match text.as_str().map(str::trim) {
+                Some(text) if text.chars().count() <= ANSWER_CHARS => {
+                    wordings.insert(AccountName(account.clone()), text.to_owned());
+                }
+                Some(_) | None => {
+                    let reason = format!("{account}: must be text of at most {ANSWER_CHARS} characters");
+                    self.fault(columns::WORDINGS, reason);
+                }
+            }
+        }
+        wordings
     }
 
     fn fault(&mut self, field: &'static str, reason: impl Into<String>) {
@@ -124,34 +181,39 @@ impl Fields<'_> {
     }
 
     fn similar_questions(&mut self) -> Vec<String> {
-        let texts: Vec<String> = match self.row.fields.get(columns::SIMILAR) {
+        let kept = self.list(columns::SIMILAR);
+        if kept.iter().any(|text| text.chars().count() > QUESTION_CHARS) {
+            let reason = format!("one has more than {QUESTION_CHARS} characters");
+            self.fault(columns::SIMILAR, reason);
+        }
+        if kept.len() > MOST_SIMILAR {
+            self.fault(columns::SIMILAR, format!("more than {MOST_SIMILAR}"));
+        }
+        kept
+    }
+
+    /// A list, or a table's cell with separators; trimmed, each text once.
+    fn list(&mut self, field: &'static str) -> Vec<String> {
+        let texts: Vec<&str> = match self.row.fields.get(field) {
             None | Some(Value::Null) => Vec::new(),
-            Some(Value::String(cell)) => cell.split(CELL_SEPARATORS).map(str::to_owned).collect(),
+            Some(Value::String(cell)) => cell.split(CELL_SEPARATORS).collect(),
             Some(Value::Array(items)) => {
-                let texts: Option<Vec<_>> =
-                    items.iter().map(|item| item.as_str().map(str::to_owned)).collect();
+                let texts: Option<Vec<_>> = items.iter().map(Value::as_str).collect();
                 texts.unwrap_or_else(|| {
-                    self.fault(columns::SIMILAR, "must be a list of texts");
+                    self.fault(field, "must be a list of texts");
                     Vec::new()
                 })
             }
             Some(other) => {
-                self.fault(columns::SIMILAR, format!("must be a list of texts, is {other}"));
+                self.fault(field, format!("must be a list of texts, is {other}"));
                 Vec::new()
             }
         };
         let mut kept: Vec<String> = Vec::new();
-        for text in texts.iter().map(|t| t.trim()).filter(|t| !t.is_empty()) {
-            if text.chars().count() > QUESTION_CHARS {
-                let reason = format!("one has more than {QUESTION_CHARS} characters");
-                self.fault(columns::SIMILAR, reason);
-            }
+        for text in texts.into_iter().map(str::trim).filter(|t| !t.is_empty()) {
             if !kept.iter().any(|k| k == text) {
                 kept.push(text.to_owned());
             }
-        }
-        if kept.len() > MOST_SIMILAR {
-            self.fault(columns::SIMILAR, format!("more than {MOST_SIMILAR}"));
         }
         kept
     }
@@ -203,6 +265,9 @@ pub fn write_jsonl(entries: &[Entry], out: &mut dyn Write) -> std::io::Result<()
             columns::FROM: time_text(entry.validity.from),
             columns::UNTIL: time_text(entry.validity.until),
             columns::STATE: entry.state,
+            columns::AUDIENCES: entry.audiences,
+            columns::ACCOUNTS: entry.accounts,
+            columns::WORDINGS: entry.wordings,
         });
         writeln!(out, "{line}")?;
     }
@@ -213,10 +278,12 @@ pub fn write_jsonl(entries: &[Entry], out: &mut dyn Write) -> std::io::Result<()
 /// would run as a formula get a leading apostrophe.
 pub fn write_csv(entries: &[Entry], out: &mut dyn Write) -> std::io::Result<()> {
     out.write_all("\u{feff}".as_bytes())?;
+    let worded: BTreeSet<&AccountName> = entries.iter().flat_map(|e| e.wordings.keys()).collect();
+    let fields = columns::ALL.into_iter().filter(|field| *field != columns::WORDINGS);
+    let header = fields.map(str::to_owned).chain(worded.iter().map(|a| format!("answer@{a}")));
     let mut writer = csv::Writer::from_writer(out);
-    writer.write_record(columns::ALL)?;
+    writer.write_record(header)?;
     for entry in entries {
-        let id = |id: &Option<EntryId>| id.as_ref().map(|i| i.0.clone()).unwrap_or_default();
         let cells = [
             entry.id.0.clone(),
             entry.question.clone(),
@@ -224,14 +291,17 @@ pub fn write_csv(entries: &[Entry], out: &mut dyn Write) -> std::io::Result<()> 
             entry.answer.clone().unwrap_or_default(),
             entry.scene.to_string(),
             entry.level.to_string(),
-            id(&entry.parent),
+            entry.parent.as_ref().map(|id| id.0.clone()).unwrap_or_default(),
             entry.tone.to_string(),
             entry.domain.to_string(),
             time_text(entry.validity.from).unwrap_or_default(),
             time_text(entry.validity.until).unwrap_or_default(),
             entry.state.to_string(),
+            entry.audiences.iter().map(|a| a.as_str()).collect::<Vec<_>>().join("|"),
+            entry.accounts.iter().map(AccountName::as_str).collect::<Vec<_>>().join("|"),
         ];
-        writer.write_record(cells.map(|cell| {
+        let wordings = worded.iter().map(|a| entry.wordings.get(a).cloned().unwrap_or_default());
+        writer.write_record(cells.into_iter().chain(wordings).map(|cell| {
             if cell.starts_with(['=', '+', '-', '@', '\t']) { format!("'{cell}") } else { cell }
         }))?;
     }
@@ -300,8 +370,26 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_variable_is_named() {
+        let line = r#"{"id":"a","question":"q","answer":"{nickname}您好，{price}元"}"#;
+        let error = read("kb.jsonl", line.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("{price}") && error.contains("nickname"), "{error}");
+    }
+
+    #[test]
+    fn a_table_words_the_answer_for_an_account() {
+        let csv = "编号,问题,答案,答案@kf,适用客户\na,怎么退货,七天内可退。,七天。,会员|新客\nb,q,x,,\n";
+        let entries = read("kb.csv", csv.as_bytes()).unwrap();
+        let (kf, mp) = (AccountName("kf".into()), AccountName("mp".into()));
+        assert_eq!(entries[0].answer_on(&kf), Some("七天。"));
+        assert_eq!(entries[0].answer_on(&mp), Some("七天内可退。"));
+        assert_eq!(entries[1].answer_on(&kf), Some("x"));
+        assert_eq!(entries[0].audiences, [Audience::New, Audience::Vip].into());
+    }
+
+    #[test]
     fn export_reads_back_equal() {
-        let line = r#"{"id":"a","question":"怎么退货","similar_questions":["退","想退"],"answer":"七天。","scene":"complaint","level":"secondary","parent":"b","tone":"urgent","domain":"finance","valid_from":"2026-01-01","valid_until":"2027-01-01T00:00:00Z","state":"draft"}"#;
+        let line = r#"{"id":"a","question":"怎么退货","similar_questions":["退","想退"],"answer":"七天。","scene":"complaint","level":"secondary","parent":"b","tone":"urgent","domain":"finance","valid_from":"2026-01-01","valid_until":"2027-01-01T00:00:00Z","state":"draft","audiences":["vip","new"],"accounts":["mp","kf"],"wordings":{"kf":"{nickname}，七天。"}}"#;
         let entries = read("kb.jsonl", line.as_bytes()).unwrap();
         let mut jsonl = Vec::new();
         write_jsonl(&entries, &mut jsonl).unwrap();

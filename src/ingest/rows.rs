@@ -109,9 +109,18 @@ fn csv_rows(path: &Path, text: &str) -> Result<Vec<Row>, IngestError> {
             Ok(record) => {
                 let line = record.position().map_or(0, csv::Position::line);
                 let cells = names.iter().zip(record.iter());
-                let fields = cells
+                let mut fields: BTreeMap<&'static str, Value> = cells
                     .filter_map(|(name, cell)| Some(((*name)?, Value::String(cell.into()))))
                     .collect();
+                let wordings: serde_json::Map<String, Value> = header
+                    .iter()
+                    .zip(record.iter())
+                    .filter(|(_, cell)| !cell.trim().is_empty())
+                    .filter_map(|(name, cell)| Some((columns::wording_of(name)?.into(), cell.into())))
+                    .collect();
+                if !wordings.is_empty() {
+                    fields.insert(columns::WORDINGS, wordings.into());
+                }
                 rows.push(Row { line, fields });
             }
             Err(e) => {

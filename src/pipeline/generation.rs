@@ -163,9 +163,7 @@ pub(super) enum WriteError {
 #[cfg(test)]
 pub(super) mod testing {
     use super::*;
-    use crate::domain::knowledge::{
-        Domain, Entry, EntryId, EntryState, Level, Scene, Tone, Validity, VersionedEntry,
-    };
+    use crate::domain::knowledge::{Entry, EntryId, VersionedEntry};
     use crate::gate::model::FitOptions;
     use crate::search::head::{self, Example};
     use crate::search::index::{Embedded, EntryTexts};
@@ -179,17 +177,8 @@ pub(super) mod testing {
 
     fn entry(question: &str) -> VersionedEntry {
         let entry = Entry {
-            id: EntryId(question.into()),
-            question: question.into(),
-            similar_questions: vec![],
             answer: Some("三天内。".into()),
-            scene: Scene::Inquiry,
-            level: Level::Primary,
-            parent: None,
-            tone: Tone::Neutral,
-            domain: Domain::General,
-            validity: Validity::default(),
-            state: EntryState::Published,
+            ..Entry::new(EntryId(question.into()), question.into())
         };
         VersionedEntry { version: 1, entry }
     }

@@ -3,13 +3,16 @@
 use super::*;
 use crate::domain::decision::{Decision, Reason};
 use crate::domain::evidence::{Evidence, Scores};
-use crate::domain::knowledge::{Domain, EntryState, Level, Scene, Tone, Validity};
+use crate::domain::knowledge::{Domain, Place, Scene};
 use crate::domain::message::{AccountName, Content, Platform, Role};
 use crate::domain::trace::Understanding;
 
 pub(crate) const CASES: &[fn(&dyn Store)] = &[
     importing_twice_changes_nothing,
     a_changed_entry_gets_the_next_version,
+    every_version_can_be_gone_back_to,
+    a_document_read_again_archives_what_it_no_longer_holds,
+    what_changed_is_told_by_revision_and_heads,
     labels_are_kept_once_and_by_purpose,
     each_import_and_each_label_file_is_in_the_audit_log,
     the_last_promise_is_remembered,
@@ -23,22 +26,22 @@ pub(crate) const CASES: &[fn(&dyn Store)] = &[
 
 pub(crate) fn entry(id: &str, question: &str) -> Entry {
     Entry {
-        id: EntryId(id.into()),
-        question: question.into(),
         similar_questions: vec![format!("{question}呢")],
         answer: Some("三天内。".into()),
-        scene: Scene::Inquiry,
-        level: Level::Primary,
-        parent: None,
-        tone: Tone::Neutral,
-        domain: Domain::General,
-        validity: Validity::default(),
-        state: EntryState::Published,
+        ..Entry::new(EntryId(id.into()), question.into())
     }
 }
 
+pub(crate) fn change(reason: &str) -> Change {
+    Change { author: "tester".into(), reason: reason.into(), source: "test".into() }
+}
+
+pub(crate) fn import(id: &str, question: &str) -> Import {
+    Import::of(vec![entry(id, question)], change(""))
+}
+
 pub(crate) fn import_one(store: &dyn Store, id: &str, question: &str) -> ImportOutcome {
-    store.import_entries(&[entry(id, question)], "test", "tester", 1).unwrap()
+    store.import_entries(&import(id, question), 1).unwrap()
 }
 
 fn text(sender: &str, id: &str, said: &str) -> Inbound {
@@ -93,6 +96,73 @@ fn a_changed_entry_gets_the_next_version(store: &dyn Store) {
     let entries = store.entries().unwrap();
     assert_eq!((entries.len(), entries[0].version), (1, 2));
     assert_eq!(entries[0].entry.question, "如何退货");
+}
+
+fn every_version_can_be_gone_back_to(store: &dyn Store) {
+    let id = EntryId("shop.a".into());
+    for question in ["怎么退货", "如何退货"] {
+        import_one(store, "shop.a", question);
+    }
+    let back = store.roll_back(&id, 1, &change("改错了"), 7).unwrap();
+    assert_eq!((back.version, back.entry.question.as_str()), (3, "怎么退货"));
+    assert_eq!(store.entries().unwrap(), [back.clone()]);
+    let history = store.history(&id).unwrap();
+    let told: Vec<_> = history
+        .iter()
+        .map(|v| (v.versioned.version, v.versioned.entry.question.as_str(), v.at))
+        .collect();
+    assert_eq!(told, [(1, "怎么退货", 1), (2, "如何退货", 1), (3, "怎么退货", 7)]);
+    assert_eq!(history[2].change, change("改错了"));
+    assert_eq!(store.roll_back(&id, 1, &change(""), 8).unwrap(), back, "nothing to change");
+    assert_eq!(store.history(&id).unwrap().len(), 3);
+    for (id, version) in [(id, 9), (EntryId("nobody".into()), 1)] {
+        let refused = store.roll_back(&id, version, &change(""), 9);
+        assert!(matches!(refused, Err(StoreError::NoSuchVersion { .. })));
+    }
+    assert_eq!(store.verify_audit().unwrap(), AuditState::Intact { rows: 3 });
+}
+
+fn a_document_read_again_archives_what_it_no_longer_holds(store: &dyn Store) {
+    let passage = |id: &str| {
+        let place = Place {
+            document: "guide.md".into(),
+            headings: vec![],
+            page: None,
+            range: [0, 1],
+        };
+        Entry { place: Some(place), ..entry(id, id) }
+    };
+    let read = |ids: &[&str]| {
+        let entries = ids.iter().map(|id| passage(id)).collect();
+        let document = Some("guide.md".into());
+        store.import_entries(&Import { entries, document, change: change("") }, 1).unwrap()
+    };
+    import_one(store, "own", "怎么退货");
+    assert_eq!(read(&["a", "b"]).added.len(), 2);
+    let second = read(&["b", "c"]);
+    assert_eq!((second.archived, second.unchanged), (vec![EntryId("a".into())], 1));
+    assert_eq!(read(&["b", "c"]), ImportOutcome { unchanged: 2, ..Default::default() });
+    let heads = store.heads().unwrap();
+    let published = heads.iter().filter(|h| h.state == EntryState::Published);
+    assert_eq!(published.map(|h| h.id.as_str()).collect::<Vec<_>>(), ["b", "c", "own"]);
+}
+
+fn what_changed_is_told_by_revision_and_heads(store: &dyn Store) {
+    let before = store.revision().unwrap();
+    import_one(store, "shop.a", "怎么退货");
+    let first = store.revision().unwrap();
+    assert!(first > before);
+    import_one(store, "shop.a", "怎么退货");
+    assert_eq!(store.revision().unwrap(), first, "nothing changed");
+    import_one(store, "shop.a", "如何退货");
+    assert!(store.revision().unwrap() > first);
+    let id = EntryId("shop.a".into());
+    assert_eq!(
+        store.heads().unwrap(),
+        [Head { id: id.clone(), version: 2, state: EntryState::Published }]
+    );
+    let found = store.entries_by_id(&[EntryId("nobody".into()), id]).unwrap();
+    assert_eq!(found, store.entries().unwrap());
 }
 
 /// One to train on and one to calibrate with.

@@ -7,7 +7,7 @@ pub mod sqlite;
 use crate::base::clock::UnixMs;
 use crate::base::id::{CaseId, ConversationId, TraceId};
 use crate::domain::decision::{Priority, Verdict};
-use crate::domain::knowledge::{Entry, EntryId, VersionedEntry};
+use crate::domain::knowledge::{Change, Entry, EntryId, EntryState, Version, VersionedEntry};
 use crate::domain::label::{Labelled, Purpose};
 use crate::domain::message::{Inbound, Utterance};
 use crate::domain::trace::Trace;
@@ -30,6 +30,9 @@ pub enum StoreError {
     /// The message was already decided; the first decision stands.
     #[error("message {0} was already decided")]
     AlreadyDecided(i64),
+    /// `kb history` lists the versions that there are.
+    #[error("{entry} has no version {version}")]
+    NoSuchVersion { entry: EntryId, version: u32 },
 }
 
 /// Row number of an inbound message.
@@ -54,12 +57,38 @@ pub enum AcceptedState {
     Decided { trace: TraceId, verdict: Verdict, reply: String },
 }
 
+/// Entries that come in together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Import {
+    pub entries: Vec<Entry>,
+    /// The document whose passages the entries are, all of them: what an earlier reading of it left
+    /// and this one does not hold is archived.
+    pub document: Option<String>,
+    pub change: Change,
+}
+
+impl Import {
+    /// Entries of their own, not of a document.
+    pub fn of(entries: Vec<Entry>, change: Change) -> Self {
+        Self { entries, document: None, change }
+    }
+}
+
 /// What an import changed, entry by entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImportOutcome {
     pub added: Vec<EntryId>,
     pub changed: Vec<EntryId>,
+    pub archived: Vec<EntryId>,
     pub unchanged: usize,
+}
+
+/// The version that an entry is at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub id: EntryId,
+    pub version: u32,
+    pub state: EntryState,
 }
 
 /// A waiting case as the queue page shows it.
@@ -99,16 +128,32 @@ pub enum AuditState {
 pub trait Store: Send + Sync {
     /// Adds or changes entries by id, all of them with their line in the audit log or none; an
     /// equal entry keeps its version.
-    fn import_entries(
-        &self,
-        entries: &[Entry],
-        source: &str,
-        author: &str,
-        now: UnixMs,
-    ) -> Result<ImportOutcome, StoreError>;
+    fn import_entries(&self, import: &Import, now: UnixMs) -> Result<ImportOutcome, StoreError>;
 
     /// Every entry at its current version, by id.
     fn entries(&self) -> Result<Vec<VersionedEntry>, StoreError>;
+
+    /// The named entries at their current versions, in that order; unknown ones are left out.
+    fn entries_by_id(&self, ids: &[EntryId]) -> Result<Vec<VersionedEntry>, StoreError>;
+
+    /// Grows with every version that is made; equal numbers mean equal knowledge.
+    fn revision(&self) -> Result<i64, StoreError>;
+
+    /// Of every entry, by id: cheap enough to compare with what serves.
+    fn heads(&self) -> Result<Vec<Head>, StoreError>;
+
+    /// All versions of an entry, oldest first; none for an unknown one.
+    fn history(&self, id: &EntryId) -> Result<Vec<Version>, StoreError>;
+
+    /// Makes an earlier version the current one again, as a new version. Rolling back to what is
+    /// current changes nothing.
+    fn roll_back(
+        &self,
+        id: &EntryId,
+        to: u32,
+        change: &Change,
+        now: UnixMs,
+    ) -> Result<VersionedEntry, StoreError>;
 
     /// Adds labels that are not there yet, of all files with their lines in the audit log or of
     /// none; returns how many of each file were new.

@@ -5,10 +5,11 @@ use std::path::Path;
 use std::process::Stdio;
 
 use huida::base::fault::{self, Fault};
+use huida::domain::knowledge::Change;
 use huida::domain::label::{Labelled, Purpose};
 use huida::gate::model::MIN_LABELS_FOR_ALL;
 use huida::pipeline::generation::Generation;
-use huida::store::{AuditState, LabelFile, Store};
+use huida::store::{AuditState, Import, LabelFile, Store};
 
 use crate::command::{huida, json, output, store};
 use crate::support::{prepared, small_knowledge};
@@ -63,7 +64,7 @@ fn trainable(dir: &Path) {
     let train = file(Purpose::Train, (0..MIN_LABELS_FOR_ALL).map(label).collect());
     // Without one of these, a part of the others would be kept back and too few left.
     let calibrate = file(Purpose::Calibrate, vec![label(MIN_LABELS_FOR_ALL)]);
-    store.import_entries(&entries, "test", "test", 1).unwrap();
+    store.import_entries(&Import::of(entries, Change::by("test", "test")), 1).unwrap();
     store.add_labels(&[train, calibrate], "test", 1).unwrap();
 }
 

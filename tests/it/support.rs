@@ -12,13 +12,13 @@ use huida::channels::wechat_mp::simulate::{
     OpenedReply, PushMode, Said, SimulatedMessage, Simulator, Stamp, Wire,
 };
 use huida::config::{Account, Config};
-use huida::domain::knowledge::VersionedEntry;
+use huida::domain::knowledge::{Change, VersionedEntry};
 use huida::gate::threshold::Promise;
 use huida::ingest::read_entries;
 use huida::model::pull::installed_or_pull;
 use huida::pipeline::fit::{Material, build};
 use huida::pipeline::generations::GenerationDir;
-use huida::store::Store;
+use huida::store::{Import, Store};
 use huida::store::sqlite::SqliteStore;
 
 pub(crate) const TOKEN: &str = "token-of-the-tests";
@@ -117,7 +117,7 @@ pub(crate) fn prepared() -> tempfile::TempDir {
     copy_dir(built(), &dir.path().join("generations"));
     let entries: Vec<_> = small_knowledge().into_iter().map(|v| v.entry).collect();
     let store = SqliteStore::open(&dir.path().join("huida.db")).unwrap();
-    store.import_entries(&entries, "test", "test", 1).unwrap();
+    store.import_entries(&Import::of(entries, Change::by("test", "test")), 1).unwrap();
     dir
 }
 

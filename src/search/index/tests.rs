@@ -39,17 +39,9 @@ fn embedded(text: &str, topic: usize, variant: usize) -> Embedded {
 fn knowledge() -> (Vec<VersionedEntry>, Vec<EntryTexts>) {
     let entry = |&(topic, question, similar, answer): &(usize, &str, &[&str], &str)| {
         let entry = Entry {
-            id: EntryId(format!("shop.{topic}")),
-            question: question.to_owned(),
             similar_questions: similar.iter().map(ToString::to_string).collect(),
             answer: Some(answer.to_owned()),
-            scene: Scene::Inquiry,
-            level: Level::Primary,
-            parent: None,
-            tone: Tone::Neutral,
-            domain: Domain::General,
-            validity: Validity::default(),
-            state: EntryState::Published,
+            ..Entry::new(EntryId(format!("shop.{topic}")), question.to_owned())
         };
         let phrasings = entry.phrasings().enumerate().map(|(v, t)| embedded(t, topic, v));
         let phrasings = phrasings.collect();

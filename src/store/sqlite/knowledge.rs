@@ -1,66 +1,213 @@
 //! Rows of the knowledge side: entries, their versions, labels, the promise they are fitted to.
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use std::collections::HashSet;
+
+use rusqlite::{Connection, OptionalExtension, Statement, Transaction, params};
 
 use super::ledger::{AuditEvent, audit};
 use super::{from_json, to_json};
 use crate::base::clock::UnixMs;
 use crate::base::digest::sha256_hex;
 use crate::base::fault::Fault;
-use crate::domain::knowledge::{Entry, EntryId, VersionedEntry};
+use crate::domain::knowledge::{Change, Entry, EntryId, EntryState, Version, VersionedEntry};
 use crate::domain::label::{Labelled, Purpose};
 use crate::gate::threshold::Promise;
-use crate::store::{ImportOutcome, LabelFile, StoreError};
+use crate::store::{Head, Import, ImportOutcome, LabelFile, StoreError};
 
 pub(super) fn import(
     transaction: &Transaction<'_>,
-    entries: &[Entry],
-    source: &str,
-    author: &str,
+    import: &Import,
     now: UnixMs,
 ) -> Result<ImportOutcome, StoreError> {
+    let Import { entries, document, change } = import;
     let mut outcome = ImportOutcome::default();
-    let mut current = transaction.prepare("SELECT version, body FROM entries WHERE id = ?1")?;
-    let mut upsert = transaction.prepare(
-        "INSERT INTO entries (id, version, state, body, changed_at) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT (id) DO UPDATE SET version = ?2, state = ?3, body = ?4, changed_at = ?5",
-    )?;
-    let mut remember = transaction.prepare(
-        "INSERT INTO entry_versions (entry_id, version, body, changed_at, author, source)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-    )?;
+    let mut versions = Versions::prepare(transaction, change, now)?;
     for entry in entries {
-        let id = entry.id.as_str();
-        let row: Option<(u32, String)> =
-            current.query_row([id], |r| Ok((r.get(0)?, r.get(1)?))).optional()?;
-        let version = match row {
-            Some((_, body)) if from_json::<Entry>("entry", &body)? == *entry => {
-                outcome.unchanged += 1;
-                continue;
+        match versions.put(entry)? {
+            (_, Put::Added) => outcome.added.push(entry.id.clone()),
+            (_, Put::Changed) => outcome.changed.push(entry.id.clone()),
+            (_, Put::Unchanged) => outcome.unchanged += 1,
+        }
+    }
+    if let Some(document) = document {
+        let kept: HashSet<&EntryId> = entries.iter().map(|e| &e.id).collect();
+        for mut entry in passages(transaction, document)? {
+            if !kept.contains(&entry.id) && entry.state != EntryState::Archived {
+                entry.state = EntryState::Archived;
+                versions.put(&entry)?;
+                outcome.archived.push(entry.id);
             }
-            Some((version, _)) => {
-                outcome.changed.push(entry.id.clone());
-                version + 1
-            }
-            None => {
-                outcome.added.push(entry.id.clone());
-                1
-            }
-        };
-        let body = to_json("entry", entry)?;
-        upsert.execute(params![id, version, entry.state.as_str(), body, now])?;
-        remember.execute(params![id, version, body, now, author, source])?;
+        }
     }
     Fault::ImportHalfWritten.passes();
-    let ImportOutcome { added, changed, unchanged } = &outcome;
+    let ImportOutcome { added, changed, archived, unchanged } = &outcome;
+    let [added, changed, archived] = [added, changed, archived].map(Vec::len);
     let event = AuditEvent {
-        actor: author,
+        actor: &change.author,
         action: "kb.import",
-        subject: source,
-        detail: format!("{} added, {} changed, {unchanged} unchanged", added.len(), changed.len()),
+        subject: &change.source,
+        detail: format!(
+            "{added} added, {changed} changed, {archived} archived, {unchanged} unchanged"
+        ),
     };
     audit(transaction, &event, now)?;
     Ok(outcome)
+}
+
+/// What putting an entry did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Put {
+    Added,
+    Changed,
+    Unchanged,
+}
+
+/// Writes entries as new versions of one change.
+struct Versions<'t> {
+    change: &'t Change,
+    now: UnixMs,
+    current: Statement<'t>,
+    upsert: Statement<'t>,
+    remember: Statement<'t>,
+}
+
+impl<'t> Versions<'t> {
+    fn prepare(
+        transaction: &'t Transaction<'_>,
+        change: &'t Change,
+        now: UnixMs,
+    ) -> Result<Self, StoreError> {
+        Ok(Self {
+            change,
+            now,
+            current: transaction.prepare("SELECT version, body FROM entries WHERE id = ?1")?,
+            upsert: transaction.prepare(
+                "INSERT INTO entries (id, version, state, body, changed_at, document)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (id) DO UPDATE
+                 SET version = ?2, state = ?3, body = ?4, changed_at = ?5, document = ?6",
+            )?,
+            remember: transaction.prepare(
+                "INSERT INTO entry_versions
+                     (entry_id, version, body, changed_at, author, source, reason)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?,
+        })
+    }
+
+    /// The version that the entry is at now. An equal one keeps its version.
+    fn put(&mut self, entry: &Entry) -> Result<(u32, Put), StoreError> {
+        let id = entry.id.as_str();
+        let row: Option<(u32, String)> =
+            self.current.query_row([id], |r| Ok((r.get(0)?, r.get(1)?))).optional()?;
+        let (version, put) = match row {
+            Some((version, body)) if from_json::<Entry>("entry", &body)? == *entry => {
+                return Ok((version, Put::Unchanged));
+            }
+            Some((version, _)) => (version + 1, Put::Changed),
+            None => (1, Put::Added),
+        };
+        let body = to_json("entry", entry)?;
+        let document = entry.place.as_ref().map(|p| p.document.as_str());
+        let state = entry.state.as_str();
+        self.upsert.execute(params![id, version, state, body, self.now, document])?;
+        let Change { author, reason, source } = self.change;
+        self.remember.execute(params![id, version, body, self.now, author, source, reason])?;
+        Ok((version, put))
+    }
+}
+
+/// What was read from a document so far.
+fn passages(connection: &Connection, document: &str) -> Result<Vec<Entry>, StoreError> {
+    let mut query =
+        connection.prepare_cached("SELECT body FROM entries WHERE document = ?1 ORDER BY id")?;
+    let rows = query.query_map([document], |r| r.get::<_, String>(0))?;
+    rows.map(|body| from_json("entry", &body?)).collect()
+}
+
+pub(super) fn roll_back(
+    transaction: &Transaction<'_>,
+    id: &EntryId,
+    to: u32,
+    change: &Change,
+    now: UnixMs,
+) -> Result<VersionedEntry, StoreError> {
+    let body: Option<String> = transaction
+        .prepare("SELECT body FROM entry_versions WHERE entry_id = ?1 AND version = ?2")?
+        .query_row(params![id.as_str(), to], |r| r.get(0))
+        .optional()?;
+    let body =
+        body.ok_or_else(|| StoreError::NoSuchVersion { entry: id.clone(), version: to })?;
+    let entry: Entry = from_json("entry", &body)?;
+    let (version, put) = Versions::prepare(transaction, change, now)?.put(&entry)?;
+    Fault::RolledBackHalf.passes();
+    if put != Put::Unchanged {
+        let event = AuditEvent {
+            actor: &change.author,
+            action: "kb.rollback",
+            subject: id.as_str(),
+            detail: format!("version {version} is version {to} again"),
+        };
+        audit(transaction, &event, now)?;
+    }
+    Ok(VersionedEntry { version, entry })
+}
+
+pub(super) fn history(connection: &Connection, id: &EntryId) -> Result<Vec<Version>, StoreError> {
+    let mut query = connection.prepare_cached(
+        "SELECT version, body, changed_at, author, source, reason FROM entry_versions
+         WHERE entry_id = ?1 ORDER BY version",
+    )?;
+    let rows = query.query_map([id.as_str()], |r| {
+        let change = Change { author: r.get(3)?, source: r.get(4)?, reason: r.get(5)? };
+        Ok((r.get::<_, u32>(0)?, r.get::<_, String>(1)?, r.get(2)?, change))
+    })?;
+    rows.map(|row| {
+        let (version, body, at, change) = row?;
+        let versioned = VersionedEntry { version, entry: from_json("entry", &body)? };
+        Ok(Version { versioned, change, at })
+    })
+    .collect()
+}
+
+pub(super) fn revision(connection: &Connection) -> Result<i64, StoreError> {
+    let newest = connection
+        .prepare_cached("SELECT coalesce(max(rowid), 0) FROM entry_versions")?
+        .query_row([], |r| r.get(0))?;
+    Ok(newest)
+}
+
+pub(super) fn heads(connection: &Connection) -> Result<Vec<Head>, StoreError> {
+    let mut query =
+        connection.prepare_cached("SELECT id, version, state FROM entries ORDER BY id")?;
+    let rows = query.query_map([], |r| {
+        Ok((r.get::<_, String>(0)?, r.get::<_, u32>(1)?, r.get::<_, String>(2)?))
+    })?;
+    rows.map(|row| {
+        let (id, version, word) = row?;
+        let state = EntryState::parse(&word).ok_or_else(|| StoreError::Corrupt {
+            what: "entry",
+            reason: format!("unknown state {word:?} of {id}"),
+        })?;
+        Ok(Head { id: EntryId(id), version, state })
+    })
+    .collect()
+}
+
+pub(super) fn entries_by_id(
+    connection: &Connection,
+    ids: &[EntryId],
+) -> Result<Vec<VersionedEntry>, StoreError> {
+    let mut query = connection.prepare_cached("SELECT version, body FROM entries WHERE id = ?1")?;
+    let mut found = Vec::new();
+    for id in ids {
+        let row = query
+            .query_row([id.as_str()], |r| Ok((r.get::<_, u32>(0)?, r.get::<_, String>(1)?)))
+            .optional()?;
+        if let Some((version, body)) = row {
+            found.push(VersionedEntry { version, entry: from_json("entry", &body)? });
+        }
+    }
+    Ok(found)
 }
 
 pub(super) fn entries(connection: &Connection) -> Result<Vec<VersionedEntry>, StoreError> {

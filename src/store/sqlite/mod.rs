@@ -17,13 +17,13 @@ use serde::de::DeserializeOwned;
 use self::writer::Writer;
 use crate::base::clock::UnixMs;
 use crate::base::id::{CaseId, TraceId};
-use crate::domain::knowledge::{Entry, VersionedEntry};
+use crate::domain::knowledge::{Change, EntryId, Version, VersionedEntry};
 use crate::domain::label::{Labelled, Purpose};
 use crate::domain::message::{Inbound, Utterance};
 use crate::domain::trace::Trace;
 use crate::gate::threshold::Promise;
 use crate::store::{
-    Accepted, AuditState, ImportOutcome, LabelFile, MessageRow, OpenCase, Store, StoreError,
+    Accepted, AuditState, Head, Import, ImportOutcome, LabelFile, MessageRow, OpenCase, Store, StoreError,
     Unfinished,
 };
 
@@ -97,19 +97,40 @@ fn from_json<T: DeserializeOwned>(what: &'static str, text: &str) -> Result<T, S
 }
 
 impl Store for SqliteStore {
-    fn import_entries(
-        &self,
-        entries: &[Entry],
-        source: &str,
-        author: &str,
-        now: UnixMs,
-    ) -> Result<ImportOutcome, StoreError> {
-        let (entries, source, author) = (entries.to_vec(), source.to_owned(), author.to_owned());
-        self.writer.write(move |t| knowledge::import(t, &entries, &source, &author, now))
+    fn import_entries(&self, import: &Import, now: UnixMs) -> Result<ImportOutcome, StoreError> {
+        let import = import.clone();
+        self.writer.write(move |t| knowledge::import(t, &import, now))
     }
 
     fn entries(&self) -> Result<Vec<VersionedEntry>, StoreError> {
         self.read(knowledge::entries)
+    }
+
+    fn entries_by_id(&self, ids: &[EntryId]) -> Result<Vec<VersionedEntry>, StoreError> {
+        self.read(|c| knowledge::entries_by_id(c, ids))
+    }
+
+    fn revision(&self) -> Result<i64, StoreError> {
+        self.read(knowledge::revision)
+    }
+
+    fn heads(&self) -> Result<Vec<Head>, StoreError> {
+        self.read(knowledge::heads)
+    }
+
+    fn history(&self, id: &EntryId) -> Result<Vec<Version>, StoreError> {
+        self.read(|c| knowledge::history(c, id))
+    }
+
+    fn roll_back(
+        &self,
+        id: &EntryId,
+        to: u32,
+        change: &Change,
+        now: UnixMs,
+    ) -> Result<VersionedEntry, StoreError> {
+        let (id, change) = (id.clone(), change.clone());
+        self.writer.write(move |t| knowledge::roll_back(t, &id, to, &change, now))
     }
 
     fn add_labels(
@@ -248,7 +269,7 @@ mod tests {
              BEGIN SELECT RAISE(ABORT, 'full'); END",
         )
         .unwrap();
-        assert!(store.import_entries(&[contract::entry("a", "q")], "f", "cli", 1).is_err());
+        assert!(store.import_entries(&contract::import("a", "q"), 1).is_err());
         assert!(store.add_labels(&contract::label_files(), "cli", 1).is_err());
         assert_eq!(store.entries().unwrap(), []);
         assert_eq!(store.labels(Purpose::Train).unwrap(), []);

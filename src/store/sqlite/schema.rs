@@ -8,6 +8,7 @@ use crate::store::StoreError;
 const STEPS: &[&str] = &[
     include_str!("../../../migrations/sqlite/V0001__foundation.sql"),
     include_str!("../../../migrations/sqlite/V0002__promise.sql"),
+    include_str!("../../../migrations/sqlite/V0003__versions.sql"),
 ];
 
 /// Runs the missing steps in one transaction each; `user_version` counts them.
