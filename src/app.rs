@@ -28,13 +28,14 @@ use crate::model::remote::{Address, RemoteEmbedder, RemoteGenerator};
 use crate::model::{Arithmetic, Embedder, Generator, ModelError, ModelIdentity, kernels_in_use};
 use crate::ops::telemetry;
 use crate::pipeline::desk::{Desk, Limits};
+use crate::pipeline::follower::Follower;
 use crate::pipeline::generations::{GenerationDir, Generations};
 use crate::pipeline::responder::{Parts, Responder};
 use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
 
-/// How often the service looks whether another generation was published.
-const REFRESH: Duration = Duration::from_secs(1);
+/// How often the service looks whether knowledge was changed or another generation published.
+const FOLLOW: Duration = Duration::from_millis(250);
 
 /// Everything below the socket; commands that need less open less.
 pub struct App {
@@ -184,6 +185,19 @@ impl App {
         Ok(Some(generator.identity().name.clone()))
     }
 
+    pub fn follower(
+        &self,
+        store: &Arc<dyn Store>,
+        embedder: &Arc<EmbedWorker>,
+        generations: &Arc<Generations>,
+    ) -> Follower {
+        Follower {
+            store: Arc::clone(store),
+            embedder: Arc::clone(embedder),
+            generations: Arc::clone(generations),
+        }
+    }
+
     /// The desk with everything behind it.
     pub fn desk(&self) -> Result<Service> {
         let store = self.open_store()?;
@@ -195,7 +209,11 @@ impl App {
             context_age: Duration::from_secs(self.config.reply.context_minutes.saturating_mul(60)),
         };
         let desk = Arc::new(Desk::new(store.clone(), responder, self.clock.clone(), limits));
-        Ok(Service { store, embedder, generations, desk })
+        let follower = self.follower(&store, &embedder, &generations);
+        if let Err(error) = follower.look() {
+            tracing::warn!(%error, "the knowledge serves as it was built");
+        }
+        Ok(Service { store, embedder, generations, desk, follower: Arc::new(follower) })
     }
 
     fn wechat_accounts(&self) -> Result<BTreeMap<String, WechatMp>> {
@@ -247,7 +265,7 @@ impl App {
             tracing::warn!(recovered, "messages of an earlier run were handed to people");
         }
         service.generations.grow();
-        let follow = tokio::spawn(follow_generations(service.generations.clone(), upkeep));
+        let follow = tokio::spawn(follow_knowledge(service.follower.clone(), upkeep));
         let grace = Duration::from_millis(self.config.server.shutdown_grace_ms);
         let served = crate::http::run(listener, state, shutdown, grace).await;
         follow.abort();
@@ -268,25 +286,32 @@ pub struct Service {
     pub embedder: Arc<EmbedWorker>,
     pub generations: Arc<Generations>,
     pub desk: Arc<Desk>,
+    pub follower: Arc<Follower>,
 }
 
-async fn follow_generations(generations: Arc<Generations>, metrics: PrometheusHandle) {
+async fn follow_knowledge(follower: Arc<Follower>, metrics: PrometheusHandle) {
+    // What was told once; the same fault every time would fill the log.
+    let mut told = String::new();
     loop {
-        tokio::time::sleep(REFRESH).await;
+        tokio::time::sleep(FOLLOW).await;
         // Without a scraper, samples would pile up.
         metrics.run_upkeep();
-        let generations = generations.clone();
-        let refreshed = tokio::task::spawn_blocking(move || {
-            generations
-                .refresh()
-                .map(|switched| switched.then(|| generations.current().id().to_owned()))
-        })
-        .await;
-        match refreshed {
-            Ok(Ok(Some(generation))) => tracing::info!(generation, "knowledge switched"),
-            Ok(Ok(None)) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the published knowledge cannot be opened"),
-            Err(error) => tracing::error!(%error, "looking for new knowledge failed"),
+        let follower = follower.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            let switched = follower.generations.refresh().map_err(|e| e.to_string())?;
+            let changed = follower.look().map_err(|e| e.to_string())?;
+            let id = || follower.generations.current().id();
+            Ok((switched || changed).then(id))
+        });
+        let looked = looked.await.unwrap_or_else(|error| Err(error.to_string()));
+        match looked {
+            Ok(Some(generation)) => tracing::info!(generation, "knowledge switched"),
+            Ok(None) => {}
+            Err(error) if error == told => {}
+            Err(error) => {
+                tracing::error!(error, "new knowledge cannot be taken in; what served goes on");
+                told = error;
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ use super::output;
 use crate::app::App;
 use crate::base::clock::Deadline;
 use crate::base::id::{ConversationId, SessionId, TraceId};
+use crate::domain::knowledge::{Asker, Audience};
 use crate::domain::message::{AccountName, Content, Inbound, Platform};
 use crate::domain::trace::Trace;
 use crate::pipeline::responder::{Ask, Turn};
@@ -141,7 +142,7 @@ pub(super) fn replay(app: &App, args: &ReplayArgs) -> Result<()> {
     let generations = app.open_generations(&embedder)?;
     let responder = app.responder(embedder, generations)?;
     let turn = Turn {
-        account: then.account.clone(),
+        asker: Asker { account: then.account.clone(), audience: Audience::Normal },
         conversation: ConversationId::generate(),
         ask: Ask::Said(then.message.clone()),
         context: then.context.clone(),

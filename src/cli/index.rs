@@ -8,10 +8,12 @@ use serde_json::json;
 
 use super::output::{self, Bar};
 use crate::app::App;
-use crate::domain::knowledge::{EntryState, VersionedEntry};
 use crate::domain::label::Purpose;
+use crate::engine::embed::EmbedWorker;
 use crate::gate::threshold::Promise;
 use crate::pipeline::fit::{Material, build};
+use crate::pipeline::follower::agrees;
+use crate::search::index::KnownVectors;
 use crate::store::Store;
 
 #[derive(Subcommand)]
@@ -45,6 +47,7 @@ pub(super) fn run(app: &App, command: &IndexCommand) -> Result<ExitCode> {
         IndexCommand::Stats { json } => {
             let embedder = app.open_embedder()?;
             let current = app.open_generations(&embedder)?.current();
+            let current = &current.generation;
             let manifest = current.index.manifest();
             let promise = current.promise();
             let (asked, by) = asked(app, app.open_store()?.as_ref())?;
@@ -87,22 +90,32 @@ pub(super) fn rebuild(app: &App, store: &dyn Store, promise: Promise) -> Result<
     let entries = store.entries()?;
     let (train, calibrate) = (store.labels(Purpose::Train)?, store.labels(Purpose::Calibrate)?);
     let mut bar = Bar::new();
+    let known = known_vectors(app, &embedder);
     let material = Material {
         entries: &entries,
         train: &train,
         calibrate: &calibrate,
         promise,
         now: app.clock.now(),
+        known: known.as_ref(),
     };
     build(building.path(), material, &embedder, &mut |progress| bar.fit(progress))?;
     bar.done();
     Ok(building.publish()?)
 }
 
+/// Of the generation that serves, if there is one of this embedder: a text that did not change need
+/// not be embedded again.
+fn known_vectors(app: &App, embedder: &EmbedWorker) -> Option<KnownVectors> {
+    let current = app.generation_dir().open_current(embedder.identity()).ok()?;
+    current.index.embedded().ok()
+}
+
 /// What a build achieved, in the words of the promise.
 pub(super) fn report_built(app: &App, id: &str, as_json: bool) -> Result<()> {
     let embedder = app.open_embedder()?;
     let current = app.open_generations(&embedder)?.current();
+    let current = &current.generation;
     let promise = current.promise();
     let threshold = current.gate.threshold;
     if as_json {
@@ -136,29 +149,37 @@ pub(super) fn report_built(app: &App, id: &str, as_json: bool) -> Result<()> {
     output::line(&text)
 }
 
+/// Every file against its digest, every indexed entry against the store, and what has changed in the
+/// store since, taken in as a service would.
 fn verify(app: &App, as_json: bool) -> Result<ExitCode> {
+    let store = app.open_store()?;
     let embedder = app.open_embedder()?;
     // Opening reads every file against its size and digest.
-    let current = app.open_generations(&embedder)?.current();
-    let stored = app.open_store()?.entries()?;
-    let published: Vec<&VersionedEntry> =
-        stored.iter().filter(|e| e.entry.state == EntryState::Published).collect();
-    let indexed = current.index.entries();
-    let agree = published.len() == indexed.len()
-        && published.iter().zip(indexed).all(|(stored, indexed)| **stored == *indexed);
+    let generations = app.open_generations(&embedder)?;
+    let follower = app.follower(&store, &embedder, &generations);
+    let followed = follower.look();
+    let current = generations.current();
+    let agree = followed.is_ok() && agrees(&current.knowledge, store.as_ref())?;
+    let changed = current.knowledge.changed();
+    let (id, files) = (current.generation.id(), current.generation.files);
     if as_json {
         output::json(&json!({
-            "generation": current.id(),
+            "generation": id,
             "files": "intact",
-            "checked": current.files,
+            "checked": files,
             "agrees": agree,
+            "changed_since": changed,
         }))?;
     } else {
-        output::line(&format!("generation {}: {} files intact", current.id(), current.files))?;
-        output::line(if agree {
-            "index and store agree"
-        } else {
-            "the store has changed since this build: run `huida index build`"
+        output::line(&format!("generation {id}: {files} files intact"))?;
+        output::line(&match (&followed, agree, changed) {
+            (Err(error), _, _) => format!("what changed in the store cannot be followed: {error}"),
+            (Ok(_), false, _) => "index and store do not agree: run `huida index build`".to_owned(),
+            (Ok(_), true, 0) => "index and store agree".to_owned(),
+            (Ok(_), true, n) => format!(
+                "index and store agree; {n} entries changed since the build and are searched beside \
+                 it, `huida index build` takes them in"
+            ),
         })?;
     }
     Ok(if agree { ExitCode::SUCCESS } else { ExitCode::FAILURE })

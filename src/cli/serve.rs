@@ -71,7 +71,7 @@ pub(super) fn doctor(app: &App, as_json: bool) -> Result<ExitCode> {
     checks.push(Check::from_result(
         "index",
         index.map(|generations| {
-            let current = generations.current();
+            let current = &generations.current().generation;
             let promise = current.promise();
             let state = if promise.promised { "promised" } else { "not yet promised" };
             let (entries, alpha) = (current.index.entries().len(), promise.alpha * 100.0);

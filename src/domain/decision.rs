@@ -34,6 +34,8 @@ words!(
         NoApprovedAnswer = "no_approved_answer",
         /// The approved answer does not fit into one reply; cutting it could lose a condition.
         AnswerTooLong = "answer_too_long",
+        /// The answer names a variable of which nothing is known for this customer.
+        VariableOpen = "variable_open",
         Unreadable = "unreadable",
         TooShort = "too_short",
         // Grounded and compliant?
@@ -68,6 +70,7 @@ impl Reason {
             | Self::LowConfidence
             | Self::NoApprovedAnswer
             | Self::AnswerTooLong
+            | Self::VariableOpen
             | Self::Unreadable
             | Self::TooShort
             | Self::Ungrounded

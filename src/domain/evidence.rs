@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::knowledge::{Domain, EntryId, Scene};
+use crate::domain::knowledge::{Domain, EntryId, Place, Scene};
 
 /// One candidate answer for a question, best first in a list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,6 +15,9 @@ pub struct Evidence {
     pub domain: Domain,
     /// The phrasing of the entry that matched best.
     pub phrasing: String,
+    /// Of a passage: where it stands in its document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
     pub scores: Scores,
 }
 

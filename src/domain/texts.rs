@@ -126,6 +126,7 @@ texts! {
     ReasonLow "reason_low_confidence" { "把握不足", "Not sure enough" }
     ReasonNoAnswer "reason_no_approved_answer" { "没有审核过的答案", "No approved answer" }
     ReasonLong "reason_answer_too_long" { "审核过的答案超过一条消息的长度", "The approved answer is longer than one message" }
+    ReasonOpen "reason_variable_open" { "答案中的变量还没有值", "The answer has a variable without a value" }
     ReasonUnreadable "reason_unreadable" { "内容无法识别", "Not readable" }
     ReasonShort "reason_too_short" { "内容过短", "Too short" }
     ReasonUngrounded "reason_ungrounded" { "草稿超出依据", "The draft goes beyond its evidence" }
@@ -153,6 +154,7 @@ pub fn handoff_notice(reason: Reason) -> Text {
         | Reason::NoEvidence
         | Reason::LowConfidence
         | Reason::NoApprovedAnswer
+        | Reason::VariableOpen
         | Reason::Unreadable
         | Reason::TooShort
         | Reason::Ungrounded
@@ -191,6 +193,7 @@ pub fn reason_text(reason: Reason) -> Text {
         Reason::LowConfidence => Text::ReasonLow,
         Reason::NoApprovedAnswer => Text::ReasonNoAnswer,
         Reason::AnswerTooLong => Text::ReasonLong,
+        Reason::VariableOpen => Text::ReasonOpen,
         Reason::Unreadable => Text::ReasonUnreadable,
         Reason::TooShort => Text::ReasonShort,
         Reason::Ungrounded => Text::ReasonUngrounded,

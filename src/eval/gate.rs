@@ -1,6 +1,7 @@
 //! `eval gate`: what would go out by itself, how often that is right, and what it costs in coverage.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -13,6 +14,7 @@ use crate::gate::metrics::{GateMetrics, ScoredRow, measure};
 use crate::gate::threshold::Promise;
 use crate::pipeline::fit::{Bench, FitProgress, Material, build};
 use crate::pipeline::generation::Generation;
+use crate::search::layers::Layers;
 
 /// Keys as scripts know them; the metrics' own follow.
 #[derive(Clone, Debug, Serialize)]
@@ -80,6 +82,7 @@ pub fn run(
         calibrate: &calibrate,
         promise: input.promise,
         now,
+        known: None,
     };
     build(&dir, material, embedder, progress)?;
     let generation = Generation::open(&dir).map_err(|e| EvalError::Input(e.to_string()))?;
@@ -112,7 +115,8 @@ fn score(
     progress: &mut dyn FnMut(FitProgress),
 ) -> Result<Vec<GateRow>, EvalError> {
     let now = Clock::System.now();
-    let mut bench = Bench { index: &generation.index, embedder, now, progress };
+    let knowledge = Layers::of(Arc::clone(&generation.index));
+    let mut bench = Bench { knowledge: &knowledge, embedder, now, progress };
     let messages = bench.messages(queries)?;
     let mut rows = Vec::with_capacity(messages.len());
     for (message, query) in messages.iter().zip(queries) {

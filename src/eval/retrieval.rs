@@ -1,6 +1,7 @@
 //! `eval retrieval`: does the right entry come first, and how fast?
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -14,9 +15,10 @@ use crate::ingest::read_entries;
 use crate::model::Control;
 use crate::pipeline::fit::{FitProgress, Material, build, build_index};
 use crate::pipeline::generation::Generation;
-use crate::pipeline::retrieve::{CANDIDATES, Question, look_up};
+use crate::pipeline::retrieve::{CANDIDATES, Question, Scope, look_up};
 use crate::search::head::Head;
-use crate::search::index::{Exclude, KnowledgeIndex};
+use crate::search::index::Exclude;
+use crate::search::layers::Layers;
 use crate::understand::understand;
 
 /// Keys as scripts know them.
@@ -52,15 +54,16 @@ pub fn run(
     let entries = knowledge(&input.kb)?;
     let now = Clock::System.now();
     if input.labels.is_empty() {
-        let index = build_index(&dir, &entries, embedder, progress)?;
-        return measure(&index, None, &queries, embedder);
+        let index = build_index(&dir, &entries, None, embedder, progress)?;
+        return measure(&Layers::of(Arc::new(index)), None, &queries, embedder);
     }
     let train = read_all(&input.labels)?;
     let promise = Promise::default();
-    let material = Material { entries: &entries, train: &train, calibrate: &[], promise, now };
+    let material =
+        Material { entries: &entries, train: &train, calibrate: &[], promise, now, known: None };
     build(&dir, material, embedder, progress)?;
     let generation = Generation::open(&dir).map_err(|e| EvalError::Input(e.to_string()))?;
-    measure(&generation.index, generation.head.as_ref(), &queries, embedder)
+    measure(&Layers::of(generation.index), generation.head.as_ref(), &queries, embedder)
 }
 
 /// Entries of a file, all at version 1.
@@ -70,7 +73,7 @@ pub(super) fn knowledge(file: &Path) -> Result<Vec<VersionedEntry>, EvalError> {
 }
 
 fn measure(
-    index: &KnowledgeIndex,
+    knowledge: &Layers,
     head: Option<&Head>,
     queries: &[Labelled],
     embedder: &EmbedWorker,
@@ -80,7 +83,7 @@ fn measure(
     for query in queries {
         let Some(answer) = &query.answer else { continue };
         let watch = Stopwatch::start();
-        ranks.push(rank(index, head, query, answer, embedder)?);
+        ranks.push(rank(knowledge, head, query, answer, embedder)?);
         times.push(watch.ms());
     }
     if ranks.is_empty() {
@@ -103,7 +106,7 @@ fn measure(
 
 /// Place of the right entry among the candidates, from 0; `None` beyond [`CANDIDATES`].
 fn rank(
-    index: &KnowledgeIndex,
+    knowledge: &Layers,
     head: Option<&Head>,
     query: &Labelled,
     answer: &EntryId,
@@ -116,7 +119,8 @@ fn rank(
         vector: &vector,
         rewritten: understood.rewritten_by.is_some(),
     };
-    let found = look_up(index, head, question, Exclude::None, Clock::System.now())?;
+    let scope = Scope { exclude: Exclude::None, asker: None, now: Clock::System.now() };
+    let found = look_up(knowledge, head, question, scope)?;
     debug_assert!(found.evidence.len() <= CANDIDATES);
     Ok(found.evidence.iter().position(|e| e.id == *answer))
 }

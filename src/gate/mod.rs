@@ -21,6 +21,7 @@ use crate::domain::decision::{Decision, Reason, Verdict};
 use crate::domain::draft::{Draft, DraftMode};
 use crate::domain::evidence::Evidence;
 use crate::domain::knowledge::Domain;
+use crate::domain::variables;
 use crate::gate::compliance::{Action, Hit};
 use crate::gate::grounding::Violation;
 
@@ -87,10 +88,16 @@ fn answerable(input: &GateInput<'_>, findings: &mut Findings) {
 /// May the draft be said as it stands?
 fn sayable(input: &GateInput<'_>, findings: &mut Findings) {
     if let (None, Some(best)) = (input.draft, input.evidence.first()) {
-        // An answer that makes no draft is one that the channel cannot carry.
-        let long = best.answer.is_some();
+        // An answer that makes no draft is one that the channel cannot carry, or a passage, which is
+        // nobody's answer as it stands.
+        let long = best.answer.is_some() && best.place.is_none();
         let reason = if long { Reason::AnswerTooLong } else { Reason::NoApprovedAnswer };
         findings.raise(Verdict::Handoff, reason, None);
+    }
+    let text = input.draft.map(Draft::text).unwrap_or_default();
+    for variable in variables::open_in(&text) {
+        let rule = format!("variable.{variable}");
+        findings.raise(Verdict::Suggest, Reason::VariableOpen, Some(&rule));
     }
     for violation in input.violations {
         findings.raise(Verdict::Suggest, Reason::Ungrounded, Some(violation.rule));

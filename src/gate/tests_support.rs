@@ -16,6 +16,7 @@ pub(crate) fn evidence_with(id: &str, answer: Option<&str>, scores: Scores) -> E
         scene: Scene::Inquiry,
         domain: Domain::General,
         phrasing: "怎么退款".to_owned(),
+        place: None,
         scores,
     }
 }

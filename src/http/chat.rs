@@ -34,7 +34,7 @@ const ID_CHARS: usize = 36;
 
 pub(super) async fn page(State(state): State<HttpState>, headers: HeaderMap, uri: Uri) -> Response {
     let lang = lang_of(&headers, &uri);
-    let promise = state.generations.current().promise();
+    let promise = state.generations.current().generation.promise();
     let data = context! {
         promised => promise.promised,
         labelled => promise.labelled,

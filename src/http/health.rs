@@ -20,7 +20,7 @@ pub(super) async fn ready(State(state): State<HttpState>) -> Response {
         let control = Control::with_deadline(deadline);
         state.embedder.embed_one("就绪检查", &control).map_err(|e| e.to_string())?;
         state.store.open_cases(1).map_err(|e| e.to_string())?;
-        Ok::<_, String>(state.generations.current().id().to_owned())
+        Ok::<_, String>(state.generations.current().id())
     })
     .await;
     match checked {

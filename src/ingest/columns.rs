@@ -21,8 +21,8 @@ pub(super) const WORDINGS: &str = "wordings";
 
 /// All fields in the order in which they are exported.
 pub(super) const ALL: [&str; 15] = [
-    ID, QUESTION, SIMILAR, ANSWER, SCENE, LEVEL, PARENT, TONE, DOMAIN, FROM, UNTIL, STATE, AUDIENCES,
-    ACCOUNTS, WORDINGS,
+    ID, QUESTION, SIMILAR, ANSWER, SCENE, LEVEL, PARENT, TONE, DOMAIN, FROM, UNTIL, STATE,
+    AUDIENCES, ACCOUNTS, WORDINGS,
 ];
 
 /// The field that a CSV header names; `None` for a column we do not read.

@@ -83,7 +83,8 @@ impl Fields<'_> {
         let wordings = self.wordings();
         for text in answer.iter().chain(wordings.values()) {
             for unknown in variables::unknown(text) {
-                let reason = format!("unknown variable {{{unknown}}} (known: {})", Variable::names());
+                let reason =
+                    format!("unknown variable {{{unknown}}} (known: {})", Variable::names());
                 self.fault(columns::ANSWER, reason);
             }
         }
@@ -141,7 +142,8 @@ impl Fields<'_> {
                     wordings.insert(AccountName(account.clone()), text.to_owned());
                 }
                 Some(_) | None => {
-                    let reason = format!("{account}: must be text of at most {ANSWER_CHARS} characters");
+                    let reason =
+                        format!("{account}: must be text of at most {ANSWER_CHARS} characters");
                     self.fault(columns::WORDINGS, reason);
                 }
             }
@@ -378,7 +380,8 @@ mod tests {
 
     #[test]
     fn a_table_words_the_answer_for_an_account() {
-        let csv = "编号,问题,答案,答案@kf,适用客户\na,怎么退货,七天内可退。,七天。,会员|新客\nb,q,x,,\n";
+        let csv =
+            "编号,问题,答案,答案@kf,适用客户\na,怎么退货,七天内可退。,七天。,会员|新客\nb,q,x,,\n";
         let entries = read("kb.csv", csv.as_bytes()).unwrap();
         let (kf, mp) = (AccountName("kf".into()), AccountName("mp".into()));
         assert_eq!(entries[0].answer_on(&kf), Some("七天。"));

@@ -116,7 +116,9 @@ fn csv_rows(path: &Path, text: &str) -> Result<Vec<Row>, IngestError> {
                     .iter()
                     .zip(record.iter())
                     .filter(|(_, cell)| !cell.trim().is_empty())
-                    .filter_map(|(name, cell)| Some((columns::wording_of(name)?.into(), cell.into())))
+                    .filter_map(|(name, cell)| {
+                        Some((columns::wording_of(name)?.into(), cell.into()))
+                    })
                     .collect();
                 if !wordings.is_empty() {
                     fields.insert(columns::WORDINGS, wordings.into());

@@ -10,6 +10,7 @@ use crate::base::clock::{Clock, Deadline, UnixMs};
 use crate::base::id::TraceId;
 use crate::base::limits::CONTEXT_TURNS;
 use crate::domain::decision::{Reason, Verdict};
+use crate::domain::knowledge::{Asker, Audience};
 use crate::domain::message::{AccountName, Content, Inbound, Platform, Utterance};
 use crate::domain::trace::Trace;
 use crate::pipeline::responder::{Ask, Responder, Turn};
@@ -81,7 +82,7 @@ impl Desk {
         }
         let context = self.context(accepted.message, received_at)?;
         let turn = Turn {
-            account: inbound.account.clone(),
+            asker: asker(inbound),
             conversation: accepted.conversation.clone(),
             ask: Ask::from(&inbound.content),
             context,
@@ -108,7 +109,7 @@ impl Desk {
         let left = self.store.unfinished()?;
         for item in left.iter().filter(|item| item.inbound.platform != Platform::Cli) {
             let turn = Turn {
-                account: item.inbound.account.clone(),
+                asker: asker(&item.inbound),
                 conversation: item.conversation.clone(),
                 ask: Ask::from(&item.inbound.content),
                 context: self.context(item.message, item.received_at).unwrap_or_default(),
@@ -182,6 +183,11 @@ fn settled(accepted: &Accepted) -> Option<Outcome> {
 
 fn outcome(reply: String, verdict: Verdict, trace: TraceId) -> Outcome {
     Outcome { reply: Some(reply).filter(|r| !r.is_empty()), verdict, trace }
+}
+
+/// Every customer is a usual one as long as nothing tells more.
+fn asker(inbound: &Inbound) -> Asker {
+    Asker { account: inbound.account.clone(), audience: Audience::Normal }
 }
 
 /// What may be written down.

@@ -21,8 +21,12 @@ pub struct Room {
     pub channel_bytes: usize,
 }
 
-/// The approved answer of the best evidence, if it has one and the channel can carry it.
+/// The approved answer of the best evidence, if it has one and the channel can carry it. A passage
+/// of a document answers nothing by itself: sentences are chosen from it.
 pub fn verbatim(best: &Evidence, room: Room) -> Option<Draft> {
+    if best.place.is_some() {
+        return None;
+    }
     let answer = best.answer.as_ref().filter(|a| a.len() <= room.channel_bytes)?;
     Some(Draft::verbatim(best.id.clone(), answer.clone()))
 }
@@ -102,6 +106,7 @@ mod tests {
             scene: Scene::Inquiry,
             domain: Domain::General,
             phrasing: "怎么退款".into(),
+            place: None,
             scores: Scores::default(),
         };
         let room = |channel_bytes| Room { draft_chars: 300, channel_bytes };

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::base::clock::UnixMs;
 use crate::domain::knowledge::{EntryState, VersionedEntry};
@@ -15,10 +16,11 @@ use crate::gate::model::{
 use crate::gate::threshold::Promise;
 use crate::model::Control;
 use crate::pipeline::generation::{WriteError, write_fitted};
-use crate::pipeline::retrieve::{Question, Retrieved, look_up};
+use crate::pipeline::retrieve::{Question, Retrieved, Scope, look_up};
 use crate::search::SearchError;
 use crate::search::head::{self, Example, Head};
-use crate::search::index::{Embedded, EntryTexts, Exclude, KnowledgeIndex};
+use crate::search::index::{Embedded, EntryTexts, Exclude, KnowledgeIndex, KnownVectors};
+use crate::search::layers::Layers;
 use crate::search::manifest::VectorSpace;
 use crate::understand::normalize::normalize;
 use crate::understand::readability::Readability;
@@ -61,7 +63,7 @@ impl From<WriteError> for FitError {
 }
 
 /// What a generation is made from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Material<'a> {
     /// All entries; only published ones are used.
     pub entries: &'a [VersionedEntry],
@@ -71,6 +73,8 @@ pub struct Material<'a> {
     pub calibrate: &'a [Labelled],
     pub promise: Promise,
     pub now: UnixMs,
+    /// Vectors of an earlier generation in the same space.
+    pub known: Option<&'a KnownVectors>,
 }
 
 /// How far the work has come.
@@ -96,8 +100,10 @@ pub fn build(
     embedder: &EmbedWorker,
     progress: &mut dyn FnMut(FitProgress),
 ) -> Result<GateModel, FitError> {
-    let index = build_index(dir, material.entries, embedder, progress)?;
-    let mut bench = Bench { index: &index, embedder, now: material.now, progress };
+    let index = build_index(dir, material.entries, material.known, embedder, progress)?;
+    let knowledge = Layers::of(Arc::new(index));
+    let mut bench = Bench { knowledge: &knowledge, embedder, now: material.now, progress };
+    let index = knowledge.base();
     let (train, calibrate) = split(material.train, material.calibrate);
     let train = bench.messages(&train)?;
     let calibrate = bench.messages(&calibrate)?;
@@ -130,10 +136,11 @@ pub fn build(
     Ok(gate)
 }
 
-/// Only the searchable part of a generation.
+/// Only the searchable part of a generation. Texts whose vectors are known are not embedded again.
 pub fn build_index(
     dir: &Path,
     entries: &[VersionedEntry],
+    known: Option<&KnownVectors>,
     embedder: &EmbedWorker,
     progress: &mut dyn FnMut(FitProgress),
 ) -> Result<KnowledgeIndex, FitError> {
@@ -142,17 +149,37 @@ pub fn build_index(
     if published.is_empty() {
         return Err(FitError::NoKnowledge);
     }
-    let mut texts = Vec::new();
-    for VersionedEntry { entry, .. } in &published {
-        texts.extend(entry.phrasings().map(normalize));
-        texts.extend(entry.answer.as_deref().map(normalize));
-    }
+    let known: Vec<&KnownVectors> = known.into_iter().collect();
+    write_index(dir, &published, &known, embedder, progress)?;
+    Ok(KnowledgeIndex::open(dir)?)
+}
+
+/// Writes an index of published entries into the empty folder `dir`.
+pub(super) fn write_index(
+    dir: &Path,
+    published: &[VersionedEntry],
+    known: &[&KnownVectors],
+    embedder: &EmbedWorker,
+    progress: &mut dyn FnMut(FitProgress),
+) -> Result<(), FitError> {
+    let of_entry = |e: &'_ VersionedEntry| {
+        let phrasings = e.entry.phrasings().map(str::to_owned);
+        phrasings.chain(e.entry.answer.clone()).collect::<Vec<String>>()
+    };
+    let texts: Vec<String> = published.iter().flat_map(of_entry).collect();
+    let found = |text: &String| known.iter().find_map(|known| known.get(text));
+    let unknown: Vec<String> =
+        texts.iter().filter(|t| found(t).is_none()).map(|t| normalize(t)).collect();
     let stage = Stage::EmbedKnowledge;
-    let vectors = embedder.embed(&texts, &Control::default(), &mut |done, total| {
-        progress(FitProgress { stage, done, total });
-    })?;
-    let mut embedded =
-        texts.into_iter().zip(vectors).map(|(text, vector)| Embedded { text, vector });
+    let mut fresh = embedder
+        .embed(&unknown, &Control::default(), &mut |done, total| {
+            progress(FitProgress { stage, done, total });
+        })?
+        .into_iter();
+    let mut embedded = texts.iter().map_while(|text| {
+        let vector = found(text).map(<[f32]>::to_vec).or_else(|| fresh.next())?;
+        Some(Embedded { text: normalize(text), vector })
+    });
     let by_entry: Vec<EntryTexts> = published
         .iter()
         .map(|VersionedEntry { entry, .. }| EntryTexts {
@@ -160,14 +187,18 @@ pub fn build_index(
             answer: entry.answer.as_ref().and_then(|_| embedded.next()),
         })
         .collect();
+    KnowledgeIndex::build(dir, published, &by_entry, &space_of(embedder))?;
+    Ok(())
+}
+
+/// Where the embedder's vectors mean something.
+pub(super) fn space_of(embedder: &EmbedWorker) -> VectorSpace {
     let identity = embedder.identity();
-    let space = VectorSpace {
+    VectorSpace {
         model: identity.name.clone(),
         sha256: identity.sha256.clone(),
         dim: embedder.dim(),
-    };
-    KnowledgeIndex::build(dir, &published, &by_entry, &space)?;
-    Ok(KnowledgeIndex::open(dir)?)
+    }
 }
 
 /// What makes two labels speak of the same message.
@@ -207,13 +238,21 @@ pub struct Message {
 
 /// Index, embedder and clock, as fitting and evaluation ask them about messages.
 pub struct Bench<'a> {
-    pub index: &'a KnowledgeIndex,
+    pub knowledge: &'a Layers,
     pub embedder: &'a EmbedWorker,
     pub now: UnixMs,
     pub progress: &'a mut dyn FnMut(FitProgress),
 }
 
 impl Bench<'_> {
+    fn index(&self) -> &KnowledgeIndex {
+        self.knowledge.base()
+    }
+
+    fn scope(&self, exclude: Exclude) -> Scope<'static> {
+        Scope { exclude, asker: None, now: self.now }
+    }
+
     fn tell(&mut self, stage: Stage, done: usize, total: usize) {
         (self.progress)(FitProgress { stage, done, total });
     }
@@ -235,7 +274,7 @@ impl Bench<'_> {
                 && understood.readability == Readability::Readable,
             question: understood.question,
             rewritten: understood.rewritten_by.is_some(),
-            answer: label.answer.as_ref().and_then(|id| self.index.ordinal(id)),
+            answer: label.answer.as_ref().and_then(|id| self.index().ordinal(id)),
             vector,
         });
         Ok(messages.collect())
@@ -263,10 +302,10 @@ impl Bench<'_> {
 
     /// Messages and the knowledge's own phrasings are one training set.
     fn fit_head(&self, labels: &[Message]) -> Result<Head, FitError> {
-        let ids = self.index.entries().iter().map(|e| e.entry.id.0.clone());
+        let ids = self.index().entries().iter().map(|e| e.entry.id.0.clone());
         let classes: Vec<String> = ids.chain([OUT_OF_SCOPE.to_owned()]).collect();
         let out_of_scope = classes.len() - 1;
-        let vectors = self.index.phrasing_vectors()?;
+        let vectors = self.index().phrasing_vectors()?;
         let phrasings: Vec<(String, usize, usize)> = self.phrasings().collect();
         let known = phrasings.iter().map(|(text, entry, number)| Example {
             text,
@@ -284,7 +323,7 @@ impl Bench<'_> {
 
     /// Normalised text, entry ordinal and number of every phrasing.
     fn phrasings(&self) -> impl Iterator<Item = (String, usize, usize)> + '_ {
-        let texts = self.index.entries().iter().enumerate().flat_map(|(at, versioned)| {
+        let texts = self.index().entries().iter().enumerate().flat_map(|(at, versioned)| {
             versioned.entry.phrasings().map(move |p| (normalize(p), at))
         });
         texts.enumerate().map(|(number, (text, entry))| (text, entry, number))
@@ -297,7 +336,7 @@ impl Bench<'_> {
             vector: &message.vector,
             rewritten: message.rewritten,
         };
-        look_up(self.index, head, question, Exclude::None, self.now)
+        look_up(self.knowledge, head, question, self.scope(Exclude::None))
     }
 
     /// What the gate would see of each message, and whether the best evidence is right.
@@ -309,7 +348,7 @@ impl Bench<'_> {
         let mut observations = Vec::new();
         for message in messages.iter().filter(|m| m.gated) {
             let found = self.find(message, head)?;
-            let best = found.evidence.first().and_then(|e| self.index.ordinal(&e.id));
+            let best = found.evidence.first().and_then(|e| self.index().ordinal(&e.id));
             let correct = best.is_some() && best == message.answer;
             observations.extend(found.features.map(|features| Observation {
                 features,
@@ -323,22 +362,22 @@ impl Bench<'_> {
     /// A company without labels: its own phrasings, once left out and once with their whole entry
     /// taken away, and questions of another world.
     fn self_calibration(&mut self) -> Result<Vec<Observation>, FitError> {
-        let vectors = self.index.phrasing_vectors()?;
+        let vectors = self.index().phrasing_vectors()?;
         let phrasings: Vec<_> = self.phrasings().collect();
         let stride = phrasings.len().div_ceil(MOST_PHRASINGS).max(1);
         let mut observations = Vec::new();
         for (text, entry, number) in phrasings.iter().step_by(stride) {
             let question = Question { text, vector: vectors.row(*number), rewritten: false };
             let (entry, number) = (*entry as u32, *number as u32);
-            let alone = self.index.phrasings_of(entry).len() == 1;
+            let alone = self.index().phrasings_of(entry).len() == 1;
             let left_out = (Exclude::Phrasing(number), Kind::LeftOut);
             let removed = (Exclude::Entry(entry), Kind::EntryRemoved);
             for (exclude, kind) in [left_out, removed] {
                 if alone && kind == Kind::LeftOut {
                     continue;
                 }
-                let found = look_up(self.index, None, question, exclude, self.now)?;
-                let best = found.evidence.first().and_then(|e| self.index.ordinal(&e.id));
+                let found = look_up(self.knowledge, None, question, self.scope(exclude))?;
+                let best = found.evidence.first().and_then(|e| self.index().ordinal(&e.id));
                 let correct = kind == Kind::LeftOut && best == Some(entry);
                 observations.extend(found.features.map(|features| Observation {
                     features,

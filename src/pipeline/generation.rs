@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::base::fault::Fault;
 use crate::base::file::write_atomic;
@@ -66,7 +67,7 @@ pub struct Generation {
     id: String,
     /// How many files were checked when it was opened.
     pub files: usize,
-    pub index: KnowledgeIndex,
+    pub index: Arc<KnowledgeIndex>,
     pub head: Option<Head>,
     pub gate: GateModel,
 }
@@ -81,7 +82,7 @@ impl Generation {
         let unreadable = |e: SearchError| GenerationError::unreadable(dir, e);
         let id = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let seal = Seal::verify(dir).map_err(unreadable)?;
-        let index = KnowledgeIndex::open(dir).map_err(unreadable)?;
+        let index = Arc::new(KnowledgeIndex::open(dir).map_err(unreadable)?);
         let gate_file = dir.join(GATE_FILE);
         let gate = fs::read_to_string(&gate_file)
             .map_err(|source| GenerationError::Io { path: gate_file.display().to_string(), source })

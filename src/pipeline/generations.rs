@@ -10,6 +10,7 @@ use crate::base::fault::Fault;
 use crate::base::file::{sync_dir, write_atomic};
 use crate::model::ModelIdentity;
 use crate::pipeline::generation::{Generation, GenerationError};
+use crate::search::layers::Layers;
 
 /// Holds the id of the generation that serves.
 const CURRENT: &str = "CURRENT";
@@ -160,11 +161,40 @@ fn sync_tree(dir: &Path) -> std::io::Result<()> {
     sync_dir(dir)
 }
 
-/// The generation that answers now. A turn keeps the one it began with.
+/// What answers: a generation, and what has changed in the store since it was built.
+pub struct Serving {
+    pub generation: Arc<Generation>,
+    pub knowledge: Layers,
+    /// The store's revision whose changes are in; `None`: as built.
+    revision: Option<i64>,
+}
+
+impl Serving {
+    fn of(generation: Generation) -> Self {
+        let knowledge = Layers::of(Arc::clone(&generation.index));
+        Self { generation: Arc::new(generation), knowledge, revision: None }
+    }
+
+    /// Names the generation, and with changes the store's revision.
+    pub fn id(&self) -> String {
+        let id = self.generation.id();
+        match self.revision.filter(|_| self.knowledge.changed() > 0) {
+            Some(revision) => format!("{id}+{revision}"),
+            None => id.to_owned(),
+        }
+    }
+
+    /// Whether the changes up to this revision of the store are in.
+    pub fn is_at(&self, revision: i64) -> bool {
+        self.revision == Some(revision)
+    }
+}
+
+/// What answers now. A turn keeps what it began with.
 pub struct Generations {
     dir: GenerationDir,
     running: ModelIdentity,
-    current: RwLock<Arc<Generation>>,
+    current: RwLock<Arc<Serving>>,
     refused: Mutex<Option<Refused>>,
 }
 
@@ -177,18 +207,29 @@ struct Refused {
 impl Generations {
     /// Opens what [`GenerationDir::current_id`] names.
     pub fn open(dir: GenerationDir, running: ModelIdentity) -> Result<Self, GenerationError> {
-        let current = RwLock::new(Arc::new(dir.open_current(&running)?));
+        let serving = Serving::of(dir.open_current(&running)?);
+        let current = RwLock::new(Arc::new(serving));
         Ok(Self { dir, running, current, refused: Mutex::default() })
     }
 
-    pub fn current(&self) -> Arc<Generation> {
+    pub fn current(&self) -> Arc<Serving> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// For a service that stays: what very many entries are searched faster with is built in the
     /// background, now and whenever [`Generations::refresh`] switches.
     pub fn grow(&self) {
-        self.current().index.grow();
+        self.current().generation.index.grow();
+    }
+
+    /// Puts `knowledge` of the store's `revision` in the place of `serving`, unless that was already
+    /// replaced.
+    pub fn change(&self, serving: &Arc<Serving>, knowledge: Layers, revision: i64) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&current, serving) {
+            let generation = Arc::clone(&serving.generation);
+            *current = Arc::new(Serving { generation, knowledge, revision: Some(revision) });
+        }
     }
 
     /// Switches when another generation was published; true when it did. On an error the present
@@ -196,7 +237,7 @@ impl Generations {
     pub fn refresh(&self) -> Result<bool, GenerationError> {
         let published = self.dir.current_id()?;
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(id) = published.filter(|id| *id != self.current().id()) else {
+        let Some(id) = published.filter(|id| *id != self.current().generation.id()) else {
             *refused = None;
             return Ok(false);
         };
@@ -205,7 +246,8 @@ impl Generations {
         }
         let opened = Generation::open_for(&self.dir.path_of(&id), &self.running);
         *refused = opened.is_err().then(|| Refused { id, since: Stopwatch::start() });
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(opened?);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) =
+            Arc::new(Serving::of(opened?));
         self.grow();
         Ok(true)
     }
@@ -237,11 +279,11 @@ mod tests {
             }
             assert!(generations.refresh().is_err());
             assert!(!generations.refresh().unwrap(), "it is not opened again");
-            assert_eq!(generations.current().id(), first);
+            assert_eq!(generations.current().generation.id(), first);
         }
         let last = published(&dir, &ours);
         assert!(generations.refresh().unwrap());
-        assert_eq!(generations.current().id(), last);
+        assert_eq!(generations.current().generation.id(), last);
     }
 
     #[test]

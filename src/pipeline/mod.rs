@@ -6,6 +6,7 @@
 pub mod desk;
 pub mod draft;
 pub mod fit;
+pub mod follower;
 pub mod generation;
 pub mod generations;
 pub mod responder;

@@ -11,9 +11,11 @@ use crate::base::lease::Reply;
 use crate::base::limits::PASSIVE_REPLY_BYTES;
 use crate::domain::decision::{Decision, Reason, Verdict};
 use crate::domain::draft::Draft;
-use crate::domain::message::{AccountName, Content, Utterance};
+use crate::domain::knowledge::Asker;
+use crate::domain::message::{Content, Utterance};
 use crate::domain::texts::{Lang, Text, handoff_notice};
 use crate::domain::trace::{Trace, Understanding};
+use crate::domain::variables::{self, Values, Variable};
 use crate::engine::EngineError;
 use crate::engine::embed::EmbedWorker;
 use crate::engine::generate::GenerateWorker;
@@ -22,8 +24,7 @@ use crate::gate::{GateInput, WORTH_SHOWING, decide, grounding};
 use crate::model::{Control, ModelError};
 use crate::pipeline::desk::Progress;
 use crate::pipeline::draft::{self, Room};
-use crate::pipeline::generation::Generation;
-use crate::pipeline::generations::Generations;
+use crate::pipeline::generations::{Generations, Serving};
 use crate::pipeline::retrieve::{Question, Retrieved, retrieve};
 use crate::understand::Language;
 use crate::understand::{Greeting, Readability, Understood, understand};
@@ -63,7 +64,7 @@ impl From<&Content> for Ask {
 /// One message with its surroundings.
 #[derive(Clone, Debug)]
 pub struct Turn {
-    pub account: AccountName,
+    pub asker: Asker,
     pub conversation: ConversationId,
     pub ask: Ask,
     /// Oldest first.
@@ -95,10 +96,10 @@ impl Responder {
     /// Never fails: whatever goes wrong ends at a person.
     pub fn respond(&self, turn: &Turn, observe: &mut dyn FnMut(&Progress)) -> Trace {
         let _reply = Reply::begin();
-        let generation = self.parts.generations.current();
-        let mut record = Record::new(turn, generation.id(), observe);
+        let serving = self.parts.generations.current();
+        let mut record = Record::new(turn, &serving.id(), observe);
         match &turn.ask {
-            Ask::Said(text) => self.answer(text, turn, &generation, record),
+            Ask::Said(text) => self.answer(text, turn, &serving, record),
             Ask::Arrived => record.notice(Text::Welcome, Reason::Notice),
             Ask::Silent => record.silence(),
             Ask::ForPerson(reason) => {
@@ -110,9 +111,9 @@ impl Responder {
 
     /// A trace that hands the message over without having looked for an answer.
     pub fn give_up(&self, turn: &Turn, reason: Reason) -> Trace {
-        let generation = self.parts.generations.current();
+        let serving = self.parts.generations.current();
         let mut quiet = |_: &Progress| ();
-        let mut record = Record::new(turn, generation.id(), &mut quiet);
+        let mut record = Record::new(turn, &serving.id(), &mut quiet);
         match &turn.ask {
             Ask::Silent => record.silence(),
             Ask::Arrived => record.notice(Text::Welcome, Reason::Notice),
@@ -138,13 +139,7 @@ impl Responder {
         }
     }
 
-    fn answer(
-        &self,
-        text: &str,
-        turn: &Turn,
-        generation: &Generation,
-        mut record: Record<'_>,
-    ) -> Trace {
+    fn answer(&self, text: &str, turn: &Turn, serving: &Serving, mut record: Record<'_>) -> Trace {
         let understood = record.step("understand", || understand(text, &turn.context));
         record.understood(&understood);
         let hard = understood.signals.hard_reasons();
@@ -163,7 +158,7 @@ impl Responder {
                 }
             }
         }
-        let found = match self.find(&understood, turn, generation, &mut record) {
+        let found = match self.find(&understood, turn, serving, &mut record) {
             Ok(found) => found,
             Err(reason) if hard.is_empty() => return record.hand_over(reason),
             // A hard rule decides with or without evidence.
@@ -171,11 +166,11 @@ impl Responder {
         };
         let confidence = match &found.features {
             Some(features) if understood.readability == Readability::Readable => {
-                generation.gate.confidence(features)
+                serving.generation.gate.confidence(features)
             }
             Some(_) | None => 0.0,
         };
-        let admitted = generation.gate.admits(confidence);
+        let admitted = serving.generation.gate.admits(confidence);
         let draft = self.draft(&understood, &found, confidence, admitted, turn, &mut record);
         record.gate(GateStep {
             signals: with_rules(&hard, &understood.signals.rules()),
@@ -191,7 +186,7 @@ impl Responder {
         &self,
         understood: &Understood,
         turn: &Turn,
-        generation: &Generation,
+        serving: &Serving,
         record: &mut Record<'_>,
     ) -> Result<Retrieved, Reason> {
         let control = Control::with_deadline(turn.deadline.sooner_by(RESERVE));
@@ -204,10 +199,18 @@ impl Responder {
             rewritten: understood.rewritten_by.is_some(),
         };
         let now = self.parts.clock.now();
-        record.step("retrieve", || retrieve(generation, question, now)).map_err(|error| {
-            tracing::error!(%error, "search failed");
-            Reason::InternalError
-        })
+        let asker = &turn.asker;
+        let mut found = record
+            .step("retrieve", || retrieve(serving, question, asker, now))
+            .map_err(|error| {
+                tracing::error!(%error, "search failed");
+                Reason::InternalError
+            })?;
+        let values = Values::from([(Variable::Date, date(now))]);
+        for evidence in &mut found.evidence {
+            evidence.answer = evidence.answer.take().map(|a| variables::fill(&a, &values));
+        }
+        Ok(found)
     }
 
     /// The approved answer when the best entry is clear; composed from several pieces otherwise.
@@ -246,6 +249,12 @@ impl Responder {
             }
         }
     }
+}
+
+/// The day in the zone of the platforms.
+fn date(now: UnixMs) -> String {
+    let here = jiff::Timestamp::from_millisecond(now).and_then(|t| t.in_tz("Asia/Shanghai"));
+    here.map(|here| here.date().to_string()).unwrap_or_default()
 }
 
 /// Each hard reason, and with the most pressing one every rule that fired.
@@ -378,7 +387,7 @@ impl<'a> Record<'a> {
         Trace {
             id: TraceId::generate(),
             conversation: self.turn.conversation.clone(),
-            account: self.turn.account.clone(),
+            account: self.turn.asker.account.clone(),
             received_at: self.turn.received_at,
             message: self.message,
             context: self.turn.context.clone(),

@@ -2,11 +2,13 @@
 
 use crate::base::clock::UnixMs;
 use crate::domain::evidence::Evidence;
+use crate::domain::knowledge::Asker;
 use crate::gate::features::{Facts, Features};
-use crate::pipeline::generation::Generation;
+use crate::pipeline::generations::Serving;
 use crate::search::SearchError;
 use crate::search::head::Head;
-use crate::search::index::{Exclude, KnowledgeIndex, Query};
+use crate::search::index::Exclude;
+use crate::search::layers::{LayeredQuery, Layers};
 
 /// Candidates that become evidence: enough for recall@10 and for every margin of the gate.
 pub const CANDIDATES: usize = 10;
@@ -30,36 +32,48 @@ pub struct Retrieved {
     pub features: Option<Features>,
 }
 
-/// What the serving generation finds.
+/// What serves finds for this customer.
 pub fn retrieve(
-    generation: &Generation,
+    serving: &Serving,
     question: Question<'_>,
+    asker: &Asker,
     now: UnixMs,
 ) -> Result<Retrieved, SearchError> {
-    look_up(&generation.index, generation.head.as_ref(), question, Exclude::None, now)
+    let head = serving.generation.head.as_ref();
+    look_up(
+        &serving.knowledge,
+        head,
+        question,
+        Scope { exclude: Exclude::None, asker: Some(asker), now },
+    )
 }
 
-/// [`retrieve`] with index and head apart, and with something left out, as fitting needs it.
+/// Which entries are looked among.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'a> {
+    pub exclude: Exclude,
+    /// `None`: whatever customer and account they are for.
+    pub asker: Option<&'a Asker>,
+    pub now: UnixMs,
+}
+
+/// [`retrieve`] with knowledge and head apart, and with something left out, as fitting needs it.
 pub fn look_up(
-    index: &KnowledgeIndex,
+    knowledge: &Layers,
     head: Option<&Head>,
     question: Question<'_>,
-    exclude: Exclude,
-    now: UnixMs,
+    scope: Scope<'_>,
 ) -> Result<Retrieved, SearchError> {
-    let votes = head.map(|head| {
-        index.votes(head.classes(), &head.probabilities(question.text, question.vector))
-    });
-    let candidates = index.search(&Query {
+    let votes = head.map(|head| head.probabilities(question.text, question.vector));
+    let evidence = knowledge.search(&LayeredQuery {
         text: question.text,
         vector: question.vector,
         k: CANDIDATES,
-        exclude,
-        now,
-        head: votes.as_deref(),
+        exclude: scope.exclude,
+        now: scope.now,
+        asker: scope.asker,
+        head: head.map(Head::classes).zip(votes.as_deref()),
     })?;
-    let evidence: Vec<Evidence> =
-        candidates.iter().filter_map(|candidate| index.evidence(candidate)).collect();
     let facts = Facts { chars: question.text.chars().count(), rewritten: question.rewritten };
     let features = Features::extract(&evidence, facts);
     Ok(Retrieved { evidence, features })

@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use jieba_rs::Jieba;
 use tantivy::fieldnorm::FieldNormReader;
 use tantivy::index::{IndexBuilder, InvertedIndexReader, SegmentReader};
-use tantivy::postings::Postings;
+use tantivy::postings::{Postings, TermInfo};
 use tantivy::query::Bm25Weight;
 use tantivy::schema::{Field, IndexRecordOption, Schema, TextFieldIndexing, TextOptions};
 use tantivy::tokenizer::{PreTokenizedString, Token};
@@ -90,7 +90,10 @@ impl Bm25Index {
 
     /// BM25 of every document divided by the score that the query itself would get as a document:
     /// 0 where nothing is shared, about 1 where all is. A query without terms scores 0 everywhere.
-    pub(super) fn scores(&self, query: &str) -> Result<Vec<f32>, SearchError> {
+    ///
+    /// How rare a term is and how long a text usually is are taken from `corpus`, which is this index
+    /// itself unless it holds a few texts that belong to a large one.
+    pub(super) fn scores(&self, query: &str, corpus: &Self) -> Result<Vec<f32>, SearchError> {
         let mut scores = vec![0.0_f32; self.len()];
         let mut counts = terms(query);
         let own_norm = FieldNormReader::fieldnorm_to_id(counts.len() as u32);
@@ -98,12 +101,13 @@ impl Bm25Index {
         let mut own_score = 0.0_f32;
         for same in counts.chunk_by(|a, b| a == b) {
             let term = Term::from_field_text(self.field, &same[0]);
-            let info = self.postings.get_term_info(&term).map_err(tantivy::TantivyError::from)?;
-            let frequency = info.as_ref().map_or(0, |i| u64::from(i.doc_freq));
+            let info = self.term(&term)?;
+            let known =
+                if std::ptr::eq(self, corpus) { info.clone() } else { corpus.term(&term)? };
             let weight = Bm25Weight::for_one_term_without_explain(
-                frequency,
-                u64::from(self.docs),
-                self.mean_length,
+                known.map_or(0, |i| u64::from(i.doc_freq)),
+                u64::from(corpus.docs),
+                corpus.mean_length,
             );
             own_score += weight.score(own_norm, same.len() as u32);
             let Some(info) = info else { continue };
@@ -122,6 +126,10 @@ impl Bm25Index {
             scores.iter_mut().for_each(|s| *s /= own_score);
         }
         Ok(scores)
+    }
+
+    fn term(&self, term: &Term) -> Result<Option<TermInfo>, SearchError> {
+        Ok(self.postings.get_term_info(term).map_err(tantivy::TantivyError::from)?)
     }
 }
 
@@ -212,30 +220,30 @@ mod tests {
     #[test]
     fn the_same_text_scores_one_and_a_stranger_none() {
         let index = index(&["怎么申请退款", "发票抬头写错了", "快递几天能到"]);
-        let scores = index.scores("怎么申请退款").unwrap();
+        let scores = index.scores("怎么申请退款", &index).unwrap();
         assert!((scores[0] - 1.0).abs() < 1e-5, "{scores:?}");
         assert_eq!(scores[1], 0.0);
-        assert!(index.scores("退款怎么还没到").unwrap()[0] > 0.2);
+        assert!(index.scores("退款怎么还没到", &index).unwrap()[0] > 0.2);
     }
 
     #[test]
     fn operators_are_only_punctuation() {
         let index = index(&["怎么申请退款", "发票抬头写错了"]);
-        let plain = index.scores("退款").unwrap();
+        let plain = index.scores("退款", &index).unwrap();
         assert!(plain[0] > 0.3);
-        assert_eq!(index.scores("\"+退款~* []{}:").unwrap(), plain);
+        assert_eq!(index.scores("\"+退款~* []{}:", &index).unwrap(), plain);
         // What looks like a field or an operator is a word of its own that nobody wrote.
-        let words = index.scores("退款 AND text:/.*/").unwrap();
+        let words = index.scores("退款 AND text:/.*/", &index).unwrap();
         assert!(words[0] > 0.0 && words[0] < plain[0] && words[1] == 0.0);
     }
 
     #[test]
     fn nothing_to_match_matches_nothing() {
         let empty = index(&[]);
-        assert_eq!((empty.len(), empty.scores("退款").unwrap().len()), (0, 0));
+        assert_eq!((empty.len(), empty.scores("退款", &empty).unwrap().len()), (0, 0));
         let blank = index(&["", "退款"]);
-        assert_eq!(blank.scores("").unwrap(), [0.0, 0.0]);
-        assert!(blank.scores("退").unwrap()[1] > 0.0);
+        assert_eq!(blank.scores("", &blank).unwrap(), [0.0, 0.0]);
+        assert!(blank.scores("退", &blank).unwrap()[1] > 0.0);
     }
 
     proptest! {
@@ -243,7 +251,7 @@ mod tests {
         fn any_query_scores_between_zero_and_about_one(query in ".{0,60}") {
             static INDEX: LazyLock<Bm25Index> =
                 LazyLock::new(|| index(&["怎么申请退款", "app打不开", "ａ", "快递几天能到"]));
-            let scores = INDEX.scores(&query).unwrap();
+            let scores = INDEX.scores(&query, &INDEX).unwrap();
             prop_assert!(scores.iter().all(|s| (0.0..3.0).contains(s)), "{:?}", scores);
         }
     }

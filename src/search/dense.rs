@@ -61,7 +61,15 @@ impl Upkeep {
 impl DenseIndex {
     /// An exact scan, until [`DenseIndex::grow`].
     pub fn new(vectors: Matrix) -> Self {
-        let flat = FlatIndex::new(vectors);
+        Self::of(FlatIndex::new(vectors))
+    }
+
+    /// As [`DenseIndex::new`], around the centre of `other`: cosines of both can be compared.
+    pub(super) fn beside(vectors: Matrix, other: &Self) -> Self {
+        Self::of(FlatIndex::around(vectors, other.flat().centre().to_vec()))
+    }
+
+    fn of(flat: FlatIndex) -> Self {
         let deleted = (0..flat.len()).map(|_| AtomicBool::new(false)).collect();
         let upkeep =
             Upkeep { crossover: usize::MAX, is_building: false, built: 0, gone: 0, builder: None };

@@ -25,8 +25,13 @@ pub(super) struct FlatIndex {
 
 impl FlatIndex {
     /// Takes the vectors over, since two copies of very many may not fit.
-    pub(super) fn new(mut vectors: Matrix) -> Self {
+    pub(super) fn new(vectors: Matrix) -> Self {
         let centre = centre_of(&vectors);
+        Self::around(vectors, centre)
+    }
+
+    /// Around a centre that was taken from other rows.
+    pub(super) fn around(mut vectors: Matrix, centre: Vec<f32>) -> Self {
         vectors.rows_mut().for_each(|row| centre_in_place(row, &centre));
         let codes = Codes::new(&vectors);
         Self { centre, rows: vectors, codes }
@@ -34,6 +39,10 @@ impl FlatIndex {
 
     pub(super) fn dim(&self) -> usize {
         self.rows.dim()
+    }
+
+    pub(super) fn centre(&self) -> &[f32] {
+        &self.centre
     }
 
     pub(super) fn len(&self) -> usize {

@@ -1,15 +1,16 @@
 //! A knowledge generation: entries, their phrasings as vectors and postings, and the search in them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::base::clock::UnixMs;
 use crate::base::fault::Fault;
 use crate::base::file::{sync_dir, write_atomic};
 use crate::domain::evidence::{Evidence, Scores};
-use crate::domain::knowledge::{EntryId, EntryState, Validity, VersionedEntry};
+use crate::domain::knowledge::{Asker, EntryId, EntryState, Validity, VersionedEntry};
 use crate::search::SearchError;
 use crate::search::bm25::Bm25Index;
 use crate::search::dense::DenseIndex;
@@ -75,6 +76,10 @@ pub struct Query<'a> {
     pub now: UnixMs,
     /// The trained head's probability of each entry, by ordinal ([`KnowledgeIndex::votes`]).
     pub head: Option<&'a [f32]>,
+    /// Entries for other customers or other accounts are not found; `None`: those for anyone are.
+    pub asker: Option<&'a Asker>,
+    /// Entries that are not found, by ordinal: they have changed since the generation was built.
+    pub hidden: Option<&'a HashSet<u32>>,
 }
 
 /// A found entry; an entry's score is that of its best phrasing, with what the other lists add.
@@ -94,6 +99,8 @@ pub struct KnowledgeIndex {
     entries: Vec<VersionedEntry>,
     /// The entries' validity once more, close together for the scan.
     validity: Vec<Validity>,
+    /// Whether an entry is for some customers or accounts only.
+    bound: Vec<bool>,
     by_id: HashMap<EntryId, u32>,
     /// The number of each entry's first phrasing, and at the end the number of phrasings.
     starts: Vec<u32>,
@@ -109,6 +116,8 @@ pub struct KnowledgeIndex {
     profiles: Matrix,
     answer_dense: DenseIndex,
     answer_lexical: Bm25Index,
+    /// The index that this one is searched together with, if it is a part of its knowledge.
+    whole: Option<Arc<KnowledgeIndex>>,
 }
 
 impl KnowledgeIndex {
@@ -156,6 +165,16 @@ impl KnowledgeIndex {
     /// Opens a generation after checking the digest of every file in it. It is searched exactly, and
     /// so the same every time, until [`KnowledgeIndex::grow`].
     pub fn open(dir: &Path) -> Result<Self, SearchError> {
+        Self::open_with(dir, None)
+    }
+
+    /// Opens an index of few entries whose scores are to be compared with those of `whole`: centre
+    /// of the vectors and rarity of the words are taken from there.
+    pub fn open_beside(dir: &Path, whole: Arc<KnowledgeIndex>) -> Result<Self, SearchError> {
+        Self::open_with(dir, Some(whole))
+    }
+
+    fn open_with(dir: &Path, whole: Option<Arc<KnowledgeIndex>>) -> Result<Self, SearchError> {
         let manifest = Manifest::verify(dir)?;
         let entries = read_entries(&dir.join(ENTRIES))?;
         let vectors = Matrix::read(&dir.join(PHRASING_VECTORS))?;
@@ -181,15 +200,24 @@ impl KnowledgeIndex {
         }
         let by_id = entries.iter().map(|e| e.entry.id.clone()).zip(0..).collect();
         let validity = entries.iter().map(|e| e.entry.validity).collect();
-        let dense = DenseIndex::new(vectors);
+        let bound =
+            |e: &VersionedEntry| !e.entry.accounts.is_empty() || !e.entry.audiences.is_empty();
+        let bound = entries.iter().map(bound).collect();
+        let (dense, answer_dense) = match &whole {
+            None => (DenseIndex::new(vectors), DenseIndex::new(answers)),
+            Some(whole) => (
+                DenseIndex::beside(vectors, &whole.dense),
+                DenseIndex::beside(answers, &whole.answer_dense),
+            ),
+        };
         let profiles = profiles(&dense, &starts);
-        let answer_dense = DenseIndex::new(answers);
         let dir = dir.to_owned();
         Ok(Self {
             dir,
             manifest,
             entries,
             validity,
+            bound,
             by_id,
             starts,
             entry_of,
@@ -200,6 +228,7 @@ impl KnowledgeIndex {
             profiles,
             answer_dense,
             answer_lexical,
+            whole,
         })
     }
 
@@ -237,6 +266,12 @@ impl KnowledgeIndex {
         Matrix::read(&self.dir.join(PHRASING_VECTORS))
     }
 
+    /// Every indexed text with its vector as it was embedded, to be used again.
+    pub fn embedded(&self) -> Result<KnownVectors, SearchError> {
+        let answers = Matrix::read(&self.dir.join(ANSWER_VECTORS))?;
+        Ok(KnownVectors::new(&self.entries, [self.phrasing_vectors()?, answers]))
+    }
+
     /// Brings a head's probabilities into the order of the entries. Classes that are no entry (out
     /// of scope, or taken out since the training) vote for nothing; entries unknown to the head get 0.
     pub fn votes(&self, classes: &[String], probabilities: &[f32]) -> Vec<f32> {
@@ -264,8 +299,8 @@ impl KnowledgeIndex {
         Ok(best.into_iter().map(|(at, _)| found[at as usize]).collect())
     }
 
-    /// The candidate as evidence that stands by itself.
-    pub fn evidence(&self, candidate: &Candidate) -> Option<Evidence> {
+    /// The candidate as evidence that stands by itself, in the words for an account.
+    pub fn evidence(&self, candidate: &Candidate, asker: Option<&Asker>) -> Option<Evidence> {
         let VersionedEntry { version, entry } = self.entries.get(candidate.entry as usize)?;
         let start = self.phrasings_of(candidate.entry).start;
         let phrasing = entry.phrasings().nth(candidate.phrasing.checked_sub(start)? as usize)?;
@@ -273,10 +308,14 @@ impl KnowledgeIndex {
             id: entry.id.clone(),
             version: *version,
             question: entry.question.clone(),
-            answer: entry.answer.clone(),
+            answer: match asker {
+                Some(asker) => entry.answer_on(&asker.account).map(str::to_owned),
+                None => entry.answer.clone(),
+            },
             scene: entry.scene,
             domain: entry.domain,
             phrasing: phrasing.to_owned(),
+            place: entry.place.clone(),
             scores: candidate.scores,
         })
     }
@@ -296,11 +335,12 @@ impl KnowledgeIndex {
 
     fn lists(&self, query: &Query<'_>) -> Result<Lists, SearchError> {
         let vector = self.dense.centred(query.vector);
+        let whole = self.whole.as_deref().unwrap_or(self);
         Ok(Lists {
             dense: self.dense.scores(&vector),
-            lexical: self.lexical.scores(query.text)?,
+            lexical: self.lexical.scores(query.text, &whole.lexical)?,
             answer_dense: self.answer_dense.scores(&vector),
-            answer_lexical: self.answer_lexical.scores(query.text)?,
+            answer_lexical: self.answer_lexical.scores(query.text, &whole.answer_lexical)?,
             vector,
         })
     }
@@ -337,7 +377,11 @@ impl KnowledgeIndex {
 
     /// Whether an entry may be found at all.
     fn is_allowed(&self, entry: u32, query: &Query<'_>) -> bool {
-        query.exclude != Exclude::Entry(entry) && self.validity[entry as usize].contains(query.now)
+        let at = entry as usize;
+        query.exclude != Exclude::Entry(entry)
+            && self.validity[at].contains(query.now)
+            && query.hidden.is_none_or(|hidden| !hidden.contains(&entry))
+            && (!self.bound[at] || query.asker.is_none_or(|a| self.entries[at].entry.is_for(a)))
     }
 
     /// Cosine of the query with a phrasing.
@@ -403,6 +447,27 @@ impl KnowledgeIndex {
             1 => self.dense_score(phrasings.start, lists),
             _ => dot(self.profiles.row(entry as usize), &lists.vector),
         }
+    }
+}
+
+/// Vectors of texts that were embedded before, by the text as its operator wrote it.
+pub struct KnownVectors {
+    /// Which of the matrices, and the row.
+    rows: HashMap<String, (usize, usize)>,
+    matrices: [Matrix; 2],
+}
+
+impl KnownVectors {
+    fn new(entries: &[VersionedEntry], matrices: [Matrix; 2]) -> Self {
+        let phrasings = entries.iter().flat_map(|e| e.entry.phrasings());
+        let answers = entries.iter().filter_map(|e| e.entry.answer.as_deref());
+        let rows = phrasings.zip((0..).map(|row| (0, row)));
+        let rows = rows.chain(answers.zip((0..).map(|row| (1, row))));
+        Self { rows: rows.map(|(text, at)| (text.to_owned(), at)).collect(), matrices }
+    }
+
+    pub fn get(&self, text: &str) -> Option<&[f32]> {
+        self.rows.get(text).map(|&(of, row)| self.matrices[of].row(row))
     }
 }
 

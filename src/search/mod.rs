@@ -15,6 +15,7 @@ mod fuse;
 pub mod head;
 mod hnsw;
 pub mod index;
+pub mod layers;
 pub mod manifest;
 mod near;
 pub mod sample;

@@ -73,6 +73,7 @@ fn turn(accepted: &Accepted, verdict: Verdict, reason: Reason, reply: &str) -> T
             scene: Scene::Inquiry,
             domain: Domain::General,
             phrasing: "怎么退货".into(),
+            place: None,
             scores: Scores::default(),
         }],
         draft: None,
@@ -124,12 +125,8 @@ fn every_version_can_be_gone_back_to(store: &dyn Store) {
 
 fn a_document_read_again_archives_what_it_no_longer_holds(store: &dyn Store) {
     let passage = |id: &str| {
-        let place = Place {
-            document: "guide.md".into(),
-            headings: vec![],
-            page: None,
-            range: [0, 1],
-        };
+        let place =
+            Place { document: "guide.md".into(), headings: vec![], page: None, range: [0, 1] };
         Entry { place: Some(place), ..entry(id, id) }
     };
     let read = |ids: &[&str]| {

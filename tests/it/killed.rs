@@ -12,6 +12,7 @@ use huida::pipeline::generation::Generation;
 use huida::store::{AuditState, Import, LabelFile, Store};
 
 use crate::command::{huida, json, output, store};
+use crate::knowledge::{ADDED, import};
 use crate::support::{prepared, small_knowledge};
 
 /// How a process dies that aborts.
@@ -88,4 +89,26 @@ fn an_index_build_that_is_killed_leaves_a_whole_generation_serving() {
     let left = std::fs::read_dir(&generations).unwrap().map(|item| item.unwrap().file_name());
     let begun = left.filter(|name| name.to_string_lossy().starts_with(".building")).count();
     assert_eq!(begun, 0, "the next build clears what killed ones left");
+}
+
+#[test]
+fn a_rollback_that_is_killed_is_done_or_not_begun() {
+    let dir = prepared();
+    let id = "shop.robot.clean";
+    import(dir.path(), "new.jsonl", ADDED);
+    import(dir.path(), "new.jsonl", &ADDED.replace("晾干", "擦干"));
+    let versions = || {
+        let history = json(&output(dir.path(), &["kb", "history", id, "--json"]));
+        history["versions"].as_array().unwrap().len()
+    };
+    for fault in Fault::ROLL_BACK {
+        killed_at(fault, dir.path(), &["kb", "rollback", id, "--to", "1"]);
+        assert_eq!(versions(), 2 + usize::from(fault == Fault::StoreCommitted), "{fault:?}");
+        let verified = json(&output(dir.path(), &["index", "verify", "--json"]));
+        assert_eq!(verified["agrees"], true);
+        let audit = json(&output(dir.path(), &["audit", "verify", "--json"]));
+        assert_eq!(audit["intact"], true);
+    }
+    let again = json(&output(dir.path(), &["kb", "rollback", id, "--to", "1", "--json"]));
+    assert_eq!((&again["version"], versions()), (&3.into(), 3), "what is done is not done again");
 }

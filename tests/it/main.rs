@@ -7,6 +7,7 @@ mod command;
 // Release builds have no moments to be killed at.
 #[cfg(debug_assertions)]
 mod killed;
+mod knowledge;
 mod remote;
 mod service;
 mod support;

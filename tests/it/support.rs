@@ -18,8 +18,8 @@ use huida::ingest::read_entries;
 use huida::model::pull::installed_or_pull;
 use huida::pipeline::fit::{Material, build};
 use huida::pipeline::generations::GenerationDir;
-use huida::store::{Import, Store};
 use huida::store::sqlite::SqliteStore;
+use huida::store::{Import, Store};
 
 pub(crate) const TOKEN: &str = "token-of-the-tests";
 pub(crate) const APP_ID: &str = "wx0123456789abcdef";
@@ -30,7 +30,7 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) simulator: Simulator,
-    dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -90,6 +90,7 @@ pub(crate) fn built() -> &'static Path {
             calibrate: &[],
             promise: Promise::default(),
             now: Clock::System.now(),
+            known: None,
         };
         build(building.path(), material, &embedder, &mut |_| ()).unwrap();
         building.publish().unwrap();

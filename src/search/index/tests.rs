@@ -1,7 +1,8 @@
 //! A small shop's knowledge with synthetic vectors: what is found, hidden, refused.
 
 use super::*;
-use crate::domain::knowledge::{Domain, Entry, Level, Scene, Tone};
+use crate::domain::knowledge::Entry;
+use crate::search::layers::{Changes, LayeredQuery, Layers};
 use crate::search::sample::clustered;
 use proptest::prelude::*;
 
@@ -71,7 +72,16 @@ fn shop() -> (tempfile::TempDir, KnowledgeIndex) {
 }
 
 fn query<'a>(text: &'a str, vector: &'a [f32]) -> Query<'a> {
-    Query { text, vector, k: 5, exclude: Exclude::None, now: 0, head: None }
+    Query {
+        text,
+        vector,
+        k: 5,
+        exclude: Exclude::None,
+        now: 0,
+        head: None,
+        asker: None,
+        hidden: None,
+    }
 }
 
 fn order(found: &[Candidate]) -> Vec<u32> {
@@ -82,7 +92,7 @@ fn order(found: &[Candidate]) -> Vec<u32> {
 fn finds_by_meaning_and_by_wording() {
     let (_dir, index) = shop();
     let found = index.search(&query("能开电子发票吗", &near(2, 1))).unwrap();
-    let evidence = index.evidence(&found[0]).unwrap();
+    let evidence = index.evidence(&found[0], None).unwrap();
     assert_eq!((evidence.id.as_str(), evidence.version), ("shop.2", 3));
     assert_eq!(evidence.phrasing, "能开电子发票吗");
     assert!((evidence.scores.lexical.unwrap() - 1.0).abs() < 1e-4);
@@ -353,5 +363,46 @@ proptest! {
         let vector = near(1, 0);
         let found = SHOP.1.search(&query(&text, &vector)).unwrap();
         prop_assert_eq!(found.len(), 5);
+    }
+}
+
+#[test]
+fn changes_searched_beside_find_what_a_rebuild_finds() {
+    let (mut entries, mut texts) = knowledge();
+    // As it was built: without the last entry, and with the first in other words.
+    let last = (entries.pop().unwrap(), texts.pop().unwrap());
+    let first = (entries[0].clone(), texts[0].clone());
+    entries[0].entry.answer = Some("旧答案。".into());
+    entries[0].version = 2;
+    let (_built, base) = build(&entries, &texts).unwrap();
+    let layers = Layers::of(Arc::new(base));
+    let (fresh, fresh_texts): (Vec<_>, Vec<_>) = [first, last].into_iter().unzip();
+    let folder = tempfile::tempdir().unwrap();
+    KnowledgeIndex::build(folder.path(), &fresh, &fresh_texts, &space()).unwrap();
+    let index = KnowledgeIndex::open_beside(folder.path(), Arc::clone(layers.base())).unwrap();
+    let layers = layers.with(HashSet::from([0]), Some(Changes { index, folder }));
+    assert_eq!((layers.entries().count(), layers.changed()), (12, 2));
+
+    let (_dir, whole) = shop();
+    for (topic, question, _, answer) in KNOWLEDGE {
+        let vector = near(topic, 1);
+        let asked = LayeredQuery {
+            text: question,
+            vector: &vector,
+            k: 3,
+            exclude: Exclude::None,
+            now: 0,
+            asker: None,
+            head: None,
+        };
+        let found = layers.search(&asked).unwrap();
+        let rebuilt = whole.search(&Query { k: 3, ..query(question, &vector) }).unwrap();
+        let rebuilt = whole.evidence(&rebuilt[0], None).unwrap();
+        assert_eq!((&found[0].id, found[0].version), (&rebuilt.id, 3), "{question}");
+        assert_eq!(found[0].answer.as_deref(), Some(answer));
+        assert!((found[0].scores.fused - rebuilt.scores.fused).abs() < 0.25, "{question}");
+        let mut ids: Vec<_> = found.iter().map(|e| &e.id).collect();
+        ids.dedup();
+        assert_eq!(ids.len(), 3, "no entry is there twice");
     }
 }

@@ -135,8 +135,7 @@ pub(super) fn roll_back(
         .prepare("SELECT body FROM entry_versions WHERE entry_id = ?1 AND version = ?2")?
         .query_row(params![id.as_str(), to], |r| r.get(0))
         .optional()?;
-    let body =
-        body.ok_or_else(|| StoreError::NoSuchVersion { entry: id.clone(), version: to })?;
+    let body = body.ok_or_else(|| StoreError::NoSuchVersion { entry: id.clone(), version: to })?;
     let entry: Entry = from_json("entry", &body)?;
     let (version, put) = Versions::prepare(transaction, change, now)?.put(&entry)?;
     Fault::RolledBackHalf.passes();

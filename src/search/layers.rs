@@ -1,0 +1,112 @@
+//! An index together with what has changed since it was built: a small second index, and the entries
+//! of the first that must no longer be found.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use crate::base::clock::UnixMs;
+use crate::domain::evidence::Evidence;
+use crate::domain::knowledge::{Asker, VersionedEntry};
+use crate::search::SearchError;
+use crate::search::index::{Candidate, Exclude, KnowledgeIndex, KnownVectors, Query};
+
+/// A question to all layers.
+#[derive(Clone, Copy, Debug)]
+pub struct LayeredQuery<'a> {
+    /// As in [`Query`].
+    pub text: &'a str,
+    pub vector: &'a [f32],
+    pub k: usize,
+    pub exclude: Exclude,
+    pub now: UnixMs,
+    pub asker: Option<&'a Asker>,
+    /// A trained head's classes and their probabilities.
+    pub head: Option<(&'a [String], &'a [f32])>,
+}
+
+/// Changed entries, indexed.
+pub struct Changes {
+    /// Opened beside the index that they change.
+    pub index: KnowledgeIndex,
+    /// Where its files lie; they go when it does.
+    pub folder: TempDir,
+}
+
+/// What is searched.
+#[derive(Clone)]
+pub struct Layers {
+    base: Arc<KnowledgeIndex>,
+    /// Entries of the base that were changed or taken out, by ordinal.
+    hidden: Arc<HashSet<u32>>,
+    changes: Option<Arc<Changes>>,
+}
+
+impl Layers {
+    /// An index as it was built.
+    pub fn of(base: Arc<KnowledgeIndex>) -> Self {
+        Self { base, hidden: Arc::default(), changes: None }
+    }
+
+    /// With other entries hidden and changes in place of those that there were.
+    pub fn with(&self, hidden: HashSet<u32>, changes: Option<Changes>) -> Self {
+        Self {
+            base: Arc::clone(&self.base),
+            hidden: Arc::new(hidden),
+            changes: changes.map(Arc::new),
+        }
+    }
+
+    /// The index below the changes.
+    pub fn base(&self) -> &Arc<KnowledgeIndex> {
+        &self.base
+    }
+
+    /// Vectors of the changed entries, for the next change.
+    pub fn changed_vectors(&self) -> Result<Option<KnownVectors>, SearchError> {
+        self.changes.as_ref().map(|changes| changes.index.embedded()).transpose()
+    }
+
+    /// What a search can find, by layer.
+    pub fn entries(&self) -> impl Iterator<Item = &VersionedEntry> {
+        let base = (0..).zip(self.base.entries());
+        let kept = base.filter(|(at, _)| !self.hidden.contains(at)).map(|(_, entry)| entry);
+        let changes = self.changes.as_ref().map_or(&[][..], |c| c.index.entries());
+        kept.chain(changes)
+    }
+
+    /// Entries that the index does not hold as they are now, and those it should no longer hold.
+    pub fn changed(&self) -> usize {
+        let fresh = self.changes.as_ref().map_or(&[][..], |c| c.index.entries());
+        let replaced = |e: &&VersionedEntry| self.base.ordinal(&e.entry.id).is_none();
+        self.hidden.len() + fresh.iter().filter(replaced).count()
+    }
+
+    /// The best evidence of all layers, best first; of equal ones the base's first.
+    pub fn search(&self, query: &LayeredQuery<'_>) -> Result<Vec<Evidence>, SearchError> {
+        let mut found = in_layer(&self.base, query, Some(&self.hidden))?;
+        if let Some(changes) = &self.changes {
+            found.extend(in_layer(&changes.index, query, None)?);
+            found.sort_by(|a, b| b.scores.fused.total_cmp(&a.scores.fused));
+            found.truncate(query.k);
+        }
+        Ok(found)
+    }
+}
+
+fn in_layer(
+    index: &KnowledgeIndex,
+    query: &LayeredQuery<'_>,
+    hidden: Option<&HashSet<u32>>,
+) -> Result<Vec<Evidence>, SearchError> {
+    let LayeredQuery { text, vector, k, exclude, now, asker, head } = *query;
+    let votes = head.map(|(classes, probabilities)| index.votes(classes, probabilities));
+    // What is left out is numbered in the base.
+    let exclude = if hidden.is_some() { exclude } else { Exclude::None };
+    let hidden = hidden.filter(|hidden| !hidden.is_empty());
+    let head = votes.as_deref();
+    let candidates: Vec<Candidate> =
+        index.search(&Query { text, vector, k, exclude, now, head, asker, hidden })?;
+    Ok(candidates.iter().filter_map(|found| index.evidence(found, asker)).collect())
+}
