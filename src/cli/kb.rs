@@ -12,8 +12,11 @@ use super::output;
 use crate::app::App;
 use crate::base::clock::UnixMs;
 use crate::domain::knowledge::{Change, Entry, EntryId, EntryState, Version, VersionedEntry};
+use crate::gate::compliance::{AllowLists, Compliance};
 use crate::ingest::check::{Finding, Severity, check};
 use crate::ingest::{read_entries, read_numbered_entries, write_csv, write_jsonl};
+use crate::pipeline::gaps::{Gap, gaps};
+use crate::pipeline::health::{check_answers, check_index};
 use crate::store::{Import, ImportOutcome, Store};
 
 #[derive(Subcommand)]
@@ -68,7 +71,22 @@ pub(super) enum KbCommand {
         #[arg(long)]
         csv: bool,
     },
-    /// Look for faults in the stored entries, or in files before they are imported.
+    /// What customers asked and nothing answered, grouped by meaning, the most frequent first.
+    Gaps {
+        /// Traces to look at, the newest first.
+        #[arg(long, default_value_t = 10_000)]
+        traces: u32,
+        /// Groups that are shown.
+        #[arg(long, default_value_t = 20)]
+        most: usize,
+        /// Write draft entries (.jsonl) to complete and import, in place of a list.
+        #[arg(long, conflicts_with = "json")]
+        drafts: bool,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look for faults in the stored entries (and how the index finds them), or in files before they
+    /// are imported.
     Check {
         files: Vec<PathBuf>,
         #[arg(long)]
@@ -112,6 +130,9 @@ pub(super) fn run(app: &App, command: &KbCommand) -> Result<ExitCode> {
             written.context("writing to stdout")?;
         }
         KbCommand::Check { files, json } => return check_entries(app, files, *json),
+        KbCommand::Gaps { traces, most, drafts, json } => {
+            show_gaps(app, *traces, *most, *drafts, *json)?;
+        }
         KbCommand::Stats { json } => stats(app, *json)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -268,7 +289,11 @@ fn check_entries(app: &App, files: &[PathBuf], as_json: bool) -> Result<ExitCode
             entries.push(entry);
         }
     }
-    let findings = check(&entries, app.clock.now());
+    let mut findings = check(&entries, app.clock.now());
+    findings.extend(check_answers(&entries, &Compliance::standard(AllowLists::default())?));
+    if files.is_empty() {
+        findings.extend(check_serving(app)?);
+    }
     let errors = findings.iter().filter(|f| f.severity == Severity::Error).count();
     if as_json {
         let row = |f: &Finding| {
@@ -290,6 +315,46 @@ fn check_entries(app: &App, files: &[PathBuf], as_json: bool) -> Result<ExitCode
         output::line(&format!("{} entries, {errors} errors, {warnings} warnings", entries.len()))?;
     }
     Ok(if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What the serving index tells; nothing before the first build.
+fn check_serving(app: &App) -> Result<Vec<Finding>> {
+    if app.generation_dir().current_id()?.is_none() {
+        output::note("no index yet: whether questions find their entries was not checked");
+        return Ok(Vec::new());
+    }
+    let embedder = app.open_embedder()?;
+    let serving = app.open_generations(&embedder)?.current();
+    Ok(check_index(&serving.generation.index, app.clock.now())?)
+}
+
+fn show_gaps(app: &App, traces: u32, most: usize, drafts: bool, as_json: bool) -> Result<()> {
+    let traces = app.open_store()?.recent_traces(traces)?;
+    let embedder = app.open_embedder()?;
+    let mut gaps = gaps(&traces, &embedder)?;
+    gaps.truncate(most);
+    if drafts {
+        let drafts: Vec<Entry> = gaps.iter().filter_map(Gap::draft).collect();
+        return Ok(write_jsonl(&drafts, &mut std::io::stdout().lock())?);
+    }
+    if as_json {
+        let row = |gap: &Gap| {
+            let Gap { count, questions, nearest } = gap;
+            json!({"count": count, "questions": questions, "nearest": nearest})
+        };
+        let rows: Vec<_> = gaps.iter().map(row).collect();
+        return output::json(&json!({"traces": traces.len(), "gaps": rows}));
+    }
+    for Gap { count, questions, nearest } in &gaps {
+        let nearest = nearest.as_ref().map_or("nothing near", EntryId::as_str);
+        let (first, others) = questions.split_first().map_or(("", 0), |(f, o)| (f, o.len()));
+        output::line(&format!("{count:>5}  {first}  (+{others} others; nearest {nearest})"))?;
+    }
+    output::line(&format!(
+        "{} gaps in {} turns; `huida kb gaps --drafts > drafts.jsonl` writes entries to complete",
+        gaps.len(),
+        traces.len()
+    ))
 }
 
 fn stats(app: &App, as_json: bool) -> Result<()> {

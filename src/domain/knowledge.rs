@@ -104,7 +104,8 @@ pub struct Place {
     pub headings: Vec<String>,
     /// Counted from 1; `None` for kinds of files without pages.
     pub page: Option<u32>,
-    /// Characters from the document's beginning: first, and one past the last.
+    /// Characters from where its section begins: first, and one past the last. An edit in another
+    /// section moves nothing here.
     pub range: [usize; 2],
 }
 
