@@ -163,6 +163,7 @@ mod tests {
 
     use super::*;
     use crate::domain::evidence::Scores;
+    use crate::domain::knowledge::Place;
     use crate::gate::tests_support::evidence_with;
 
     fn rank(verdict: Verdict) -> usize {
@@ -285,6 +286,29 @@ mod tests {
         assert_eq!(turn.decide().verdict, Verdict::Handoff);
         turn.draft = None;
         assert_eq!(turn.decide().reasons, [Reason::AnswerTooLong]);
+    }
+
+    #[test]
+    fn what_is_left_open_is_for_a_person_to_fill() {
+        let answer = "{nickname}您好，可以。";
+        let mut turn = Turn::good();
+        turn.evidence = vec![evidence_with("e", Some(answer), Scores::default())];
+        turn.draft = Some(Draft::verbatim(turn.evidence[0].id.clone(), answer.into()));
+        let decision = turn.decide();
+        assert_eq!(
+            (decision.verdict, decision.reasons),
+            (Verdict::Suggest, vec![Reason::VariableOpen])
+        );
+        assert_eq!(decision.rules, ["variable.nickname"]);
+    }
+
+    #[test]
+    fn a_passage_is_no_answer_as_it_stands() {
+        let mut turn = Turn::good();
+        let place = Place { document: "g.md".into(), headings: vec![], page: None, range: [0, 3] };
+        turn.evidence[0].place = Some(place);
+        turn.draft = None;
+        assert_eq!(turn.decide().reasons, [Reason::NoApprovedAnswer]);
     }
 
     #[test]
