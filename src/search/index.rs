@@ -336,10 +336,15 @@ impl KnowledgeIndex {
     fn lists(&self, query: &Query<'_>) -> Result<Lists, SearchError> {
         let vector = self.dense.centred(query.vector);
         let whole = self.whole.as_deref().unwrap_or(self);
+        // Of very many, only those that some list puts first are worth a cosine.
+        let scanned = |dense: &DenseIndex| {
+            let few = dense.len() < CROSSOVER;
+            few.then(|| dense.scores(&vector)).flatten()
+        };
         Ok(Lists {
-            dense: self.dense.scores(&vector),
+            dense: scanned(&self.dense),
             lexical: self.lexical.scores(query.text, &whole.lexical)?,
-            answer_dense: self.answer_dense.scores(&vector),
+            answer_dense: scanned(&self.answer_dense),
             answer_lexical: self.answer_lexical.scores(query.text, &whole.answer_lexical)?,
             vector,
         })
