@@ -3,20 +3,26 @@
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Instant;
 
 use huida::base::fault::{self, Fault};
+use huida::base::random::SplitMix64;
 use huida::domain::knowledge::Change;
 use huida::domain::label::{Labelled, Purpose};
 use huida::gate::model::MIN_LABELS_FOR_ALL;
+use huida::pipeline::follower::agrees;
 use huida::pipeline::generation::Generation;
 use huida::store::{AuditState, Import, LabelFile, Store};
 
 use crate::command::{huida, json, output, store};
 use crate::knowledge::{ADDED, import};
-use crate::support::{prepared, small_knowledge};
+use crate::support::{app, prepared, small_knowledge};
 
 /// How a process dies that aborts.
 const SIGABRT: i32 = 6;
+/// How one dies that is killed.
+const SIGKILL: i32 = 9;
 
 /// Runs the command until it dies at the moment.
 fn killed_at(fault: Fault, dir: &Path, args: &[&str]) {
@@ -111,4 +117,57 @@ fn a_rollback_that_is_killed_is_done_or_not_begun() {
     }
     let again = json(&output(dir.path(), &["kb", "rollback", id, "--to", "1", "--json"]));
     assert_eq!((&again["version"], versions()), (&3.into(), 3), "what is done is not done again");
+}
+
+/// Not at named moments but at any: the clock decides when the process is killed.
+#[test]
+fn twenty_kills_at_random_leave_a_whole_state_and_work_that_can_be_done_again() {
+    let dir = tempfile::tempdir().unwrap();
+    trainable(dir.path());
+    json(&output(dir.path(), &["index", "build", "--json"]));
+    std::fs::write(dir.path().join("a.jsonl"), ADDED).unwrap();
+    std::fs::write(dir.path().join("b.jsonl"), ADDED.replace("晾干", "擦干")).unwrap();
+    let label = r#"{"text":"尘盒能洗吗","kb_id":"shop.robot.clean"}"#;
+    std::fs::write(dir.path().join("labels.jsonl"), label).unwrap();
+    let rounds: [&[&str]; 5] = [
+        &["kb", "import", "a.jsonl"],
+        &["kb", "import", "b.jsonl"],
+        &["kb", "rollback", "shop.robot.clean", "--to", "1"],
+        &["train", "--labels", "labels.jsonl"],
+        &["index", "build"],
+    ];
+    let took = rounds.map(|args| {
+        let begun = Instant::now();
+        assert!(output(dir.path(), args).status.success(), "{args:?}");
+        begun.elapsed()
+    });
+    let app = app(dir.path());
+    let embedder = app.open_embedder().unwrap();
+    let mut random = SplitMix64::new(20);
+    let mut died = 0;
+    for (args, took) in rounds.into_iter().zip(took).cycle().take(20) {
+        let mut child = huida(dir.path())
+            .args(args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(took.mul_f32(random.unit()));
+        child.kill().unwrap();
+        died += usize::from(child.wait().unwrap().signal() == Some(SIGKILL));
+        let store: Arc<dyn Store> = Arc::new(store(dir.path()));
+        assert!(matches!(store.verify_audit().unwrap(), AuditState::Intact { .. }), "{args:?}");
+        let generations = app.open_generations(&embedder).unwrap();
+        app.follower(&store, &embedder, &generations).look().unwrap();
+        assert!(agrees(&generations.current().knowledge, store.as_ref()).unwrap(), "{args:?}");
+    }
+    assert!(died >= 10, "only {died} of 20 were killed at work");
+    for args in rounds {
+        assert!(output(dir.path(), args).status.success(), "{args:?}");
+    }
+    let verified = json(&output(dir.path(), &["index", "verify", "--json"]));
+    assert_eq!((&verified["agrees"], &verified["changed_since"]), (&true.into(), &0.into()));
+    let entries = store(dir.path()).entries().unwrap();
+    let robot = entries.iter().find(|e| e.entry.id.as_str() == "shop.robot.clean").unwrap();
+    assert!(robot.entry.answer.as_ref().is_some_and(|a| a.contains("晾干")), "as without any kill");
 }
