@@ -67,7 +67,7 @@ pub(crate) fn configuration(dir: &Path) -> String {
     )
 }
 
-fn app(dir: &Path) -> App {
+pub(crate) fn app(dir: &Path) -> App {
     let file = dir.join("huida.toml");
     std::fs::write(&file, configuration(dir)).unwrap();
     App::new(Config::load(Some(&file)).unwrap()).unwrap()
