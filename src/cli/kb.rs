@@ -8,26 +8,40 @@ use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use serde_json::json;
 
-use super::output;
+use super::{output, preview};
 use crate::app::App;
 use crate::domain::knowledge::{Entry, EntryId, EntryState};
 use crate::ingest::check::{Finding, Severity, check};
-use crate::ingest::{read_entries, read_numbered_entries, write_csv, write_jsonl};
+use crate::ingest::{
+    Candidate, read_candidates, read_entries, read_numbered_entries, write_csv, write_jsonl,
+};
 use crate::store::{ImportOutcome, Store};
 
 #[derive(Subcommand)]
 #[command(after_help = "Examples:
   huida kb import faq.csv manual.jsonl   Excel's CSV works as it is (UTF-8 or GB18030)
+  huida kb import --dry-run faq.xlsx     which column is which field
+  huida kb propose chats.jsonl > drafts.jsonl
   huida kb check                         what to mend before customers see it
   huida kb export > backup.jsonl
   huida kb export --csv > faq.csv")]
 pub(super) enum KbCommand {
-    /// Read files (.jsonl, .csv); all of a file is taken or nothing of it.
+    /// Read files (.xlsx, .csv, .jsonl); all of a file is taken or nothing of it.
     Import {
         #[arg(required = true)]
         files: Vec<PathBuf>,
+        /// Only show how each file would be read: which column is which field, which are not read.
+        #[arg(long)]
+        dry_run: bool,
         #[arg(long)]
         json: bool,
+    },
+    /// Propose entries from chats (.jsonl of turns), as drafts for a person to read.
+    Propose {
+        file: PathBuf,
+        /// Leave out what was asked less often.
+        #[arg(long, default_value_t = 2)]
+        at_least: usize,
     },
     /// Write all entries to stdout.
     Export {
@@ -50,7 +64,9 @@ pub(super) enum KbCommand {
 
 pub(super) fn run(app: &App, command: &KbCommand) -> Result<ExitCode> {
     match command {
-        KbCommand::Import { files, json } => import(app, files, *json)?,
+        KbCommand::Import { files, dry_run: true, json } => preview::run(files, *json)?,
+        KbCommand::Propose { file, at_least } => propose(file, *at_least)?,
+        KbCommand::Import { files, dry_run: false, json } => import(app, files, *json)?,
         KbCommand::Export { csv } => {
             let entries = stored(app.open_store()?.as_ref())?;
             let mut out = std::io::stdout().lock();
@@ -62,6 +78,13 @@ pub(super) fn run(app: &App, command: &KbCommand) -> Result<ExitCode> {
         KbCommand::Stats { json } => stats(app, *json)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn propose(file: &Path, at_least: usize) -> Result<()> {
+    let candidates = read_candidates(file)?;
+    let drafts: Vec<Entry> =
+        candidates.iter().filter(|c| c.count >= at_least).map(Candidate::draft).collect();
+    write_jsonl(&drafts, &mut std::io::stdout().lock()).context("writing to stdout")
 }
 
 fn stored(store: &dyn Store) -> Result<Vec<Entry>> {
