@@ -8,13 +8,16 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::output;
+use super::{output, preview};
 use crate::app::App;
 use crate::base::clock::UnixMs;
 use crate::domain::knowledge::{Change, Entry, EntryId, EntryState, Version, VersionedEntry};
 use crate::gate::compliance::{AllowLists, Compliance};
 use crate::ingest::check::{Finding, Severity, check};
-use crate::ingest::{read_entries, read_numbered_entries, write_csv, write_jsonl};
+use crate::ingest::{
+    Candidate, Knowledge, Limits, read_candidates, read_knowledge, read_numbered_entries, write_csv,
+    write_jsonl,
+};
 use crate::pipeline::gaps::{Gap, gaps};
 use crate::pipeline::health::{check_answers, check_index};
 use crate::store::{Import, ImportOutcome, Store};
@@ -22,16 +25,22 @@ use crate::store::{Import, ImportOutcome, Store};
 #[derive(Subcommand)]
 #[command(after_help = "Examples:
   huida kb import faq.csv manual.jsonl   Excel's CSV works as it is (UTF-8 or GB18030)
+  huida kb import --dry-run faq.xlsx     which column is which field
+  huida kb propose chats.jsonl > drafts.jsonl
   huida kb history shop.refund.time      who changed it, when and why
   huida kb rollback shop.refund.time --to 2 --reason typo
   huida kb check                         what to mend before customers see it
   huida kb export > backup.jsonl
   huida kb export --csv > faq.csv")]
 pub(super) enum KbCommand {
-    /// Read files (.jsonl, .csv); all of a file is taken or nothing of it.
+    /// Read files: tables of questions (.xlsx, .csv, .jsonl) and documents (.pdf, .docx, .html, .md,
+    /// .txt). All of a file is taken or nothing of it; a document read again replaces what it said.
     Import {
         #[arg(required = true)]
         files: Vec<PathBuf>,
+        /// Only show how each file would be read: which column is which field, which are not read.
+        #[arg(long)]
+        dry_run: bool,
         #[command(flatten)]
         by: By,
         #[arg(long)]
@@ -64,6 +73,13 @@ pub(super) enum KbCommand {
         by: By,
         #[arg(long)]
         json: bool,
+    },
+    /// Propose entries from chats (.jsonl of turns), as drafts for a person to read.
+    Propose {
+        file: PathBuf,
+        /// Leave out what was asked less often.
+        #[arg(long, default_value_t = 2)]
+        at_least: usize,
     },
     /// Write all entries to stdout.
     Export {
@@ -118,7 +134,9 @@ impl By {
 
 pub(super) fn run(app: &App, command: &KbCommand) -> Result<ExitCode> {
     match command {
-        KbCommand::Import { files, by, json } => import(app, files, by, *json)?,
+        KbCommand::Import { files, dry_run: true, json, .. } => preview::run(files, *json)?,
+        KbCommand::Import { files, dry_run: false, by, json } => import(app, files, by, *json)?,
+        KbCommand::Propose { file, at_least } => propose(file, *at_least)?,
         KbCommand::History { id, json } => history(app, id, *json)?,
         KbCommand::Diff { id, from, to, json } => diff(app, id, *from, *to, *json)?,
         KbCommand::Rollback { id, to, by, json } => roll_back(app, id, *to, by, *json)?,
@@ -136,6 +154,13 @@ pub(super) fn run(app: &App, command: &KbCommand) -> Result<ExitCode> {
         KbCommand::Stats { json } => stats(app, *json)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn propose(file: &Path, at_least: usize) -> Result<()> {
+    let candidates = read_candidates(file)?;
+    let drafts: Vec<Entry> =
+        candidates.iter().filter(|c| c.count >= at_least).map(Candidate::draft).collect();
+    write_jsonl(&drafts, &mut std::io::stdout().lock()).context("writing to stdout")
 }
 
 fn stored(store: &dyn Store) -> Result<Vec<Entry>> {
@@ -181,19 +206,33 @@ const NEXT: &str = "A running service answers from this within a second; `huida 
 
 /// One file in one transaction.
 fn import_file(app: &App, store: &dyn Store, file: &Path, by: &By) -> Result<ImportOutcome> {
-    let entries = read_entries(file)?;
+    let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let change = by.change(&name);
+    let import = match read_knowledge(file, &Limits::default())? {
+        Knowledge::Entries(entries) => {
+            check_parents(store, file, &entries)?;
+            Import::of(entries, change)
+        }
+        Knowledge::Document { passages, notes } => {
+            for note in notes {
+                output::note(&format!("{}: {note}", file.display()));
+            }
+            Import { entries: passages, document: Some(name), change }
+        }
+    };
+    Ok(store.import_entries(&import, app.clock.now())?)
+}
+
+fn check_parents(store: &dyn Store, file: &Path, entries: &[Entry]) -> Result<()> {
     let known: HashSet<EntryId> = store.heads()?.into_iter().map(|head| head.id).collect();
     let given: HashSet<&EntryId> = entries.iter().map(|e| &e.id).collect();
-    let missing = entries.iter().find_map(|e| {
-        let parent = e.parent.as_ref()?;
-        let found = given.contains(parent) || known.contains(parent);
-        (!found).then(|| format!("{}: parent: {parent} does not exist ({})", file.display(), e.id))
-    });
-    if let Some(fault) = missing {
-        bail!("{fault}; nothing was imported");
+    for entry in entries {
+        if let Some(parent) = entry.parent.as_ref().filter(|p| !given.contains(p) && !known.contains(*p)) {
+            let (file, id) = (file.display(), &entry.id);
+            bail!("{file}: parent: {parent} does not exist ({id}); nothing was imported");
+        }
     }
-    let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    Ok(store.import_entries(&Import::of(entries, by.change(&name)), app.clock.now())?)
+    Ok(())
 }
 
 /// All versions of an entry that is there.

@@ -8,18 +8,21 @@ mod index;
 mod kb;
 mod models;
 mod output;
+mod preview;
 mod serve;
 mod simulate;
 mod train;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::app::App;
 use crate::config::{Config, LogFormat};
+use crate::ingest::apart;
 use crate::ops::telemetry;
 
 #[derive(Parser)]
@@ -76,6 +79,18 @@ enum Command {
     /// The audit log.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Read one file for the process that called this, within limits; see `ingest::apart`.
+    #[command(name = apart::SUBCOMMAND, hide = true)]
+    ReadApart(ReadApartArgs),
+}
+
+#[derive(Args)]
+struct ReadApartArgs {
+    #[arg(long)]
+    processor_seconds: u64,
+    #[arg(long)]
+    memory_bytes: u64,
+    file: PathBuf,
 }
 
 #[derive(Subcommand)]
@@ -118,6 +133,13 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         output::text(&Config::effective(file)?)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if let Command::ReadApart(ReadApartArgs { processor_seconds, memory_bytes, file }) =
+        &cli.command
+    {
+        let processor = Duration::from_secs(*processor_seconds);
+        apart::serve(file, processor, *memory_bytes, &mut std::io::stdout())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let config = Config::load(file)?;
     telemetry::logs(&config.log.filter, config.log.format == LogFormat::Json);
     let app = App::new(config)?;
@@ -126,7 +148,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Serve => serve::run(&app)?,
         Command::Ask(args) => ask::run(&app, &args)?,
         Command::Doctor(json) => return serve::doctor(&app, json.json),
-        Command::Config(ConfigCommand::Show) => {}
+        Command::Config(ConfigCommand::Show) | Command::ReadApart(_) => {}
         Command::Models(command) => return models::run(&app, &command),
         Command::Kb(command) => return kb::run(&app, &command),
         Command::Index(command) => return index::run(&app, &command),

@@ -25,17 +25,24 @@ pub(super) const ALL: [&str; 15] = [
     AUDIENCES, ACCOUNTS, WORDINGS,
 ];
 
-/// The field that a CSV header names; `None` for a column we do not read.
+/// The field that a header of a table names; `None` for a column we do not read.
 pub(super) fn field(header: &str) -> Option<&'static str> {
     let header = header.trim().to_lowercase();
     if let Some(name) = ALL.into_iter().find(|f| *f == header) {
         return Some(name);
     }
-    match header.as_str() {
+    // 相似问1, 相似问2 … are columns of one field.
+    match header.trim_end_matches(|c: char| c.is_ascii_digit()) {
         "编号" | "知识编号" => Some(ID),
-        "问题" | "标准问题" | "标准问" => Some(QUESTION),
-        "相似问题" | "相似问" | "相似问法" => Some(SIMILAR),
-        "答案" | "回答" | "标准答案" => Some(ANSWER),
+        "问题" | "标准问题" | "标准问" | "常见问题" | "客户问题" | "问" => {
+            Some(QUESTION)
+        }
+        "相似问题" | "相似问" | "相似问法" | "扩展问" | "相似说法" => {
+            Some(SIMILAR)
+        }
+        "答案" | "回答" | "标准答案" | "答复" | "回复" | "标准回复" | "答" => {
+            Some(ANSWER)
+        }
         "场景" => Some(SCENE),
         "级别" | "层级" => Some(LEVEL),
         "上级" | "父级" => Some(PARENT),

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::apart::Limits;
 use super::rows::{Row, entry_rows};
-use super::{IngestError, RowError, columns};
+use super::{IngestError, RowError, columns, dates};
 use crate::base::clock::UnixMs;
 use crate::base::limits::QUESTION_CHARS;
 use crate::domain::knowledge::{
@@ -25,24 +26,33 @@ const ID_CHARS: usize = 128;
 /// What separates similar questions inside one CSV cell.
 const CELL_SEPARATORS: [char; 3] = ['|', '\n', '｜'];
 
-/// All entries of a JSONL or CSV file, or every fault in it.
+/// All entries of a JSONL, CSV or Excel file, or every fault in it.
 pub fn read_entries(path: &Path) -> Result<Vec<Entry>, IngestError> {
-    Ok(read_numbered_entries(path)?.into_iter().map(|(_, entry)| entry).collect())
+    read_entries_within(path, &Limits::default())
+}
+
+/// [`read_entries`] with other limits for the process that reads a workbook.
+pub fn read_entries_within(path: &Path, limits: &Limits) -> Result<Vec<Entry>, IngestError> {
+    Ok(numbered(path, limits)?.into_iter().map(|(_, entry)| entry).collect())
 }
 
 /// [`read_entries`] with the line on which each entry begins.
 pub fn read_numbered_entries(path: &Path) -> Result<Vec<(u64, Entry)>, IngestError> {
+    numbered(path, &Limits::default())
+}
+
+fn numbered(path: &Path, limits: &Limits) -> Result<Vec<(u64, Entry)>, IngestError> {
     let mut entries = Vec::new();
     let mut bad = Vec::new();
-    let mut first_line: BTreeMap<EntryId, u64> = BTreeMap::new();
-    for row in entry_rows(path)? {
+    let mut first_place: BTreeMap<EntryId, String> = BTreeMap::new();
+    for row in entry_rows(path, limits)? {
         let mut fields = Fields { path, row: &row, bad: Vec::new() };
         let entry = fields.entry();
         bad.append(&mut fields.bad);
         let Some(entry) = entry else { continue };
-        if let Some(line) = first_line.insert(entry.id.clone(), row.line) {
-            let reason = format!("{} is already on line {line}", entry.id);
-            bad.push(RowError { file: path.into(), line: row.line, field: columns::ID, reason });
+        if let Some(place) = first_place.insert(entry.id.clone(), row.place()) {
+            let reason = format!("{} is already on {place}", entry.id);
+            bad.push(row.fault(path, columns::ID, reason));
         }
         entries.push((row.line, entry));
     }
@@ -152,8 +162,7 @@ impl Fields<'_> {
     }
 
     fn fault(&mut self, field: &'static str, reason: impl Into<String>) {
-        let (file, line) = (self.path.into(), self.row.line);
-        self.bad.push(RowError { file, line, field, reason: reason.into() });
+        self.bad.push(self.row.fault(self.path, field, reason.into()));
     }
 
     /// Trimmed text; `None` when absent, null or empty.
@@ -235,15 +244,11 @@ impl Fields<'_> {
 
     fn time(&mut self, field: &'static str) -> Option<UnixMs> {
         let text = self.text(field, ID_CHARS)?;
-        let instant = text.parse::<jiff::Timestamp>().ok().or_else(|| {
-            let date: jiff::civil::Date = text.parse().ok()?;
-            date.in_tz("Asia/Shanghai").ok().map(|z| z.timestamp())
-        });
+        let instant = dates::instant(&text);
         if instant.is_none() {
-            let reason = format!("{text:?} is neither 2026-01-31 nor 2026-01-31T08:00:00Z");
-            self.fault(field, reason);
+            self.fault(field, format!("{text:?} is none of {}", dates::FORMS));
         }
-        instant.map(jiff::Timestamp::as_millisecond)
+        instant
     }
 }
 
@@ -348,6 +353,16 @@ mod tests {
     }
 
     #[test]
+    fn dates_as_excel_writes_them_and_entries_without_ids() {
+        let text = "问题,答案,生效日期\n怎么退货,七天内可退。,2026/1/31\n";
+        let entries = read("kb.csv", text.as_bytes()).unwrap();
+        assert_eq!(entries[0].validity.from, dates::instant("2026-01-31"));
+        assert!(entries[0].id.as_str().starts_with("q."));
+        let again = faults("kb.csv", "问题,答案\n怎么退货,a\n怎么退货,b\n");
+        assert_eq!(again, [(3, columns::ID)]);
+    }
+
+    #[test]
     fn every_fault_is_named() {
         let text = "{\"id\":\"a\",\"question\":\"\"}\n\n{\"id\":\"b\",\"question\":\"q\",\"scene\":\"love\"}\n\
                     {\"id\":\"c\",\"question\":\"q\"}\n{\"id\":\"c\",\"question\":\"q\"}\n\
@@ -368,7 +383,7 @@ mod tests {
     #[test]
     fn a_csv_without_the_needed_columns_says_what_it_has() {
         let error = read("kb.csv", b"name,text\nx,y\n").unwrap_err().to_string();
-        assert!(error.contains("no column id") && error.contains("name, text"), "{error}");
+        assert!(error.contains("no column question") && error.contains("name, text"), "{error}");
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub fn read_labelled(path: &Path) -> Result<Vec<Labelled>, IngestError> {
         match parse(&object) {
             Ok(label) => labelled.push(label),
             Err((field, reason)) => {
-                bad.push(RowError { file: path.into(), line, field, reason: reason.into() });
+                bad.push(RowError::new(path, line, field, reason));
             }
         }
     }

@@ -1,13 +1,31 @@
-//! The files port: a company's knowledge and labels, read strictly, with every bad row named.
+//! The files port: a company's knowledge and labels, read strictly, with every bad row named, and
+//! its documents as passages.
 
+pub mod apart;
+mod chats;
 pub mod check;
 mod columns;
+mod dates;
+mod document;
 mod entries;
+mod kind;
+mod knowledge;
 mod labelled;
+mod passages;
 mod rows;
+mod tables;
 
-pub use entries::{read_entries, read_numbered_entries, write_csv, write_jsonl};
+pub use apart::{Limits, read_document, read_sheets};
+pub use chats::{Candidate, read_candidates};
+pub use document::{Block, BlockKind, Document, Sheet};
+pub use entries::{
+    read_entries, read_entries_within, read_numbered_entries, write_csv, write_jsonl,
+};
+pub use kind::{FILE_BYTES, FileKind, kind};
+pub use knowledge::{Knowledge, read_knowledge};
 pub use labelled::read_labelled;
+pub use passages::{Passage, passages};
+pub use tables::{ColumnPreview, SheetPreview};
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,17 +34,44 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowError {
     pub file: PathBuf,
-    /// Counted from 1; for CSV the line on which the record begins.
+    /// Only workbooks have sheets.
+    pub sheet: Option<String>,
+    /// Counted from 1; for CSV the line on which the record begins, for a
+    /// sheet its row.
     pub line: u64,
     pub field: &'static str,
     pub reason: String,
 }
 
+impl RowError {
+    fn new(file: &Path, line: u64, field: &'static str, reason: impl Into<String>) -> Self {
+        Self { file: file.into(), sheet: None, line, field, reason: reason.into() }
+    }
+}
+
 impl fmt::Display for RowError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, line, field, reason } = self;
-        write!(f, "{}:{line}: {field}: {reason}", file.display())
+        let Self { file, sheet, line, field, reason } = self;
+        let sheet = sheet.as_ref().map(|name| format!("{name}:")).unwrap_or_default();
+        write!(f, "{}:{sheet}{line}: {field}: {reason}", file.display())
     }
+}
+
+/// How the sheets of a workbook, or a CSV file, would be read as entries; nothing is taken.
+pub fn preview(path: &Path, limits: &Limits) -> Result<Vec<SheetPreview>, IngestError> {
+    let sheets = match kind(path)? {
+        FileKind::Csv => vec![rows::csv_sheet(path)?],
+        FileKind::Workbook => read_sheets(path, limits)?,
+        FileKind::Text
+        | FileKind::Markdown
+        | FileKind::Html
+        | FileKind::Docx
+        | FileKind::Pdf
+        | FileKind::JsonLines => {
+            return Err(IngestError::file(path, "is no table; only .xlsx and .csv have columns"));
+        }
+    };
+    Ok(tables::preview(&sheets))
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -1,17 +1,19 @@
 //! Files as rows of named fields: JSON Lines and CSV, in the encodings that Excel writes.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::{IngestError, RowError, columns};
+use super::apart::{self, Limits};
+use super::document::Sheet;
+use super::kind::{self, FileKind};
+use super::{IngestError, RowError, columns, tables};
 use crate::base::limits::IMPORT_LINE_BYTES;
 
 /// Decoded text of a file: UTF-8 (with or without BOM), UTF-16 with BOM, else GB18030.
 pub(super) fn read_text(path: &Path) -> Result<String, IngestError> {
-    let bytes = fs::read(path).map_err(|e| IngestError::io(path, e))?;
+    let bytes = kind::read(path)?;
     decode(&bytes).ok_or_else(|| {
         IngestError::file(
             path,
@@ -20,7 +22,7 @@ pub(super) fn read_text(path: &Path) -> Result<String, IngestError> {
     })
 }
 
-fn decode(bytes: &[u8]) -> Option<String> {
+pub(super) fn decode(bytes: &[u8]) -> Option<String> {
     if let Some((encoding, mark)) = encoding_rs::Encoding::for_bom(bytes) {
         return encoding
             .decode_without_bom_handling_and_without_replacement(&bytes[mark..])
@@ -57,7 +59,7 @@ pub(super) fn json_lines(path: &Path, text: &str) -> Result<Vec<NumberedObject>,
                 Err(e) => format!("not JSON: {e}"),
             }
         };
-        bad.push(RowError { file: path.into(), line: number, field: "line", reason });
+        bad.push(RowError::new(path, number, "line", reason));
     }
     if bad.is_empty() { Ok(rows) } else { Err(IngestError::BadRows(bad)) }
 }
@@ -65,18 +67,34 @@ pub(super) fn json_lines(path: &Path, text: &str) -> Result<Vec<NumberedObject>,
 /// A row whose fields are known by name; CSV cells are always text.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
+    /// Only workbooks have sheets.
+    pub(super) sheet: Option<String>,
     pub(super) line: u64,
     pub(super) fields: BTreeMap<&'static str, Value>,
 }
 
-pub(super) fn entry_rows(path: &Path) -> Result<Vec<Row>, IngestError> {
-    let text = read_text(path)?;
-    let extension = path.extension().and_then(|e| e.to_str()).map(str::to_lowercase);
-    match extension.as_deref() {
-        Some("csv") => csv_rows(path, &text),
-        Some("jsonl" | "ndjson" | "json") => Ok(json_lines(path, &text)?
+impl Row {
+    pub(super) fn fault(&self, path: &Path, field: &'static str, reason: String) -> RowError {
+        RowError { sheet: self.sheet.clone(), ..RowError::new(path, self.line, field, reason) }
+    }
+
+    /// Where it stands in its file, in words.
+    pub(super) fn place(&self) -> String {
+        match &self.sheet {
+            Some(sheet) => format!("row {} of sheet {sheet}", self.line),
+            None => format!("line {}", self.line),
+        }
+    }
+}
+
+pub(super) fn entry_rows(path: &Path, limits: &Limits) -> Result<Vec<Row>, IngestError> {
+    match kind::kind(path)? {
+        FileKind::Workbook => tables::sheet_rows(path, &apart::read_sheets(path, limits)?),
+        FileKind::Csv => csv_rows(path, &read_text(path)?),
+        FileKind::JsonLines => Ok(json_lines(path, &read_text(path)?)?
             .into_iter()
             .map(|(line, object)| Row {
+                sheet: None,
                 line,
                 fields: columns::ALL
                     .into_iter()
@@ -84,23 +102,41 @@ pub(super) fn entry_rows(path: &Path) -> Result<Vec<Row>, IngestError> {
                     .collect(),
             })
             .collect()),
-        Some(_) | None => Err(IngestError::file(
-            path,
-            "unknown kind of file; knowledge is read from .jsonl and .csv",
-        )),
+        FileKind::Text | FileKind::Markdown | FileKind::Html | FileKind::Docx | FileKind::Pdf => {
+            Err(IngestError::file(
+                path,
+                "is a document; entries are read from .xlsx, .csv and .jsonl",
+            ))
+        }
     }
+}
+
+/// A CSV file as a sheet, for a look at it.
+pub(super) fn csv_sheet(path: &Path) -> Result<Sheet, IngestError> {
+    let text = read_text(path)?;
+    let mut reader =
+        csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
+    let mut sheet = Sheet { name: String::new(), rows: Vec::new() };
+    for (number, record) in (1_u32..).zip(reader.records()) {
+        let record = record.map_err(|e| IngestError::file(path, e.to_string()))?;
+        sheet.rows.push((number, record.iter().map(str::to_owned).collect()));
+    }
+    Ok(sheet)
 }
 
 fn csv_rows(path: &Path, text: &str) -> Result<Vec<Row>, IngestError> {
     let mut reader = csv::ReaderBuilder::new().flexible(false).from_reader(text.as_bytes());
     let header = reader.headers().map_err(|e| IngestError::file(path, e.to_string()))?.clone();
-    let names: Vec<Option<&'static str>> = header.iter().map(columns::field).collect();
-    for needed in [columns::ID, columns::QUESTION] {
-        if !names.contains(&Some(needed)) {
-            let found = header.iter().collect::<Vec<_>>().join(", ");
-            let reason = format!("the header has no column {needed} (编号, 问题); it has: {found}");
-            return Err(IngestError::file(path, reason));
-        }
+    let columns = tables::read(header.iter());
+    let found = || header.iter().collect::<Vec<_>>().join(", ");
+    if !tables::has(&columns, columns::QUESTION) {
+        let needed = columns::QUESTION;
+        let reason = format!("the header has no column {needed} (问题); it has: {}", found());
+        return Err(IngestError::file(path, reason));
+    }
+    if let Some(field) = tables::doubled(&columns) {
+        let reason = format!("two columns are {field}; rename one. There are: {}", found());
+        return Err(IngestError::file(path, reason));
     }
     let mut rows = Vec::new();
     let mut bad = Vec::new();
@@ -108,26 +144,12 @@ fn csv_rows(path: &Path, text: &str) -> Result<Vec<Row>, IngestError> {
         match record {
             Ok(record) => {
                 let line = record.position().map_or(0, csv::Position::line);
-                let cells = names.iter().zip(record.iter());
-                let mut fields: BTreeMap<&'static str, Value> = cells
-                    .filter_map(|(name, cell)| Some(((*name)?, Value::String(cell.into()))))
-                    .collect();
-                let wordings: serde_json::Map<String, Value> = header
-                    .iter()
-                    .zip(record.iter())
-                    .filter(|(_, cell)| !cell.trim().is_empty())
-                    .filter_map(|(name, cell)| {
-                        Some((columns::wording_of(name)?.into(), cell.into()))
-                    })
-                    .collect();
-                if !wordings.is_empty() {
-                    fields.insert(columns::WORDINGS, wordings.into());
-                }
-                rows.push(Row { line, fields });
+                let fields = tables::by_field(&columns, record.iter());
+                rows.push(Row { sheet: None, line, fields });
             }
             Err(e) => {
                 let line = e.position().map_or(0, csv::Position::line);
-                bad.push(RowError { file: path.into(), line, field: "row", reason: e.to_string() });
+                bad.push(RowError::new(path, line, "row", e.to_string()));
             }
         }
     }

@@ -137,8 +137,19 @@ impl List {
 const SENTENCE_ENDS: [char; 7] = ['。', '！', '？', '!', '?', '；', ';'];
 const CLOSERS: [char; 11] = ['”', '’', '」', '』', '）', ')', '》', '】', '"', '～', '~'];
 
+/// Sentences; ranges in bytes, in order without gaps.
+pub fn sentences(text: &str) -> Vec<Range<usize>> {
+    cut(text, |_, _| false)
+}
+
 /// Sentences, and clauses that may stand by themselves; ranges in order without gaps.
 fn segments(answer: &str) -> Vec<Range<usize>> {
+    cut(answer, |start, end| is_clause_end(answer, start, end))
+}
+
+/// Cut at sentence ends, and at those commas that `at_comma` finds to end the clause between two
+/// places.
+fn cut(answer: &str, at_comma: impl Fn(usize, usize) -> bool) -> Vec<Range<usize>> {
     let whole = protected(answer);
     let mut segments = Vec::new();
     let mut start = 0;
@@ -151,7 +162,7 @@ fn segments(answer: &str) -> Vec<Range<usize>> {
         let ends = match c {
             '\n' => true,
             '.' => is_full_stop(answer, start, at),
-            '，' | ',' => is_clause_end(answer, start, end),
+            '，' | ',' => at_comma(start, end),
             _ => SENTENCE_ENDS.contains(&c),
         };
         if !ends {
@@ -215,11 +226,16 @@ fn closing(open: char) -> Option<char> {
     })
 }
 
+/// Longer than any abbreviation with the space before it.
+const ABBREVIATION_BYTES: usize = 16;
+
 /// A dot that ends a sentence: not of an abbreviation or a list item, and not inside a word.
 fn is_full_stop(answer: &str, start: usize, at: usize) -> bool {
     let next = answer[at + 1..].chars().next();
+    // No abbreviation is longer; a long text of short words must not be read again at each dot.
+    let near = answer.floor_char_boundary(at.saturating_sub(ABBREVIATION_BYTES)).max(start);
     next.is_none_or(|c| c.is_whitespace() || CLOSERS.contains(&c))
-        && !ABBREVIATION.is_match(&answer[start..at])
+        && !ABBREVIATION.is_match(&answer[near..at])
 }
 
 /// After a courtesy, or before a clause of its own when neither side is limited.

@@ -96,3 +96,19 @@ fn an_entry_answers_only_where_it_may_and_in_the_words_for_there() {
     assert_eq!(evidence("kf").answer.as_deref(), Some("水洗，晾干。"));
     assert_eq!(evidence("mp").answer.as_deref(), Some("取出尘盒，用清水冲洗后晾干再装回。"));
 }
+
+#[test]
+fn a_document_is_searched_by_passage_and_replaces_itself() {
+    let dir = prepared();
+    let guide = "# 扫地机器人手册\n\n## 清洗尘盒\n\n取出尘盒，用清水冲洗，晾干后装回。\n\n## 保修\n\n整机保修两年，电池保修一年。\n";
+    let first = import(dir.path(), "robot.md", guide);
+    assert_eq!(first["files"][0]["added"].as_array().unwrap().len(), 2);
+    let again = import(dir.path(), "robot.md", guide);
+    assert_eq!(again["files"][0]["unchanged"], 2);
+    assert!(found(dir.path(), "尘盒怎么清洗")[0].0.starts_with("robot.md#"));
+    let edited = import(dir.path(), "robot.md", &guide.replace("两年", "三年"));
+    let count = |what: &str| edited["files"][0][what].as_array().unwrap().len();
+    assert_eq!((count("added"), count("archived"), count("changed")), (1, 1, 0));
+    let answer = json(&output(dir.path(), &["ask", "扫地机器人的电池保修多久", "--json"]));
+    assert_ne!(answer["decision"], "auto_reply", "a passage does not go out as it stands");
+}
