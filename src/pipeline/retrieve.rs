@@ -47,20 +47,22 @@ pub fn look_up(
     exclude: Exclude,
     now: UnixMs,
 ) -> Result<Retrieved, SearchError> {
-    let votes = head.map(|head| {
-        index.votes(head.classes(), &head.probabilities(question.text, question.vector))
-    });
+    let Question { text, vector, .. } = question;
+    let by_entry = |head: &Head, votes: &[f32]| index.votes(head.classes(), votes);
+    let votes = head.map(|head| by_entry(head, &head.probabilities(text, vector)));
+    let kin = head.and_then(|head| Some(by_entry(head, &head.kin(text, vector)?)));
     let candidates = index.search(&Query {
-        text: question.text,
-        vector: question.vector,
+        text,
+        vector,
         k: CANDIDATES,
         exclude,
         now,
         head: votes.as_deref(),
+        kin: kin.as_deref(),
     })?;
     let evidence: Vec<Evidence> =
         candidates.iter().filter_map(|candidate| index.evidence(candidate)).collect();
-    let facts = Facts { chars: question.text.chars().count(), rewritten: question.rewritten };
+    let facts = Facts { chars: text.chars().count(), rewritten: question.rewritten };
     let features = Features::extract(&evidence, facts);
     Ok(Retrieved { evidence, features })
 }

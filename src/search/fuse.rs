@@ -49,6 +49,8 @@ pub(super) struct Signals {
     pub answer_dense: Option<f32>,
     /// Lexical score of the question against the answer; `None` without answer.
     pub answer_lexical: Option<f32>,
+    /// The vote by likeness to labelled messages, as its training weighed it.
+    pub kin: Option<f32>,
 }
 
 /// How well a single phrasing matches: decides which of an entry's phrasings is shown.
@@ -64,6 +66,7 @@ pub(super) fn entry(scores: &Scores, signals: &Signals) -> f32 {
         + PROFILE * signals.profile
         + ANSWER * (known(signals.answer_dense) + known(signals.answer_lexical))
         + HEAD * known(scores.head)
+        + known(signals.kin)
         - if signals.answer_dense.is_none() { UNANSWERED } else { 0.0 }
 }
 
@@ -74,7 +77,12 @@ mod tests {
     #[test]
     fn every_list_counts_and_silence_does_not() {
         let all = Scores { fused: 0.0, dense: Some(0.5), lexical: Some(0.5), head: Some(0.5) };
-        let signals = Signals { profile: 0.5, answer_dense: Some(0.5), answer_lexical: Some(0.5) };
+        let signals = Signals {
+            profile: 0.5,
+            answer_dense: Some(0.5),
+            answer_lexical: Some(0.5),
+            kin: Some(0.5),
+        };
         let total = entry(&all, &signals);
         let unrelated = Signals { answer_dense: Some(0.0), ..Signals::default() };
         assert_eq!(entry(&Scores::default(), &unrelated), 0.0);
@@ -85,6 +93,7 @@ mod tests {
             (all, Signals { profile: 0.0, ..signals }),
             (all, Signals { answer_dense: None, ..signals }),
             (all, Signals { answer_lexical: None, ..signals }),
+            (all, Signals { kin: None, ..signals }),
         ] {
             assert!(entry(&scores, &signals) < total);
         }

@@ -79,7 +79,7 @@ fn shop() -> (tempfile::TempDir, KnowledgeIndex) {
 }
 
 fn query<'a>(text: &'a str, vector: &'a [f32]) -> Query<'a> {
-    Query { text, vector, k: 5, exclude: Exclude::None, now: 0, head: None }
+    Query { text, vector, k: 5, exclude: Exclude::None, now: 0, head: None, kin: None }
 }
 
 fn order(found: &[Candidate]) -> Vec<u32> {
