@@ -15,8 +15,8 @@ use crate::domain::knowledge::{Change, Entry, EntryId, EntryState, Version, Vers
 use crate::gate::compliance::{AllowLists, Compliance};
 use crate::ingest::check::{Finding, Severity, check};
 use crate::ingest::{
-    Candidate, Knowledge, Limits, read_candidates, read_knowledge, read_numbered_entries, write_csv,
-    write_jsonl,
+    Candidate, Knowledge, Limits, read_candidates, read_knowledge, read_numbered_entries,
+    write_csv, write_jsonl,
 };
 use crate::pipeline::gaps::{Gap, gaps};
 use crate::pipeline::health::{check_answers, check_index};
@@ -227,7 +227,9 @@ fn check_parents(store: &dyn Store, file: &Path, entries: &[Entry]) -> Result<()
     let known: HashSet<EntryId> = store.heads()?.into_iter().map(|head| head.id).collect();
     let given: HashSet<&EntryId> = entries.iter().map(|e| &e.id).collect();
     for entry in entries {
-        if let Some(parent) = entry.parent.as_ref().filter(|p| !given.contains(p) && !known.contains(*p)) {
+        if let Some(parent) =
+            entry.parent.as_ref().filter(|p| !given.contains(p) && !known.contains(*p))
+        {
             let (file, id) = (file.display(), &entry.id);
             bail!("{file}: parent: {parent} does not exist ({id}); nothing was imported");
         }

@@ -10,11 +10,9 @@ use crate::domain::knowledge::{EntryId, VersionedEntry};
 use crate::domain::label::Labelled;
 use crate::engine::embed::EmbedWorker;
 use crate::eval::{EvalError, percentile, read_all};
-use crate::gate::threshold::Promise;
 use crate::ingest::read_entries;
 use crate::model::Control;
-use crate::pipeline::fit::{FitProgress, Material, build, build_index};
-use crate::pipeline::generation::Generation;
+use crate::pipeline::fit::{Bench, FitProgress, build_index};
 use crate::pipeline::retrieve::{CANDIDATES, Question, Scope, look_up};
 use crate::search::head::Head;
 use crate::search::index::Exclude;
@@ -53,17 +51,16 @@ pub fn run(
     let dir = folder.path().join("generation");
     let entries = knowledge(&input.kb)?;
     let now = Clock::System.now();
+    let index = build_index(&dir, &entries, None, embedder, progress)?;
+    let knowledge = Layers::of(Arc::new(index));
     if input.labels.is_empty() {
-        let index = build_index(&dir, &entries, None, embedder, progress)?;
-        return measure(&Layers::of(Arc::new(index)), None, &queries, embedder);
+        return measure(&knowledge, None, &queries, embedder);
     }
-    let train = read_all(&input.labels)?;
-    let promise = Promise::default();
-    let material =
-        Material { entries: &entries, train: &train, calibrate: &[], promise, now, known: None };
-    build(&dir, material, embedder, progress)?;
-    let generation = Generation::open(&dir).map_err(|e| EvalError::Input(e.to_string()))?;
-    measure(&Layers::of(generation.index), generation.head.as_ref(), &queries, embedder)
+    let mut bench = Bench { knowledge: &knowledge, embedder, now, progress };
+    let train = bench.messages(&read_all(&input.labels)?)?;
+    // Nothing is promised here: no label is kept back for a threshold, as with `train --calibrate`.
+    let (head, _) = bench.train(&train)?;
+    measure(&knowledge, head.as_ref(), &queries, embedder)
 }
 
 /// Entries of a file, all at version 1.

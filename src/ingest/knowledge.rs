@@ -48,7 +48,10 @@ pub fn read_knowledge(path: &Path, limits: &Limits) -> Result<Knowledge, IngestE
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let passages = passage_entries(&name, &document);
     if passages.is_empty() {
-        return Err(IngestError::file(path, "holds no text; a scanned document must be given as text"));
+        return Err(IngestError::file(
+            path,
+            "holds no text; a scanned document must be given as text",
+        ));
     }
     Ok(Knowledge::Document { passages, notes: document.notes })
 }
@@ -64,7 +67,8 @@ fn passage_entries(name: &str, document: &Document) -> Vec<Entry> {
         if section.0 != passage.heading_path {
             section = (&passage.heading_path, passage.range.start);
         }
-        let digest = sha256_hex(format!("{}\n{}", passage.heading_path.join("\n"), passage.text).as_bytes());
+        let digest =
+            sha256_hex(format!("{}\n{}", passage.heading_path.join("\n"), passage.text).as_bytes());
         let id = format!("{name}#{}", &digest[..DIGITS]);
         let times = seen.entry(id.clone()).and_modify(|n| *n += 1).or_insert(1);
         let id = if *times == 1 { id } else { format!("{id}-{times}") };

@@ -34,6 +34,8 @@ const FOLDS: usize = 4;
 const MOST_PHRASINGS: usize = 2_000;
 /// Beyond this many entries a head costs more than it tells: labels per entry become few.
 const MOST_CLASSES: usize = 500;
+/// What the vote by likeness may count in the sum of the lists; it runs from 0 to 1.
+const KIN_WEIGHTS: [f32; 3] = [2.5, 5.0, 10.0];
 /// The head's class for messages that no entry answers.
 const OUT_OF_SCOPE: &str = "";
 
@@ -107,14 +109,9 @@ pub fn build(
     let (train, calibrate) = split(material.train, material.calibrate);
     let train = bench.messages(&train)?;
     let calibrate = bench.messages(&calibrate)?;
-    let enough = train.len() >= MIN_LABELS_FOR_ALL;
-    let (head, mut observations) = if enough && index.entries().len() <= MOST_CLASSES {
-        bench.train(&train)?
-    } else {
-        (None, bench.observe(&train, None)?)
-    };
+    let (head, mut observations) = bench.train(&train)?;
     let unseen = bench.observe(&calibrate, head.as_ref())?;
-    if !enough {
+    if train.len() < MIN_LABELS_FOR_ALL {
         observations.extend(bench.self_calibration()?);
     }
     bench.tell(Stage::FitGate, 0, 1);
@@ -223,6 +220,13 @@ fn split(train: &[Labelled], calibrate: &[Labelled]) -> (Vec<Labelled>, Vec<Labe
     (kept, held)
 }
 
+fn mean_and_error(values: &[f64]) -> (f64, f64) {
+    let count = values.len().max(1) as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / count;
+    (mean, (variance / count).sqrt())
+}
+
 /// A labelled message as the service would search for it.
 #[derive(Clone, Debug)]
 pub struct Message {
@@ -280,10 +284,16 @@ impl Bench<'_> {
         Ok(messages.collect())
     }
 
-    /// The head on all labels, and what the gate would see of each label under a head that was
-    /// fitted without it.
-    fn train(&mut self, labels: &[Message]) -> Result<(Option<Head>, Vec<Observation>), FitError> {
-        let mut observations = Vec::new();
+    /// The head on all labels, if they are enough for one, and what the gate would see of each
+    /// label under a head that was fitted without it.
+    pub fn train(
+        &mut self,
+        labels: &[Message],
+    ) -> Result<(Option<Head>, Vec<Observation>), FitError> {
+        if labels.len() < MIN_LABELS_FOR_ALL || self.index().entries().len() > MOST_CLASSES {
+            return Ok((None, self.observe(labels, None)?));
+        }
+        let mut parts = Vec::new();
         for fold in 0..FOLDS {
             self.tell(Stage::FitHead, fold, FOLDS + 1);
             let of_fold = |at: usize| at % FOLDS == fold;
@@ -291,17 +301,59 @@ impl Bench<'_> {
                 labels.iter().cloned().enumerate().partition(|(at, _)| of_fold(*at));
             let seen: Vec<Message> = seen.into_iter().map(|(_, m)| m).collect();
             let held: Vec<Message> = held.into_iter().map(|(_, m)| m).collect();
-            let head = self.fit_head(&seen)?;
-            observations.extend(self.observe(&held, Some(&head))?);
+            parts.push((self.fit_head(&seen, Some(0.0))?, held));
         }
         self.tell(Stage::FitHead, FOLDS, FOLDS + 1);
-        let head = self.fit_head(labels)?;
+        let kin = self.weigh_kin(&mut parts)?;
+        let mut observations = Vec::new();
+        for (head, held) in &parts {
+            observations.extend(self.observe(held, Some(head))?);
+        }
+        let head = self.fit_head(labels, kin)?;
         self.tell(Stage::FitHead, FOLDS + 1, FOLDS + 1);
         Ok((Some(head), observations))
     }
 
-    /// Messages and the knowledge's own phrasings are one training set.
-    fn fit_head(&self, labels: &[Message]) -> Result<Head, FitError> {
+    /// Gives the vote by likeness the weight that ranks the held-back labels best, and returns it;
+    /// `None` when no weight is better than none by more than its own standard error.
+    fn weigh_kin(&self, parts: &mut [(Head, Vec<Message>)]) -> Result<Option<f32>, FitError> {
+        let without = self.reciprocal_ranks(parts, 0.0)?;
+        let mut best: Option<(f32, f64)> = None;
+        for weight in KIN_WEIGHTS {
+            let with = self.reciprocal_ranks(parts, weight)?;
+            let gains: Vec<f64> = with.iter().zip(&without).map(|(w, o)| w - o).collect();
+            let (mean, error) = mean_and_error(&gains);
+            if mean > error && best.is_none_or(|(_, most)| mean > most) {
+                best = Some((weight, mean));
+            }
+        }
+        let weight = best.map(|(weight, _)| weight);
+        parts.iter_mut().for_each(|(head, _)| head.weigh_kin(weight.unwrap_or(0.0)));
+        Ok(weight)
+    }
+
+    /// Of each answerable held-back message, one over the place of its entry.
+    fn reciprocal_ranks(
+        &self,
+        parts: &mut [(Head, Vec<Message>)],
+        kin: f32,
+    ) -> Result<Vec<f64>, FitError> {
+        let mut ranks = Vec::new();
+        for (head, held) in parts {
+            head.weigh_kin(kin);
+            for message in held.iter() {
+                let Some(answer) = message.answer else { continue };
+                let found = self.find(message, Some(head))?.evidence;
+                let place = found.iter().position(|e| self.index().ordinal(&e.id) == Some(answer));
+                ranks.push(place.map_or(0.0, |place| 1.0 / (place as f64 + 1.0)));
+            }
+        }
+        Ok(ranks)
+    }
+
+    /// Messages and the knowledge's own phrasings are one training set; with a weight for it, a vote
+    /// by likeness is fitted as well.
+    fn fit_head(&self, labels: &[Message], kin: Option<f32>) -> Result<Head, FitError> {
         let ids = self.index().entries().iter().map(|e| e.entry.id.0.clone());
         let classes: Vec<String> = ids.chain([OUT_OF_SCOPE.to_owned()]).collect();
         let out_of_scope = classes.len() - 1;
@@ -318,7 +370,11 @@ impl Bench<'_> {
             class: m.answer.map_or(out_of_scope, |a| a as usize),
         });
         let examples: Vec<Example<'_>> = known.chain(said).collect();
-        Ok(Head::fit(&examples, &classes, &head::FitOptions::default())?)
+        let mut head = Head::fit(&examples, &classes, &head::FitOptions::default())?;
+        if let Some(weight) = kin {
+            head.add_kin(&examples, weight)?;
+        }
+        Ok(head)
     }
 
     /// Normalised text, entry ordinal and number of every phrasing.

@@ -76,6 +76,7 @@ pub fn check_index(index: &KnowledgeIndex, now: UnixMs) -> Result<Vec<Finding>, 
             exclude: Exclude::Phrasing(number),
             now,
             head: None,
+            kin: None,
             asker: None,
             hidden: None,
         })?;

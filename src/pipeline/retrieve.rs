@@ -64,17 +64,20 @@ pub fn look_up(
     question: Question<'_>,
     scope: Scope<'_>,
 ) -> Result<Retrieved, SearchError> {
-    let votes = head.map(|head| head.probabilities(question.text, question.vector));
+    let Question { text, vector, .. } = question;
+    let votes = head.map(|head| head.probabilities(text, vector));
+    let kin = head.and_then(|head| head.kin(text, vector));
     let evidence = knowledge.search(&LayeredQuery {
-        text: question.text,
-        vector: question.vector,
+        text,
+        vector,
         k: CANDIDATES,
         exclude: scope.exclude,
         now: scope.now,
         asker: scope.asker,
         head: head.map(Head::classes).zip(votes.as_deref()),
+        kin: head.map(Head::classes).zip(kin.as_deref()),
     })?;
-    let facts = Facts { chars: question.text.chars().count(), rewritten: question.rewritten };
+    let facts = Facts { chars: text.chars().count(), rewritten: question.rewritten };
     let features = Features::extract(&evidence, facts);
     Ok(Retrieved { evidence, features })
 }

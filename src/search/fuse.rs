@@ -32,6 +32,13 @@ const PROFILE: f32 = 0.5;
 const ANSWER: f32 = 0.5;
 /// Probability of the trained head.
 const HEAD: f32 = 2.0;
+/// Taken from an entry without an answer: it has nothing to say to the customer, so one that has
+/// may be that much less like the question. Where no entry or every entry has one, nothing changes.
+/// Among 16,000 mixed entries, most without answers and a tenth of them customers' questions to the
+/// same bank, the bank's 63 answered ones came first for .624 of its customers' questions without
+/// this, for .780, .810 and .819 with 0.3, 0.5 and 0.7 (alone .828); questions whose right entry has
+/// no answer went from .849 to .847, .841 and .823.
+const UNANSWERED: f32 = 0.5;
 
 /// Views of an entry beside its best phrasings; the gate may want them as features.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -42,6 +49,8 @@ pub(super) struct Signals {
     pub answer_dense: Option<f32>,
     /// Lexical score of the question against the answer; `None` without answer.
     pub answer_lexical: Option<f32>,
+    /// The vote by likeness to labelled messages, as its training weighed it.
+    pub kin: Option<f32>,
 }
 
 /// How well a single phrasing matches: decides which of an entry's phrasings is shown.
@@ -57,6 +66,8 @@ pub(super) fn entry(scores: &Scores, signals: &Signals) -> f32 {
         + PROFILE * signals.profile
         + ANSWER * (known(signals.answer_dense) + known(signals.answer_lexical))
         + HEAD * known(scores.head)
+        + known(signals.kin)
+        - if signals.answer_dense.is_none() { UNANSWERED } else { 0.0 }
 }
 
 #[cfg(test)]
@@ -66,9 +77,15 @@ mod tests {
     #[test]
     fn every_list_counts_and_silence_does_not() {
         let all = Scores { fused: 0.0, dense: Some(0.5), lexical: Some(0.5), head: Some(0.5) };
-        let signals = Signals { profile: 0.5, answer_dense: Some(0.5), answer_lexical: Some(0.5) };
+        let signals = Signals {
+            profile: 0.5,
+            answer_dense: Some(0.5),
+            answer_lexical: Some(0.5),
+            kin: Some(0.5),
+        };
         let total = entry(&all, &signals);
-        assert_eq!(entry(&Scores::default(), &Signals::default()), 0.0);
+        let unrelated = Signals { answer_dense: Some(0.0), ..Signals::default() };
+        assert_eq!(entry(&Scores::default(), &unrelated), 0.0);
         for (scores, signals) in [
             (Scores { dense: None, ..all }, signals),
             (Scores { lexical: None, ..all }, signals),
@@ -76,8 +93,18 @@ mod tests {
             (all, Signals { profile: 0.0, ..signals }),
             (all, Signals { answer_dense: None, ..signals }),
             (all, Signals { answer_lexical: None, ..signals }),
+            (all, Signals { kin: None, ..signals }),
         ] {
             assert!(entry(&scores, &signals) < total);
         }
+    }
+
+    #[test]
+    fn an_answer_outweighs_a_closer_question_but_not_the_same_one() {
+        let seen = |dense| Scores { dense: Some(dense), lexical: Some(dense), ..Scores::default() };
+        let mute = |dense| entry(&seen(dense), &Signals { profile: dense, ..Signals::default() });
+        let answered = Signals { profile: 0.5, answer_dense: Some(0.0), ..Signals::default() };
+        let near = entry(&seen(0.5), &answered);
+        assert!(mute(0.5) < near && mute(0.7) < near && mute(1.0) > near);
     }
 }

@@ -1,6 +1,9 @@
 //! A trained vote: multinomial logistic regression from a message to a class, on its embedding and
 //! its hashed terms.
 //!
+//! Beside it, for where straight borders do not suffice, stands a vote by likeness to each labelled
+//! message ([`kin`](crate::search::kin)); whoever trains finds out what it is worth.
+//!
 //! Classes are names: entry ids for retrieval, with one more for "out of scope" if the caller has
 //! such examples. An entry's own phrasings are labelled examples too, so a head exists before the
 //! first label does. Everything is in order of the seed: equal inputs give equal weights.
@@ -17,9 +20,10 @@ use crate::search::SearchError;
 use crate::search::bm25::terms;
 use crate::search::flat::{add_scaled, centre_of, centred};
 use crate::search::frame::{self, Frame};
+use crate::search::kin::{self, Kin};
 use crate::search::vectors::Matrix;
 
-const FRAME: Frame = Frame { magic: *b"HUIDAHED", version: 1, what: "head file" };
+const FRAME: Frame = Frame { magic: *b"HUIDAHED", version: 2, what: "head file" };
 
 /// Length of the embedding's part of the features; the terms' part has length 1.
 const DENSE_SCALE: f32 = 3.0;
@@ -71,6 +75,14 @@ pub struct Head {
     terms: Vec<u32>,
     /// One row per feature (embedding, then terms, then 1), one column per class.
     weights: Matrix,
+    kin: Option<WeighedKin>,
+}
+
+/// The vote by likeness and what it counts in the sum of `fuse.rs`.
+#[derive(Clone, Debug, PartialEq)]
+struct WeighedKin {
+    kin: Kin,
+    weight: f32,
 }
 
 /// A text as features.
@@ -128,6 +140,29 @@ impl Head {
         Ok(head)
     }
 
+    /// Puts a vote by likeness to these examples beside the head, which counts `weight`.
+    ///
+    /// # Errors
+    /// As [`Head::fit`].
+    pub fn add_kin(&mut self, examples: &[Example<'_>], weight: f32) -> Result<(), SearchError> {
+        check(examples, self.classes.len())?;
+        self.kin = Some(WeighedKin { kin: Kin::fit(examples, self.classes.len())?, weight });
+        Ok(())
+    }
+
+    /// Counts the vote by likeness for more or less, if there is one.
+    pub fn weigh_kin(&mut self, weight: f32) {
+        if let Some(weighed) = &mut self.kin {
+            weighed.weight = weight;
+        }
+    }
+
+    /// What the vote by likeness adds to each class, in the order of the classes.
+    pub fn kin(&self, text: &str, vector: &[f32]) -> Option<Vec<f32>> {
+        let WeighedKin { kin, weight } = self.kin.as_ref()?;
+        Some(kin.scores(text, vector).into_iter().map(|score| score * weight).collect())
+    }
+
     /// Names of the classes, in the order of [`Head::probabilities`].
     pub fn classes(&self) -> &[String] {
         &self.classes
@@ -155,12 +190,16 @@ impl Head {
             classes: self.classes.clone(),
             centre: self.centre.clone(),
             terms: self.terms.clone(),
+            kin: self.kin.as_ref().map(|w| KinHeader { weight: w.weight, parts: w.kin.header() }),
         };
         let header =
             serde_json::to_vec(&header).map_err(|e| SearchError::BadInput(format!("head: {e}")))?;
         let mut body = (header.len() as u64).to_le_bytes().to_vec();
         body.extend_from_slice(&header);
         self.weights.rows().for_each(|row| frame::put_floats(&mut body, row));
+        if let Some(weighed) = &self.kin {
+            weighed.kin.put_floats(&mut body);
+        }
         write_atomic(path, &FRAME.seal(&body)).map_err(SearchError::io(path))
     }
 
@@ -174,30 +213,31 @@ impl Head {
 
     fn decode(body: &[u8]) -> Option<Self> {
         let (size, rest) = body.split_first_chunk::<8>()?;
-        let (header, weights) =
+        let (header, floats) =
             rest.split_at_checked(usize::try_from(u64::from_le_bytes(*size)).ok()?)?;
-        let Header { classes, centre, terms } = serde_json::from_slice(header).ok()?;
-        let weights = frame::floats(weights)?;
-        let rows = centre.len() + terms.len() + 1;
+        let Header { classes, centre, terms, kin } = serde_json::from_slice(header).ok()?;
+        let (dim, width) = (centre.len(), classes.len());
+        let floats = frame::floats(floats)?;
+        let rows = dim + terms.len() + 1;
         // Terms are looked up by halving.
-        if !terms.is_sorted_by(|a, b| a < b) {
+        if !terms.is_sorted_by(|a, b| a < b) || classes.is_empty() {
             return None;
         }
-        if classes.is_empty() || weights.len() != rows.checked_mul(classes.len())? {
-            return None;
-        }
-        let weights = Matrix::from_rows(classes.len(), weights.chunks_exact(classes.len())).ok()?;
-        Some(Self { classes, centre, terms, weights })
+        let (weights, rest) = floats.split_at_checked(rows.checked_mul(width)?)?;
+        let weights = Matrix::from_rows(width, weights.chunks_exact(width)).ok()?;
+        let kin = match kin {
+            None if rest.is_empty() => None,
+            None => return None,
+            Some(KinHeader { weight, parts }) => {
+                Some(WeighedKin { kin: Kin::decode(parts, rest, dim, width)?, weight })
+            }
+        };
+        Some(Self { classes, centre, terms, weights, kin })
     }
 
     /// A head that knows its features and has learned nothing.
     fn blank(examples: &[Example<'_>], classes: &[String]) -> Result<Self, SearchError> {
-        if classes.len() < 2 || examples.is_empty() {
-            return Err(SearchError::BadInput("a head needs examples of two classes".into()));
-        }
-        if let Some(bad) = examples.iter().find(|e| e.class >= classes.len()) {
-            return Err(SearchError::BadInput(format!("an example of class {}", bad.class)));
-        }
+        check(examples, classes.len())?;
         let dim = examples[0].vector.len();
         let centre = centre_of(&Matrix::from_rows(dim, examples.iter().map(|e| e.vector))?);
         let known: BTreeSet<u32> =
@@ -207,22 +247,19 @@ impl Head {
             centre,
             terms: known.into_iter().collect(),
             weights: Matrix::default(),
+            kin: None,
         })
     }
 
     fn encode(&self, text: &str, vector: &[f32]) -> Features {
         let mut dense = centred(vector, &self.centre);
         dense.iter_mut().for_each(|x| *x *= DENSE_SCALE);
-        let mut counts: BTreeMap<u32, f32> = BTreeMap::new();
-        for term in terms(text) {
-            *counts.entry(hash(&term)).or_default() += 1.0;
-        }
-        let weight = |count: f32| 1.0 + count.ln();
+        let weights = hashed_terms(text);
         // Unknown terms count for the length: a text made of them says little.
-        let length = counts.values().map(|&c| weight(c).powi(2)).sum::<f32>().sqrt();
-        let known = counts.into_iter().filter_map(|(term, count)| {
+        let length = weights.values().map(|w| w * w).sum::<f32>().sqrt();
+        let known = weights.into_iter().filter_map(|(term, weight)| {
             let at = self.terms.binary_search(&term).ok()?;
-            Some((self.dim() + at, weight(count) / length))
+            Some((self.dim() + at, weight / length))
         });
         let constant = (self.dim() + self.terms.len(), 1.0);
         Features { dense, sparse: known.chain([constant]).collect() }
@@ -248,6 +285,13 @@ struct Header {
     classes: Vec<String>,
     centre: Vec<f32>,
     terms: Vec<u32>,
+    kin: Option<KinHeader>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KinHeader {
+    weight: f32,
+    parts: kin::Header,
 }
 
 /// Minibatch AdaGrad (Duchi, Hazan & Singer 2011) over some of the examples.
@@ -393,6 +437,26 @@ fn softmax(scores: &mut [f32]) {
     scores.iter_mut().for_each(|s| *s /= total);
 }
 
+fn check(examples: &[Example<'_>], classes: usize) -> Result<(), SearchError> {
+    if classes < 2 || examples.is_empty() {
+        return Err(SearchError::BadInput("a head needs examples of two classes".into()));
+    }
+    match examples.iter().find(|e| e.class >= classes) {
+        Some(bad) => Err(SearchError::BadInput(format!("an example of class {}", bad.class))),
+        None => Ok(()),
+    }
+}
+
+/// The hashes of a text's terms with their weights: a term that is there twice does not count twice.
+pub(super) fn hashed_terms(text: &str) -> BTreeMap<u32, f32> {
+    let mut counts: BTreeMap<u32, f32> = BTreeMap::new();
+    for term in terms(text) {
+        *counts.entry(hash(&term)).or_default() += 1.0;
+    }
+    counts.values_mut().for_each(|count| *count = 1.0 + count.ln());
+    counts
+}
+
 /// 32-bit FNV-1a: the same on every machine and in every version, unlike the standard hasher.
 fn hash(term: &str) -> u32 {
     term.bytes().fold(0x811C_9DC5, |h, byte| (h ^ u32::from(byte)).wrapping_mul(0x0100_0193))
@@ -428,6 +492,15 @@ mod tests {
             .map(|(text, vector, class)| Example { text, vector, class: *class })
             .collect();
         Head::fit(&examples, &names(), options).unwrap()
+    }
+
+    fn add_kin(head: &mut Head) {
+        let data = sample();
+        let examples: Vec<Example<'_>> = data
+            .iter()
+            .map(|(text, vector, class)| Example { text, vector, class: *class })
+            .collect();
+        head.add_kin(&examples, 1.0).unwrap();
     }
 
     fn winner(probabilities: &[f32]) -> usize {
@@ -511,10 +584,27 @@ mod tests {
     }
 
     #[test]
+    fn likeness_counts_as_it_is_weighed() {
+        let mut head = fit(&FitOptions::default());
+        assert_eq!(head.kin("退款", &[1.0, 0.0, 0.0]), None);
+        head.weigh_kin(2.0);
+        assert_eq!(head.kin("退款", &[1.0, 0.0, 0.0]), None);
+        add_kin(&mut head);
+        let once = head.kin("退款", &[1.0, 0.0, 0.0]).unwrap();
+        assert_eq!(winner(&once), 0);
+        head.weigh_kin(2.0);
+        let twice = head.kin("退款", &[1.0, 0.0, 0.0]).unwrap();
+        assert!(once.iter().zip(&twice).all(|(a, b)| (2.0 * a - b).abs() < 1e-6));
+    }
+
+    #[test]
     fn survives_the_disk_and_refuses_damage() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("head.bin");
-        let head = fit(&FitOptions::default());
+        let mut head = fit(&FitOptions::default());
+        head.write(&path).unwrap();
+        assert_eq!(Head::read(&path).unwrap(), head);
+        add_kin(&mut head);
         head.write(&path).unwrap();
         assert_eq!(Head::read(&path).unwrap(), head);
         let good = fs::read(&path).unwrap();

@@ -76,6 +76,8 @@ pub struct Query<'a> {
     pub now: UnixMs,
     /// The trained head's probability of each entry, by ordinal ([`KnowledgeIndex::votes`]).
     pub head: Option<&'a [f32]>,
+    /// What labelled messages like this one add to each entry, by ordinal.
+    pub kin: Option<&'a [f32]>,
     /// Entries for other customers or other accounts are not found; `None`: those for anyone are.
     pub asker: Option<&'a Asker>,
     /// Entries that are not found, by ordinal: they have changed since the generation was built.
@@ -325,10 +327,11 @@ impl KnowledgeIndex {
         if width != dim {
             return Err(SearchError::BadInput(format!("a vector {width} wide asked of {dim}")));
         }
-        let (entries, votes) =
-            (self.entries.len(), query.head.map_or(self.entries.len(), <[_]>::len));
-        if votes != entries {
-            return Err(SearchError::BadInput(format!("{votes} votes for {entries} entries")));
+        let entries = self.entries.len();
+        for votes in [query.head, query.kin].into_iter().flatten().map(<[_]>::len) {
+            if votes != entries {
+                return Err(SearchError::BadInput(format!("{votes} votes for {entries} entries")));
+            }
         }
         Ok(())
     }
@@ -373,7 +376,9 @@ impl KnowledgeIndex {
         pool.extend(near(&self.answer_dense, &lists.answer_dense, &answered));
         pool.extend(first(&lists.lexical, 0.0, most, &phrased));
         pool.extend(first(&lists.answer_lexical, 0.0, most, &answered));
-        pool.extend(query.head.map_or_else(Vec::new, |votes| first(votes, 0.0, most, &allowed)));
+        for votes in [query.head, query.kin].into_iter().flatten() {
+            pool.extend(first(votes, 0.0, most, &allowed));
+        }
         let mut entries: Vec<u32> = pool.into_iter().map(|(entry, _)| entry).collect();
         entries.sort_unstable();
         entries.dedup();
@@ -428,6 +433,7 @@ impl KnowledgeIndex {
             profile: self.profile(entry, left_out, lists),
             answer_dense: answer.map(|a| self.answer_dense_score(a, lists)),
             answer_lexical: answer.map(|a| lists.answer_lexical[a]),
+            kin: query.kin.map(|votes| votes[at]),
         };
         let mut scores = Scores {
             fused: 0.0,

@@ -24,6 +24,8 @@ pub struct LayeredQuery<'a> {
     pub asker: Option<&'a Asker>,
     /// A trained head's classes and their probabilities.
     pub head: Option<(&'a [String], &'a [f32])>,
+    /// Its vote by likeness, where it has one.
+    pub kin: Option<(&'a [String], &'a [f32])>,
 }
 
 /// Changed entries, indexed.
@@ -100,13 +102,13 @@ fn in_layer(
     query: &LayeredQuery<'_>,
     hidden: Option<&HashSet<u32>>,
 ) -> Result<Vec<Evidence>, SearchError> {
-    let LayeredQuery { text, vector, k, exclude, now, asker, head } = *query;
-    let votes = head.map(|(classes, probabilities)| index.votes(classes, probabilities));
+    let LayeredQuery { text, vector, k, exclude, now, asker, head, kin } = *query;
+    let [head, kin] = [head, kin].map(|votes| votes.map(|(classes, of)| index.votes(classes, of)));
     // What is left out is numbered in the base.
     let exclude = if hidden.is_some() { exclude } else { Exclude::None };
     let hidden = hidden.filter(|hidden| !hidden.is_empty());
-    let head = votes.as_deref();
+    let (head, kin) = (head.as_deref(), kin.as_deref());
     let candidates: Vec<Candidate> =
-        index.search(&Query { text, vector, k, exclude, now, head, asker, hidden })?;
+        index.search(&Query { text, vector, k, exclude, now, head, kin, asker, hidden })?;
     Ok(candidates.iter().filter_map(|found| index.evidence(found, asker)).collect())
 }

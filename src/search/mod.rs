@@ -3,7 +3,8 @@
 //!
 //! [`index::KnowledgeIndex`] is the door: built once per knowledge generation, read-only afterwards.
 //! It stands on dense vectors ([`dense`]: an exact scan, [`flat`], and for many a graph, [`hnsw`]),
-//! an inverted index ([`bm25`]), a trained vote ([`head`]) and one formula that joins them ([`fuse`]).
+//! an inverted index ([`bm25`]), a trained vote ([`head`], with [`kin`] beside it) and one formula
+//! that joins them ([`fuse`]).
 
 mod bm25;
 mod codes;
@@ -15,6 +16,7 @@ mod fuse;
 pub mod head;
 mod hnsw;
 pub mod index;
+mod kin;
 pub mod layers;
 pub mod manifest;
 mod near;

@@ -287,7 +287,7 @@ fn workbooks_of_questions() {
     let sheets = preview(&path, &limits()).unwrap();
     assert_eq!(sheets.len(), 1);
     assert_eq!((sheets[0].sheet.as_str(), sheets[0].header_row), ("售后", Some(3)));
-    let fields: Vec<_> = sheets[0].columns.iter().map(|c| c.field).collect();
+    let fields: Vec<_> = sheets[0].columns.iter().map(|c| c.field.clone()).collect();
     let expected = ["question", "answer", "similar_questions", "similar_questions", "valid_from"];
     assert_eq!(fields[0], None);
     assert_eq!(fields[1..], expected.map(|field| Some(field.to_owned())));

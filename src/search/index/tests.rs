@@ -79,6 +79,7 @@ fn query<'a>(text: &'a str, vector: &'a [f32]) -> Query<'a> {
         exclude: Exclude::None,
         now: 0,
         head: None,
+        kin: None,
         asker: None,
         hidden: None,
     }
@@ -394,6 +395,7 @@ fn changes_searched_beside_find_what_a_rebuild_finds() {
             now: 0,
             asker: None,
             head: None,
+            kin: None,
         };
         let found = layers.search(&asked).unwrap();
         let rebuilt = whole.search(&Query { k: 3, ..query(question, &vector) }).unwrap();

@@ -1,0 +1,357 @@
+//! A vote by likeness: kernel ridge regression from all labelled messages to their classes.
+//!
+//! The head draws straight borders through the embeddings; what people ask has crooked ones. Here a
+//! message is as near to a class as it is like that class's messages, and the regression sees to it
+//! that twenty equal ones do not count twenty times. Likeness is `exp(−|a − b|²)` of the
+//! centred embeddings and half the cosine of the weighted terms.
+//!
+//! Tried on a bank's FAQ (63 entries, 3172 labelled customer questions with about 3 % wrong labels),
+//! trained on four fifths and asked about the last, five times; ± 0.008 each, but all on the same
+//! questions:
+//!
+//! | vote | alone R@1 | MRR@10 | with lists and head R@1 | MRR@10 |
+//! |---|---|---|---|---|
+//! | the head, straight borders | .928 | .958 | .931 | .957 |
+//! | nearest 10 to 50 messages | .905–.912 | .944–.949 | | |
+//! | support vectors on this likeness | .925 | .954 | | |
+//! | three nets with a hidden layer of 256 | .934 | .962 | | |
+//! | ridge with straight borders | .932 | .957 | .936 | .960 |
+//! | **this: embeddings and terms** | **.938** | **.962** | **.939** | **.964** |
+//! | embeddings alone | .931 | .959 | | |
+//! | also sounds (pinyin of one to three characters) | .937 | .961 | .940 | .964 |
+//! | also pairs with a gap, triples | .937 | .961 | .938 | .963 |
+//! | narrower likeness (half the width) | .929 | .957 | | |
+//! | embeddings whitened, or by what varies within classes | .928–.934 | .955–.959 | | |
+//! | two further embeddings of the text in other frames | .936 | .961 | | |
+//! | doubtful labels left out, or softened by the vote itself | .937 | .961 | | |
+//!
+//! About a sixth of what remains wrong is a pair of entries that the labels themselves mix up.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::search::SearchError;
+use crate::search::distance::dot;
+use crate::search::flat::{add_scaled, centre_of, centred};
+use crate::search::frame;
+use crate::search::head::{Example, hashed_terms};
+use crate::search::vectors::Matrix;
+
+/// The terms' part of a likeness; the embeddings' part is 1 for equal ones.
+const TERMS: f32 = 0.5;
+/// Added to every message's likeness with itself: how little a single label is believed.
+const RIDGE: f32 = 0.3;
+/// Likenesses are kept for each pair while fitting: so many messages take 144 MB and some 20 s.
+pub(super) const MOST_MESSAGES: usize = 6_000;
+
+/// A fitted vote.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Kin {
+    /// Taken off every embedding: the mean of the messages.
+    centre: Vec<f32>,
+    /// Hashes of the known terms, ascending.
+    terms: Vec<u32>,
+    /// How much each term tells; at the end that of an unknown one.
+    rarity: Vec<f32>,
+    /// For each term the messages that hold it, ascending, and its share in them.
+    postings: Vec<Vec<(u32, f32)>>,
+    /// Embeddings of the messages, centred, of length one.
+    messages: Matrix,
+    /// One row per message, one column per class.
+    coefficients: Matrix,
+}
+
+/// What a file holds of it beside its floats.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Header {
+    terms: Vec<u32>,
+    postings: Vec<Vec<u32>>,
+    messages: usize,
+}
+
+impl Kin {
+    /// Fits the vote on examples that [`Head::fit`](crate::search::head::Head::fit) accepts; of very
+    /// many, on [`MOST_MESSAGES`] of them.
+    pub(super) fn fit(examples: &[Example<'_>], classes: usize) -> Result<Self, SearchError> {
+        let stride = examples.len().div_ceil(MOST_MESSAGES).max(1);
+        let examples: Vec<Example<'_>> = examples.iter().step_by(stride).copied().collect();
+        let mut kin = Self::blank(&examples)?;
+        let count = examples.len();
+        let mut likeness = vec![0.0_f32; count * count];
+        for (at, (row, example)) in likeness.chunks_exact_mut(count).zip(&examples).enumerate() {
+            row.copy_from_slice(&kin.likeness(example.text, example.vector));
+            row[at] += RIDGE;
+        }
+        factor(&mut likeness, count)?;
+        let mut coefficients = Matrix::zeros(classes, count);
+        for (row, example) in coefficients.rows_mut().zip(&examples) {
+            row[example.class] = 1.0;
+        }
+        solve(&likeness, &mut coefficients);
+        kin.coefficients = coefficients;
+        Ok(kin)
+    }
+
+    /// For each class, about 1 where the message is like its messages and about 0 elsewhere; no
+    /// probabilities: a message unlike all adds up to little.
+    pub(super) fn scores(&self, text: &str, vector: &[f32]) -> Vec<f32> {
+        let mut scores = vec![0.0; self.coefficients.dim()];
+        for (row, likeness) in self.coefficients.rows().zip(self.likeness(text, vector)) {
+            add_scaled(&mut scores, row, likeness);
+        }
+        scores
+    }
+
+    /// Knows its messages and has learned nothing of their classes.
+    fn blank(examples: &[Example<'_>]) -> Result<Self, SearchError> {
+        let dim = examples.first().map_or(0, |e| e.vector.len());
+        let centre = centre_of(&Matrix::from_rows(dim, examples.iter().map(|e| e.vector))?);
+        let vectors: Vec<Vec<f32>> = examples.iter().map(|e| centred(e.vector, &centre)).collect();
+        let messages = Matrix::from_rows(dim, vectors.iter().map(Vec::as_slice))?;
+        let bags: Vec<BTreeMap<u32, f32>> = examples.iter().map(|e| hashed_terms(e.text)).collect();
+        let mut held_by: BTreeMap<u32, usize> = BTreeMap::new();
+        for term in bags.iter().flat_map(BTreeMap::keys) {
+            *held_by.entry(*term).or_default() += 1;
+        }
+        let count = examples.len() as f32;
+        let rarity = |held: usize| ((1.0 + count) / (1.0 + held as f32)).ln() + 1.0;
+        let mut kin = Self {
+            centre,
+            terms: held_by.keys().copied().collect(),
+            rarity: held_by.values().copied().chain([0]).map(rarity).collect(),
+            postings: vec![Vec::new(); held_by.len()],
+            messages,
+            coefficients: Matrix::default(),
+        };
+        for (message, bag) in (0..).zip(bags) {
+            for (term, share) in kin.shares(bag) {
+                kin.postings[term].push((message, share));
+            }
+        }
+        Ok(kin)
+    }
+
+    /// The known terms of a text by their place, with what each adds to its length of one.
+    fn shares(&self, bag: BTreeMap<u32, f32>) -> Vec<(usize, f32)> {
+        let unknown = self.terms.len();
+        let weighed: Vec<(usize, f32)> = bag
+            .into_iter()
+            .map(|(term, weight)| {
+                let at = self.terms.binary_search(&term).unwrap_or(unknown);
+                (at, weight * self.rarity[at])
+            })
+            .collect();
+        let length = weighed.iter().map(|(_, w)| w * w).sum::<f32>().sqrt();
+        weighed
+            .into_iter()
+            .filter(|&(at, _)| at < unknown)
+            .map(|(at, w)| (at, w / length))
+            .collect()
+    }
+
+    /// How like the text is to each message.
+    fn likeness(&self, text: &str, vector: &[f32]) -> Vec<f32> {
+        let vector = centred(vector, &self.centre);
+        // For rows of length one, |a − b|² is 2 − 2 a·b.
+        let of_vectors = |row| (2.0 * dot(&vector, row) - 2.0).exp();
+        let mut likeness: Vec<f32> = self.messages.rows().map(of_vectors).collect();
+        for (term, share) in self.shares(hashed_terms(text)) {
+            for &(message, other) in &self.postings[term] {
+                likeness[message as usize] += TERMS * share * other;
+            }
+        }
+        likeness
+    }
+
+    /// The numbers that go beside [`Kin::header`], in the order in which [`Kin::decode`] reads them.
+    pub(super) fn put_floats(&self, bytes: &mut Vec<u8>) {
+        let rows = |matrix: &Matrix| matrix.rows().flatten().copied().collect::<Vec<f32>>();
+        let shares: Vec<f32> = self.postings.iter().flatten().map(|(_, share)| *share).collect();
+        for part in
+            [&self.centre, &self.rarity, &shares, &rows(&self.messages), &rows(&self.coefficients)]
+        {
+            frame::put_floats(bytes, part);
+        }
+    }
+
+    pub(super) fn header(&self) -> Header {
+        let messages = |held: &Vec<(u32, f32)>| held.iter().map(|(message, _)| *message).collect();
+        Header {
+            terms: self.terms.clone(),
+            postings: self.postings.iter().map(messages).collect(),
+            messages: self.messages.len(),
+        }
+    }
+
+    /// `None` when the numbers are not those of the header.
+    pub(super) fn decode(
+        header: Header,
+        floats: &[f32],
+        dim: usize,
+        classes: usize,
+    ) -> Option<Self> {
+        let Header { terms, postings, messages } = header;
+        let known = |held: &Vec<u32>| held.iter().all(|&message| (message as usize) < messages);
+        let sound = terms.is_sorted_by(|a, b| a < b)
+            && postings.len() == terms.len()
+            && postings.iter().all(known)
+            && messages > 0;
+        if !sound {
+            return None;
+        }
+        let (centre, rest) = floats.split_at_checked(dim)?;
+        let (rarity, rest) = rest.split_at_checked(terms.len() + 1)?;
+        let (shares, rest) = rest.split_at_checked(postings.iter().map(Vec::len).sum())?;
+        let (vectors, coefficients) = rest.split_at_checked(messages.checked_mul(dim)?)?;
+        if coefficients.len() != messages.checked_mul(classes)? {
+            return None;
+        }
+        let mut shares = shares.iter().copied();
+        let postings =
+            postings.into_iter().map(|held| held.into_iter().zip(shares.by_ref()).collect());
+        Some(Self {
+            centre: centre.to_vec(),
+            terms,
+            rarity: rarity.to_vec(),
+            postings: postings.collect(),
+            messages: Matrix::from_rows(dim, vectors.chunks_exact(dim)).ok()?,
+            coefficients: Matrix::from_rows(classes, coefficients.chunks_exact(classes)).ok()?,
+        })
+    }
+}
+
+/// Cholesky: the lower half of a symmetric matrix becomes `L` with `L Lᵀ` the matrix.
+fn factor(matrix: &mut [f32], size: usize) -> Result<(), SearchError> {
+    for at in 0..size {
+        let (above, here) = matrix.split_at_mut(at * size);
+        let row = &mut here[..=at];
+        for (before, done) in above.chunks_exact(size).enumerate() {
+            let rest = row[before] - dot(&row[..before], &done[..before]);
+            row[before] = rest / done[before];
+        }
+        let left = row[at] - dot(&row[..at], &row[..at]);
+        if left.is_nan() || left <= 0.0 {
+            return Err(SearchError::BadInput("likenesses that contradict each other".into()));
+        }
+        row[at] = left.sqrt();
+    }
+    Ok(())
+}
+
+/// Solves `L Lᵀ x = b` for all columns at once, in place.
+fn solve(lower: &[f32], columns: &mut Matrix) {
+    let (size, width) = (columns.len(), columns.dim());
+    let mut rows: Vec<Vec<f32>> = columns.rows().map(<[f32]>::to_vec).collect();
+    for at in 0..size {
+        let (done, rest) = rows.split_at_mut(at);
+        let row = &lower[at * size..][..=at];
+        for (before, factor) in done.iter().zip(row) {
+            add_scaled(&mut rest[0], before, -factor);
+        }
+        rest[0].iter_mut().for_each(|x| *x /= row[at]);
+    }
+    for at in (0..size).rev() {
+        let (before, rest) = rows.split_at_mut(at);
+        let row = &lower[at * size..][..=at];
+        rest[0].iter_mut().for_each(|x| *x /= row[at]);
+        for (other, factor) in before.iter_mut().zip(row) {
+            add_scaled(other, &rest[0], -factor);
+        }
+    }
+    debug_assert!(rows.iter().all(|row| row.len() == width));
+    for (to, row) in columns.rows_mut().zip(&rows) {
+        to.copy_from_slice(row);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Two classes that no straight border parts: each holds two opposite corners.
+    fn corners() -> Vec<(&'static str, [f32; 2], usize)> {
+        vec![
+            ("借款", [1.0, 1.0], 0),
+            ("还款", [-1.0, -1.0], 0),
+            ("提额", [1.0, -1.0], 1),
+            ("降额", [-1.0, 1.0], 1),
+        ]
+    }
+
+    fn fitted() -> Kin {
+        let data = corners();
+        let examples: Vec<Example<'_>> = data
+            .iter()
+            .map(|(text, vector, class)| Example { text, vector, class: *class })
+            .collect();
+        Kin::fit(&examples, 2).unwrap()
+    }
+
+    #[test]
+    fn learns_a_crooked_border() {
+        let kin = fitted();
+        for (_, vector, class) in corners() {
+            let scores = kin.scores("没见过", &vector);
+            assert!(scores[class] > scores[1 - class] + 0.3, "{vector:?} {scores:?}");
+        }
+    }
+
+    #[test]
+    fn wording_decides_where_meaning_does_not() {
+        let kin = fitted();
+        let [borrow, limit] = ["我要借款", "我要提额"].map(|text| kin.scores(text, &[0.0, 0.0]));
+        assert!(borrow[0] > borrow[1] && limit[1] > limit[0], "{borrow:?} {limit:?}");
+    }
+
+    #[test]
+    fn equal_messages_do_not_add_up() {
+        let one = [Example { text: "借款", vector: &[1.0, 0.0], class: 0 }];
+        let many: Vec<Example<'_>> = one.iter().copied().cycle().take(20).collect();
+        let far = Example { text: "提额", vector: &[0.0, 1.0], class: 1 };
+        let score = |mut examples: Vec<Example<'_>>| {
+            examples.push(far);
+            Kin::fit(&examples, 2).unwrap().scores("借款", &[1.0, 0.0])[0]
+        };
+        let (once, often) = (score(one.to_vec()), score(many));
+        assert!(once > 0.6 && often > once && often < 1.05, "{once} {often}");
+    }
+
+    #[test]
+    fn survives_being_written_and_refuses_what_does_not_fit() {
+        let kin = fitted();
+        let mut bytes = Vec::new();
+        kin.put_floats(&mut bytes);
+        let floats = frame::floats(&bytes).unwrap();
+        assert_eq!(Kin::decode(kin.header(), &floats, 2, 2), Some(kin.clone()));
+        assert_eq!(Kin::decode(kin.header(), &floats[1..], 2, 2), None);
+        assert_eq!(Kin::decode(kin.header(), &floats, 2, 3), None);
+        let stranger = Header { messages: 3, ..kin.header() };
+        assert_eq!(Kin::decode(stranger, &floats, 2, 2), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_solved_solves(
+            numbers in prop::collection::vec(-1.0_f32..1.0, 36), wanted in prop::collection::vec(-1.0_f32..1.0, 12),
+        ) {
+            // A Aᵀ + 1 is symmetric and positive.
+            let a = |row: usize, column: usize| numbers[row * 6 + column];
+            let entry = |i: usize, j: usize| {
+                (0..6).map(|k| a(i, k) * a(j, k)).sum::<f32>() + f32::from(u8::from(i == j))
+            };
+            let matrix: Vec<f32> = (0..36).map(|at| entry(at / 6, at % 6)).collect();
+            let mut lower = matrix.clone();
+            factor(&mut lower, 6).unwrap();
+            let mut found = Matrix::from_rows(2, wanted.chunks_exact(2)).unwrap();
+            solve(&lower, &mut found);
+            for row in 0..6 {
+                for column in 0..2 {
+                    let back: f32 = (0..6).map(|k| matrix[row * 6 + k] * found.row(k)[column]).sum();
+                    prop_assert!((back - wanted[row * 2 + column]).abs() < 1e-3);
+                }
+            }
+        }
+    }
+}
