@@ -101,14 +101,13 @@ fn question(passage: &Passage, title: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ingest::document::{Content, parse};
 
     fn read(content: &str) -> Vec<Entry> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("guide.md");
-        std::fs::write(&path, content).unwrap();
-        match read_knowledge(&path, &Limits::default()).unwrap() {
-            Knowledge::Document { passages, .. } => passages,
-            Knowledge::Entries(_) => panic!("no document"),
+        let bytes = content.as_bytes().to_vec();
+        match parse(Path::new("guide.md"), FileKind::Markdown, bytes).unwrap() {
+            Content::Document(document) => passage_entries("guide.md", &document),
+            Content::Sheets(_) => panic!("no document"),
         }
     }
 
