@@ -114,7 +114,7 @@ impl Embedder for E5Encoder {
             let inputs: Vec<&[u32]> = batch.iter().map(|i| sequences[*i].as_slice()).collect();
             let pooled = self.bert.pooled(&inputs, self.pooling, &mut work, control)?;
             for (i, vector) in batch.iter().zip(pooled) {
-                vectors[*i] = unit(vector);
+                vectors[*i] = unit(vector).ok_or_else(|| ModelError::not_finite("a vector"))?;
             }
         }
         Ok(vectors)
@@ -139,10 +139,11 @@ fn batches(order: &[usize], length: impl Fn(usize) -> usize) -> Vec<&[usize]> {
     batches
 }
 
-fn unit(mut vector: Vec<f32>) -> Vec<f32> {
-    let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
+/// `None` for what has no direction: whatever is not finite anywhere in a pass ends here as well.
+fn unit(mut vector: Vec<f32>) -> Option<Vec<f32>> {
+    let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
     vector.iter_mut().for_each(|x| *x /= norm);
-    vector
+    norm.is_normal().then_some(vector)
 }
 
 #[cfg(test)]

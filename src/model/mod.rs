@@ -101,6 +101,11 @@ pub enum ModelError {
 }
 
 impl ModelError {
+    /// `what` came out infinite or as no number at all.
+    fn not_finite(what: &str) -> Self {
+        Self::Inference(format!("{what} is not finite: the weights are damaged or overflow"))
+    }
+
     /// The same for another caller whose work failed with it.
     pub fn again(&self) -> Self {
         match self {

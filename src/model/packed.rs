@@ -19,8 +19,8 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 
-use candle_core::Device;
 use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -444,12 +444,6 @@ impl From<ModelError> for Failed {
     }
 }
 
-impl From<candle_core::Error> for Failed {
-    fn from(error: candle_core::Error) -> Self {
-        Self::Model(error.into())
-    }
-}
-
 impl From<io::Error> for Failed {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
@@ -493,14 +487,11 @@ fn write_tensors(
     in_order.sort_by_key(|(_, entry)| entry.start);
     for (name, entry) in in_order {
         let bytes = match entry.kind {
-            Kind::Header => gguf.header()?,
-            Kind::Floats => {
-                let tensor = gguf.stored(name)?.dequantize(&Device::Cpu)?;
-                let floats = tensor.flatten_all()?.to_vec1::<f32>()?;
-                floats.into_iter().flat_map(f32::to_le_bytes).collect()
-            }
-            Kind::Panels(code) => panels(&gguf.stored(name)?, code, entry)?,
-            Kind::Dense(code) => dense(&gguf.stored(name)?, code, entry)?,
+            Kind::Header => Ok(gguf.header()?),
+            Kind::Floats => widened(&gguf.stored(name)?)
+                .map(|floats| floats.into_iter().flat_map(f32::to_le_bytes).collect()),
+            Kind::Panels(code) => panels(&gguf.stored(name)?, code, entry),
+            Kind::Dense(code) => dense(&gguf.stored(name)?, code, entry),
         };
         out.write_all(&bytes)?;
         out.write_all(&vec![0; padding(bytes.len())])?;
@@ -508,13 +499,25 @@ fn write_tensors(
     Ok(())
 }
 
+        let bytes =
+            bytes.map_err(|error| gguf.corrupt(format_args!("tensor `{name}`: {error}")))?;
 fn panels(tensor: &QTensor, code: u32, entry: &Entry) -> candle_core::Result<Vec<u8>> {
     let mut out = Vec::new();
     let format = kernel_format(tensor.dtype());
     let done = if let Some(format) = format.filter(|f| f.code() == code) {
         pack(format, entry.rows, entry.width, &tensor.data()?, &mut out)
     } else {
-        let again = QTensor::quantize(&tensor.dequantize(&Device::Cpu)?, GgmlDType::Q8_0)?;
+/// The values of a tensor.
+fn widened(tensor: &QTensor) -> candle_core::Result<Vec<f32>> {
+    let floats = tensor.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+    if !floats.iter().all(|x| x.is_finite()) {
+        candle_core::bail!("a weight is not a finite number");
+    }
+    Ok(floats)
+}
+
+        let floats = Tensor::from_vec(widened(tensor)?, tensor.shape(), &Device::Cpu)?;
+        let again = QTensor::quantize(&floats, GgmlDType::Q8_0)?;
         pack(Format::Q8_0, entry.rows, entry.width, &again.data()?, &mut out)
     };
     done.map_err(candle_core::Error::wrap)?;
@@ -527,8 +530,7 @@ fn dense(tensor: &QTensor, code: u32, entry: &Entry) -> candle_core::Result<Vec<
     let done = if let Some(precision) = precision.filter(|p| p.code() == code) {
         pack_floats(precision, entry.rows, entry.width, &tensor.data()?, &mut out)
     } else {
-        let floats = tensor.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
-        let bytes: Vec<u8> = floats.into_iter().flat_map(f32::to_le_bytes).collect();
+        let bytes: Vec<u8> = widened(tensor)?.into_iter().flat_map(f32::to_le_bytes).collect();
         pack_floats(Precision::F32, entry.rows, entry.width, &bytes, &mut out)
     };
     done.map_err(candle_core::Error::wrap)?;

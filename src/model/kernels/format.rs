@@ -192,6 +192,10 @@ impl FileBlock {
 }
 
 /// Why blocks of a file cannot be packed.
+
+    fn is_finite(&self) -> bool {
+        self.d.is_finite() && self.dmin.is_finite()
+    }
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum PackError {
     #[error("a width of {width} is no multiple of {inputs}")]
@@ -201,6 +205,8 @@ pub(crate) enum PackError {
 }
 
 /// Appends the matrix `[rows, width]`, given as the file's blocks row by row, to `out`. Rows are
+    #[error("a weight of row {row} is not a finite number")]
+    NotFinite { row: usize },
 /// filled up with zeros to whole panels.
 pub(crate) fn pack(
     format: Format,
@@ -231,6 +237,10 @@ pub(crate) fn pack(
             pack_superblock(format, &lanes, out);
         }
     }
+            let broken = |lane: &Option<FileBlock>| lane.as_ref().is_some_and(|b| !b.is_finite());
+            if let Some(lane) = lanes.iter().position(broken) {
+                return Err(PackError::NotFinite { row: panel * PANEL + lane });
+            }
     Ok(())
 }
 
@@ -426,7 +436,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn sizes_that_do_not_fit_are_refused() {
+    fn sizes_that_do_not_fit_and_broken_scales_are_refused() {
         let mut out = Vec::new();
         let width = pack(Format::Q4K, 1, 96, &[], &mut out);
         assert_eq!(width, Err(PackError::Width { width: 96, inputs: 256 }));
@@ -436,3 +446,11 @@ pub(crate) mod tests {
         assert!(Packed::new(Format::Q4_0, 2, 0, &[]).is_none());
     }
 }
+        for format in ALL {
+            let mut file = file_bytes(format, 18, format.inputs(), 1);
+            let scale =
+                file.len() - format.file_block_bytes() + usize::from(format == Format::Q6K) * 208;
+            file[scale..scale + 2].copy_from_slice(&f16::NAN.to_le_bytes());
+            let broken = pack(format, 18, format.inputs(), &file, &mut out);
+            assert_eq!(broken, Err(PackError::NotFinite { row: 17 }), "{format:?}");
+        }
