@@ -9,15 +9,12 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_
 use std::thread::JoinHandle;
 
 use super::{EngineError, answer_in_time, gone};
-use crate::model::{Control, Embedder, ModelError, ModelIdentity};
+use crate::model::{BATCH_TOKENS, Control, Embedder, ModelError, ModelIdentity};
 
 /// Of the thread, and of the model in errors.
 const NAME: &str = "embedder";
 /// Jobs that may wait; one more is refused.
 const QUEUE: usize = 256;
-/// Tokens of one batch: at a few thousand the matrices are large enough, and a lone message
-/// behind a full batch still waits well under a second.
-const BATCH_TOKENS: usize = 2_048;
 /// Batches of one caller that wait while another is embedded: with one the thread never idles, and
 /// a message that comes in between stands behind no more.
 const AHEAD: usize = 1;
@@ -181,11 +178,11 @@ fn serve(model: &dyn Embedder, batch: Vec<Job>) {
             let mut vectors = vectors.into_iter();
             for job in live {
                 let own = vectors.by_ref().take(job.sequences.len()).collect();
-        Err(ModelError::Inference(_) | ModelError::BadRequest(_)) if live.len() > 1 => {
-            live.into_iter().for_each(|job| serve(model, vec![job]));
-        }
                 let _ = job.answer.send(Ok(own));
             }
+        }
+        Err(ModelError::Inference(_) | ModelError::BadRequest(_)) if live.len() > 1 => {
+            live.into_iter().for_each(|job| serve(model, vec![job]));
         }
         Err(error) => {
             for job in live {

@@ -1,9 +1,9 @@
-//! multilingual-e5-small, or an imported encoder, as an [`Embedder`]: tokenizer, BERT encoder,
-//! pooling, unit length.
+//! A BERT or XLM-R encoder as an [`Embedder`]: tokenizer, passes, pooling, unit length.
 //!
-//! Model and recipe: <https://huggingface.co/intfloat/multilingual-e5-small>. Questions are matched
-//! against questions, which the model card wants prefixed `query: ` on both sides; imported models
-//! bring their own prefix, tokenizer and pooling in the file's metadata.
+//! The model of the manifest is multilingual-e5-small, whose recipe is at
+//! <https://huggingface.co/intfloat/multilingual-e5-small>: questions are matched against questions,
+//! which its card wants prefixed `query: ` on both sides. Imported models bring their own prefix,
+//! tokenizer and pooling in the file's metadata.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -13,7 +13,7 @@ use crate::model::gguf::GgufFile;
 use crate::model::hub_tokenizer::{HubTokenizer, TOKENIZER_KEY};
 use crate::model::packed::PackedModel;
 use crate::model::tokenizer::Unigram;
-use crate::model::{Arithmetic, Control, Embedder, ModelError, ModelIdentity};
+use crate::model::{Arithmetic, BATCH_TOKENS, Control, Embedder, ModelError, ModelIdentity};
 
 /// Of files that name none.
 const PREFIX: &str = "query: ";
@@ -23,12 +23,8 @@ pub(crate) const PREFIX_KEY: &str = "huida.prefix";
 pub(crate) const POOLING_KEY: &str = "bert.pooling_type";
 pub(crate) const POOLING_MEAN: usize = 1;
 pub(crate) const POOLING_CLS: usize = 2;
-/// Tokens of one forward pass: enough to fill the matrix kernels, little enough that activations
-/// stay near the caches and a cancelled caller is noticed soon.
-const BATCH_TOKENS: usize = 2048;
-
 /// Loaded weights and their tokenizer.
-pub struct E5Encoder {
+pub struct BertEncoder {
     identity: ModelIdentity,
     tokenizer: Tokenizer,
     prefix: String,
@@ -38,7 +34,7 @@ pub struct E5Encoder {
     work: Mutex<Workspace>,
 }
 
-impl E5Encoder {
+impl BertEncoder {
     /// Opens the GGUF file at `path`, or what was packed from it; `identity` is the manifest's word
     /// for what the file must be.
     pub fn open(path: &Path, identity: ModelIdentity) -> Result<Self, ModelError> {
@@ -87,7 +83,7 @@ impl Tokenizer {
     }
 }
 
-impl Embedder for E5Encoder {
+impl Embedder for BertEncoder {
     fn identity(&self) -> &ModelIdentity {
         &self.identity
     }

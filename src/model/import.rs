@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::base::digest::sha256_file;
 use crate::base::file::{sync_dir, write_atomic};
 use crate::model::dir::ModelDir;
-use crate::model::encoder::E5Encoder;
+use crate::model::encoder::BertEncoder;
 use crate::model::manifest::{Kind, Manifest, ManifestError, ModelEntry};
 use crate::model::packed::packed_path;
 use crate::model::{Control, Embedder, ModelError, ModelIdentity};
@@ -98,7 +98,7 @@ pub fn import_checkpoint(
     checkpoint.write_gguf(&converted, options)?;
     let sha256 = sha256_file(&converted).map_err(&disk)?;
     let identity = ModelIdentity { name: name.clone(), sha256: sha256.clone() };
-    let encoder = E5Encoder::open(&converted, identity).map_err(ImportError::Unusable)?;
+    let encoder = BertEncoder::open(&converted, identity).map_err(ImportError::Unusable)?;
     let asked = encoder.tokens("自检").and_then(|t| encoder.embed(&[t], &Control::default()));
     asked.map_err(ImportError::Unusable)?;
     let entry = ModelEntry {

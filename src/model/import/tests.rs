@@ -58,7 +58,7 @@ impl Site {
 
     /// The installed model's vectors.
     fn ours(&self, entry: &ModelEntry) -> Vec<Vec<f32>> {
-        let encoder = E5Encoder::open(&self.dir().file(entry), entry.identity()).unwrap();
+        let encoder = BertEncoder::open(&self.dir().file(entry), entry.identity()).unwrap();
         let tokens = TEXTS.map(|text| encoder.tokens(text).unwrap());
         encoder.embed(&tokens, &Control::default()).unwrap()
     }
