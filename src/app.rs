@@ -19,7 +19,7 @@ use crate::engine::generate::GenerateWorker;
 use crate::gate::compliance::{AllowLists, Compliance};
 use crate::http::{HttpState, OperatorAccess, Pages};
 use crate::model::dir::ModelDir;
-use crate::model::encoder::E5Encoder;
+use crate::model::encoder::BertEncoder;
 use crate::model::generator::QwenGenerator;
 use crate::model::manifest::{Manifest, ManifestError};
 use crate::model::packed::prepare;
@@ -78,7 +78,7 @@ impl Models {
 
     pub fn open_embedder(&self, name: &str, arithmetic: Arithmetic) -> Result<Arc<EmbedWorker>> {
         let (path, identity) = self.find(name)?;
-        let encoder = E5Encoder::open_for(arithmetic, &path, identity)?;
+        let encoder = BertEncoder::open_for(arithmetic, &path, identity)?;
         let encoder: Arc<dyn Embedder> = Arc::new(encoder);
         Ok(Arc::new(EmbedWorker::start(encoder)?))
     }

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::output::{self, Bar};
-use crate::app::App;
+use crate::app::{App, Models};
 use crate::model::bundle;
 use crate::model::dir::Condition;
 use crate::model::import;
@@ -148,7 +148,8 @@ pub(super) fn run(app: &App, command: &ModelsCommand) -> Result<ExitCode> {
         ModelsCommand::Import(args) => {
             let installed = bundle::import(manifest, dir, &args.from, &mut |p| show(&mut bar, &p))?;
             bar.done();
-            app.models.prepare(installed.iter().map(|m| m.name.clone()))?;
+            // Read anew: the bundle may have brought models that were imported elsewhere.
+            Models::at(dir.path())?.prepare(installed.iter().map(|m| m.name.clone()))?;
             for model in installed {
                 output::line(&format!("{:<24} {}", model.name, model.path.display()))?;
             }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::text::joined;
 use crate::domain::knowledge::{EntryId, words};
 
 words!(
@@ -38,8 +39,13 @@ impl Draft {
         Self { mode: DraftMode::Notice, spans: vec![Span { text, source: None }] }
     }
 
+    /// What is said: texts that people wrote to the letter, chosen clauses as their script joins them.
     pub fn text(&self) -> String {
-        self.spans.iter().map(|s| s.text.as_str()).collect()
+        let spans = self.spans.iter().map(|s| s.text.as_str());
+        match self.mode {
+            DraftMode::Verbatim | DraftMode::Notice => spans.collect(),
+            DraftMode::Composed => joined(spans),
+        }
     }
 
     /// The entries the reply stands on, each once, in order of appearance.

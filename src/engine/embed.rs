@@ -9,15 +9,12 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_
 use std::thread::JoinHandle;
 
 use super::{EngineError, answer_in_time, gone};
-use crate::model::{Control, Embedder, ModelError, ModelIdentity};
+use crate::model::{BATCH_TOKENS, Control, Embedder, ModelError, ModelIdentity};
 
 /// Of the thread, and of the model in errors.
 const NAME: &str = "embedder";
 /// Jobs that may wait; one more is refused.
 const QUEUE: usize = 256;
-/// Tokens of one batch: at a few thousand the matrices are large enough, and a lone message
-/// behind a full batch still waits well under a second.
-const BATCH_TOKENS: usize = 2_048;
 /// Batches of one caller that wait while another is embedded: with one the thread never idles, and
 /// a message that comes in between stands behind no more.
 const AHEAD: usize = 1;
@@ -134,7 +131,7 @@ impl Drop for EmbedWorker {
     fn drop(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
-            // Its panics are caught per batch; nothing is left to report here.
+            // Its panics are caught; nothing is left to report here.
             let _ = thread.join();
         }
     }
@@ -158,7 +155,8 @@ fn run(model: &dyn Embedder, inbox: &Receiver<Job>) {
     }
 }
 
-/// A job whose caller gave up is skipped; a panic ends this batch, not the thread.
+/// A job whose caller gave up is skipped. A panic ends a job, not the thread; and where jobs share a
+/// batch, what is wrong with one text is no fault of the others: each is then tried alone.
 fn serve(model: &dyn Embedder, batch: Vec<Job>) {
     let (live, late): (Vec<Job>, Vec<Job>) =
         batch.into_iter().partition(|job| job.control.check().is_ok());
@@ -172,22 +170,23 @@ fn serve(model: &dyn Embedder, batch: Vec<Job>) {
     // A batch of one keeps its own deadline; a shared one must not die of its neighbour's.
     let control =
         if let [only] = live.as_slice() { only.control.clone() } else { Control::default() };
-    let counts: Vec<usize> = live.iter().map(|job| job.sequences.len()).collect();
-    let (answers, sequences): (Vec<_>, Vec<_>) =
-        live.into_iter().map(|job| (job.answer, job.sequences)).unzip();
-    let sequences: Vec<Vec<u32>> = sequences.into_iter().flatten().collect();
+    let sequences: Vec<Vec<u32>> = live.iter().flat_map(|job| &job.sequences).cloned().collect();
     let done = catch_unwind(AssertUnwindSafe(|| model.embed(&sequences, &control)))
         .unwrap_or_else(|_| Err(ModelError::Inference("the embedder panicked".into())));
     match done {
         Ok(vectors) => {
             let mut vectors = vectors.into_iter();
-            for (answer, count) in answers.into_iter().zip(counts) {
-                let _ = answer.send(Ok(vectors.by_ref().take(count).collect()));
+            for job in live {
+                let own = vectors.by_ref().take(job.sequences.len()).collect();
+                let _ = job.answer.send(Ok(own));
             }
         }
+        Err(ModelError::Inference(_) | ModelError::BadRequest(_)) if live.len() > 1 => {
+            live.into_iter().for_each(|job| serve(model, vec![job]));
+        }
         Err(error) => {
-            for answer in answers {
-                let _ = answer.send(Err(error.again().into()));
+            for job in live {
+                let _ = job.answer.send(Err(error.again().into()));
             }
         }
     }
@@ -278,9 +277,21 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_ends_the_batch_not_the_thread() {
-        let (_fake, worker) = worker(false);
-        assert!(worker.embed_one("boom", &Control::default()).is_err());
+    fn a_panic_costs_only_the_job_whose_text_it_is() {
+        let (fake, worker) = worker(true);
+        let ask = |text: &'static str| {
+            let worker = Arc::clone(&worker);
+            let asked =
+                std::thread::spawn(move || worker.embed_one(text, &Control::default()).ok());
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            asked
+        };
+        // While the first is held, the others come together.
+        let asked = ["first", "a", "boom", "abc"].map(ask);
+        fake.hold.store(false, Ordering::SeqCst);
+        let vectors = asked.map(|asked| asked.join().unwrap());
+        assert_eq!(vectors, [Some(vec![5.0]), Some(vec![1.0]), None, Some(vec![3.0])]);
+        assert_eq!(*fake.batches.lock().unwrap(), [1, 3, 1, 1, 1]);
         assert_eq!(worker.embed_one("ok", &Control::default()).unwrap(), [2.0]);
     }
 

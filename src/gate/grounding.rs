@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 
+use crate::base::text::joined;
 use crate::domain::draft::{Draft, DraftMode, Span};
 use crate::domain::evidence::Evidence;
 use crate::gate::facts::{self, FactKind, Facts};
@@ -103,7 +104,7 @@ pub fn check(draft: &Draft, evidence: &[Evidence]) -> Vec<Violation> {
     let said: Vec<String> = clauses_of(&draft.text()).into_iter().flatten().collect();
     let mut violations = Vec::new();
     for part in same_source_runs(&draft.spans) {
-        let text: String = part.iter().map(|s| s.text.as_str()).collect();
+        let text = joined(part.iter().map(|s| s.text.as_str()));
         match part.first().and_then(|s| s.source.as_ref()) {
             None => violations.extend(check_unsourced(&text)),
             Some(id) => {

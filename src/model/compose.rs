@@ -7,7 +7,7 @@
 //! sentences copies any of them gladly, and they would differ by their first token only. Whole
 //! units are judged, all in one pass behind a shared prompt; nothing is decoded.
 
-use crate::base::text::is_han;
+use crate::base::text::{is_han, joined};
 use crate::model::{ChatMessage, Chosen, ComposeRequest, ModelError};
 
 /// A unit joins the reply while its score is at most this far below the best one's, nats.
@@ -21,8 +21,10 @@ const OWN_QUESTION_CHARS: usize = 5;
 /// What has to be judged for a reply, and what to make of it.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// Where each text comes from.
+    /// Where each unit comes from.
     places: Vec<Chosen>,
+    /// The units as the evidence has them, and alone, as they are judged.
+    units: Vec<String>,
     texts: Vec<String>,
     /// What the customer said in each prompt; a mere greeting comes first.
     said: Vec<String>,
@@ -34,7 +36,7 @@ impl Plan {
     /// # Errors
     /// `BadRequest` when no unit fits into `max_chars`.
     pub(crate) fn new(request: &ComposeRequest) -> Result<Self, ModelError> {
-        let (places, texts) = fitting_units(request);
+        let Fitting { places, units, texts } = fitting_units(request);
         if texts.is_empty() {
             let reason = format!("no unit of the evidence fits {} characters", request.max_chars);
             return Err(ModelError::BadRequest(reason));
@@ -42,7 +44,7 @@ impl Plan {
         let wording = Wording::of(&request.question);
         let said = [wording.greeting].into_iter().chain(questions(&request.question));
         let said = said.map(str::to_owned).collect();
-        Ok(Self { places, texts, said, wording, max_chars: request.max_chars })
+        Ok(Self { places, units, texts, said, wording, max_chars: request.max_chars })
     }
 
     /// The units; each is judged after each of the prompts.
@@ -73,26 +75,32 @@ impl Plan {
         let mut ranked: Vec<usize> = (0..self.texts.len()).collect();
         ranked.sort_by(|&a, &b| gaps[b].total_cmp(&gaps[a]).then(a.cmp(&b)));
         let mut picked: Vec<usize> = Vec::new();
-        let (mut chars, mut logprobs) = (0, 0.0);
+        let mut logprobs = 0.0;
         for (at, &next) in ranked.iter().enumerate().take_while(|&(_, &i)| gaps[i] >= -MARGIN) {
-            let more = self.texts[next].chars().count();
-            if chars + more <= self.max_chars {
-                chars += more;
-                let left: f32 = ranked[at..].iter().map(|&i| (gaps[i] - gaps[next]).exp()).sum();
-                logprobs -= left.ln();
-                picked.push(next);
+            picked.push(next);
+            if self.chars(&picked) > self.max_chars {
+                picked.pop();
+                continue;
             }
+            let left: f32 = ranked[at..].iter().map(|&i| (gaps[i] - gaps[next]).exp()).sum();
+            logprobs -= left.ln();
         }
         let mean = logprobs / picked.len().max(1) as f32;
-        (self.in_reading_order(picked), mean)
+        (self.in_reading_order(&picked), mean)
+    }
+
+    /// Length of the reply that these units would be.
+    fn chars(&self, picked: &[usize]) -> usize {
+        let ordered = self.in_reading_order(picked);
+        joined(ordered.iter().map(|&i| self.units[i].as_str())).chars().count()
     }
 
     /// Sources in the order of their best unit; within a source the order of the text, which its
     /// author chose so that it can be followed.
-    fn in_reading_order(&self, picked: Vec<usize>) -> Vec<usize> {
+    fn in_reading_order(&self, picked: &[usize]) -> Vec<usize> {
         let source = |i: usize| self.places[i].source;
         let rank = |s: usize| picked.iter().position(|&i| source(i) == s);
-        let mut ordered = picked.clone();
+        let mut ordered = picked.to_vec();
         ordered.sort_by_key(|&i| (rank(source(i)), self.places[i].unit));
         ordered
     }
@@ -134,20 +142,29 @@ fn gaps(scores: &[Vec<f32>]) -> Vec<f32> {
     nearest
 }
 
+/// See [`Plan`].
+#[derive(Default)]
+struct Fitting {
+    places: Vec<Chosen>,
+    units: Vec<String>,
+    texts: Vec<String>,
+}
+
 /// Units with text, short enough, each text once.
-fn fitting_units(request: &ComposeRequest) -> (Vec<Chosen>, Vec<String>) {
-    let (mut places, mut texts) = (Vec::new(), Vec::<String>::new());
+fn fitting_units(request: &ComposeRequest) -> Fitting {
+    let mut fitting = Fitting::default();
     for (source, evidence) in request.sources.iter().enumerate() {
-        for (unit, text) in evidence.units.iter().enumerate() {
-            let text = text.trim();
-            let known = texts.iter().any(|t| t == text);
-            if !text.is_empty() && !known && text.chars().count() <= request.max_chars {
-                places.push(Chosen { source, unit });
-                texts.push(text.to_owned());
+        for (at, unit) in evidence.units.iter().enumerate() {
+            let text = joined([unit.as_str()]);
+            let fits = !text.is_empty() && text.chars().count() <= request.max_chars;
+            if fits && !fitting.texts.contains(&text) {
+                fitting.places.push(Chosen { source, unit: at });
+                fitting.units.push(unit.clone());
+                fitting.texts.push(text);
             }
         }
     }
-    (places, texts)
+    fitting
 }
 
 /// The prompt's words in the question's language.
@@ -221,6 +238,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_counted_is_what_is_said() {
+        // The space between the two is said as well …
+        let english: &[&[&str]] = &[&["Tap Orders."], &["Free of charge."]];
+        assert_eq!(chosen(&[5.0, 4.9], english, 27), [(0, 0), (1, 0)]);
+        assert_eq!(chosen(&[5.0, 4.9], english, 26), [(0, 0)]);
+        // … and what stands after a unit, unless the reply ends there.
+        let spaced: &[&[&str]] = &[&["一二。\n\n", "三。\n\n"]];
+        assert_eq!(chosen(&[5.0, 4.9], spaced, 7), [(0, 0), (0, 1)]);
+        assert_eq!(chosen(&[5.0, 4.9], spaced, 6), [(0, 0)]);
+    }
+
+    #[test]
     fn repeated_and_empty_units_are_said_at_most_once() {
         let sources: &[&[&str]] = &[&["三天到账。", " "], &["三天到账。"]];
         assert_eq!(chosen(&[1.0], sources, 90), [(0, 0)]);
@@ -256,7 +285,7 @@ mod tests {
     proptest! {
         #[test]
         fn only_given_units_come_out_each_once_and_in_bounds(
-            units in prop::collection::vec(prop::collection::vec("[一-三]{0,5}", 0..5), 1..4),
+            units in prop::collection::vec(prop::collection::vec("[一-三]{0,5}|[ab]{1,3} ?", 0..5), 1..4),
             scores in prop::collection::vec(-30.0_f32..30.0, 1..12),
             max_chars in 1_usize..20,
         ) {
@@ -265,14 +294,15 @@ mod tests {
             let slices: Vec<&[&str]> = sources.iter().map(Vec::as_slice).collect();
             let request = request(&slices, max_chars);
             let Ok((chosen, mean_logprob)) = compose(&scores, &request) else {
-                prop_assert!(units.iter().flatten().all(|u| u.is_empty() || u.chars().count() > max_chars));
+                let fits = |u: &String| !u.is_empty() && u.trim().chars().count() <= max_chars;
+                prop_assert!(!units.iter().flatten().any(fits));
                 return Ok(());
             };
             prop_assert!(!chosen.is_empty());
             let said: Vec<&str> =
                 chosen.iter().map(|c| units[c.source][c.unit].as_str()).collect();
-            prop_assert!(said.iter().map(|u| u.chars().count()).sum::<usize>() <= max_chars);
-            let mut once = said.clone();
+            prop_assert!(joined(said.iter().copied()).chars().count() <= max_chars);
+            let mut once: Vec<&str> = said.iter().map(|u| u.trim()).collect();
             once.sort_unstable();
             once.dedup();
             prop_assert_eq!(once.len(), said.len());

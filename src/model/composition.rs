@@ -57,15 +57,47 @@ impl Composition {
 
     fn end_when_judged(&mut self) {
         let nats: Option<Vec<&[f32]>> = self.judgings.iter().map(Judging::nats).collect();
-        if let Some(nats) = nats {
+        let Some(nats) = nats else { return };
+        self.ended = Some(if nats.iter().copied().flatten().all(|nats| nats.is_finite()) {
             let (chosen, mean_logprob) = self.plan.choose(&nats);
             let prompt_tokens = self.judgings.iter().map(Judging::tokens).sum();
-            self.ended = Some(Ok(Composed { chosen, prompt_tokens, mean_logprob }));
-        }
+            Ok(Composed { chosen, prompt_tokens, mean_logprob })
+        } else {
+            Err(ModelError::not_finite("a likelihood"))
+        });
     }
 
     /// What came of it; cancelled when it has not ended.
     pub(crate) fn finish(self) -> Result<Composed, ModelError> {
         self.ended.unwrap_or(Err(ModelError::Cancelled))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::kv::{KvCache, KvShape};
+    use crate::model::{ComposeRequest, ComposeSource};
+
+    #[test]
+    fn what_cannot_be_judged_is_not_composed() {
+        let source =
+            ComposeSource { question: String::new(), units: vec!["三天到账。".into()] };
+        let question = "退款多久？".to_owned();
+        let request = ComposeRequest { question, sources: vec![source], max_chars: 9 };
+        let composed = |nats: f32| {
+            let plan = Plan::new(&request).unwrap();
+            let shape = KvShape { layers: 1, heads: 1, head_dim: 16, floats: false };
+            let judging = |_| {
+                let (prompt, cache) = (String::new(), KvCache::new(shape));
+                Judging::new(prompt, Vec::new(), cache, Vec::new(), vec![nats])
+            };
+            let judgings = plan.prompts().map(judging).collect();
+            Composition::new(plan, judgings, Control::default()).finish()
+        };
+        assert_eq!(composed(-3.0).unwrap().chosen.len(), 1);
+        for poison in [f32::NAN, f32::NEG_INFINITY] {
+            assert!(matches!(composed(poison), Err(ModelError::Inference(_))));
+        }
     }
 }

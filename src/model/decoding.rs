@@ -171,11 +171,14 @@ impl Decoding {
         let first = self.tokens.len();
         let mut accepted = 0;
         for row in rows {
-            let chosen = self.sampler.sample(row).filter(|c| !stop.contains(&c.token));
-            let Some(chosen) = chosen else {
-                self.state = State::Ended(Ok(()));
+            let Some(chosen) = self.sampler.sample(row) else {
+                self.state = State::Ended(Err(ModelError::not_finite("a logit")));
                 break;
             };
+            if stop.contains(&chosen.token) {
+                self.state = State::Ended(Ok(()));
+                break;
+            }
             self.done.logprobs.push(chosen.logprob);
             self.say(chosen.token, bpe);
             let held = draft.get(accepted) == Some(&chosen.token);
@@ -199,12 +202,19 @@ impl Decoding {
         let chosen = match mask.next() {
             Next::Among(allowed) => self.sampler.sample_among(row, allowed),
             // Certain tokens were said already; see `say_what_is_certain`.
-            Next::Only(_) | Next::End => None,
+            Next::Only(_) | Next::End => {
+                self.state = State::Ended(Ok(()));
+                return;
+            }
         };
-        let Some((chosen, share)) = chosen.filter(|(c, _)| !stop.contains(&c.token)) else {
-            self.state = State::Ended(Ok(()));
+        let Some((chosen, share)) = chosen else {
+            self.state = State::Ended(Err(ModelError::not_finite("a logit")));
             return;
         };
+        if stop.contains(&chosen.token) {
+            self.state = State::Ended(Ok(()));
+            return;
+        }
         self.done.logprobs.push(chosen.logprob);
         self.done.allowed_logprobs.push(share);
         self.say(chosen.token, bpe);

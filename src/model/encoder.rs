@@ -1,9 +1,9 @@
-//! multilingual-e5-small, or an imported encoder, as an [`Embedder`]: tokenizer, BERT encoder,
-//! pooling, unit length.
+//! A BERT or XLM-R encoder as an [`Embedder`]: tokenizer, passes, pooling, unit length.
 //!
-//! Model and recipe: <https://huggingface.co/intfloat/multilingual-e5-small>. Questions are matched
-//! against questions, which the model card wants prefixed `query: ` on both sides; imported models
-//! bring their own prefix, tokenizer and pooling in the file's metadata.
+//! The model of the manifest is multilingual-e5-small, whose recipe is at
+//! <https://huggingface.co/intfloat/multilingual-e5-small>: questions are matched against questions,
+//! which its card wants prefixed `query: ` on both sides. Imported models bring their own prefix,
+//! tokenizer and pooling in the file's metadata.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -13,7 +13,7 @@ use crate::model::gguf::GgufFile;
 use crate::model::hub_tokenizer::{HubTokenizer, TOKENIZER_KEY};
 use crate::model::packed::PackedModel;
 use crate::model::tokenizer::Unigram;
-use crate::model::{Arithmetic, Control, Embedder, ModelError, ModelIdentity};
+use crate::model::{Arithmetic, BATCH_TOKENS, Control, Embedder, ModelError, ModelIdentity};
 
 /// Of files that name none.
 const PREFIX: &str = "query: ";
@@ -23,12 +23,8 @@ pub(crate) const PREFIX_KEY: &str = "huida.prefix";
 pub(crate) const POOLING_KEY: &str = "bert.pooling_type";
 pub(crate) const POOLING_MEAN: usize = 1;
 pub(crate) const POOLING_CLS: usize = 2;
-/// Tokens of one forward pass: enough to fill the matrix kernels, little enough that activations
-/// stay near the caches and a cancelled caller is noticed soon.
-const BATCH_TOKENS: usize = 2048;
-
 /// Loaded weights and their tokenizer.
-pub struct E5Encoder {
+pub struct BertEncoder {
     identity: ModelIdentity,
     tokenizer: Tokenizer,
     prefix: String,
@@ -38,7 +34,7 @@ pub struct E5Encoder {
     work: Mutex<Workspace>,
 }
 
-impl E5Encoder {
+impl BertEncoder {
     /// Opens the GGUF file at `path`, or what was packed from it; `identity` is the manifest's word
     /// for what the file must be.
     pub fn open(path: &Path, identity: ModelIdentity) -> Result<Self, ModelError> {
@@ -87,7 +83,7 @@ impl Tokenizer {
     }
 }
 
-impl Embedder for E5Encoder {
+impl Embedder for BertEncoder {
     fn identity(&self) -> &ModelIdentity {
         &self.identity
     }
@@ -114,7 +110,7 @@ impl Embedder for E5Encoder {
             let inputs: Vec<&[u32]> = batch.iter().map(|i| sequences[*i].as_slice()).collect();
             let pooled = self.bert.pooled(&inputs, self.pooling, &mut work, control)?;
             for (i, vector) in batch.iter().zip(pooled) {
-                vectors[*i] = unit(vector);
+                vectors[*i] = unit(vector).ok_or_else(|| ModelError::not_finite("a vector"))?;
             }
         }
         Ok(vectors)
@@ -139,10 +135,11 @@ fn batches(order: &[usize], length: impl Fn(usize) -> usize) -> Vec<&[usize]> {
     batches
 }
 
-fn unit(mut vector: Vec<f32>) -> Vec<f32> {
-    let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
+/// `None` for what has no direction: whatever is not finite anywhere in a pass ends here as well.
+fn unit(mut vector: Vec<f32>) -> Option<Vec<f32>> {
+    let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
     vector.iter_mut().for_each(|x| *x /= norm);
-    vector
+    norm.is_normal().then_some(vector)
 }
 
 #[cfg(test)]

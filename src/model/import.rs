@@ -14,8 +14,10 @@ use std::path::{Path, PathBuf};
 use crate::base::digest::sha256_file;
 use crate::base::file::{sync_dir, write_atomic};
 use crate::model::dir::ModelDir;
-use crate::model::encoder::E5Encoder;
-use crate::model::manifest::{Kind, Manifest, ManifestError, ModelEntry};
+use crate::model::encoder::BertEncoder;
+use crate::model::manifest::{
+    Kind, Manifest, ManifestError, ModelEntry, import_file, is_import_name,
+};
 use crate::model::packed::packed_path;
 use crate::model::{Control, Embedder, ModelError, ModelIdentity};
 
@@ -93,12 +95,12 @@ pub fn import_checkpoint(
     let disk = ImportError::disk(dir.path());
     let _lock = dir.lock().map_err(&disk)?;
     let scratch = dir.scratch().map_err(&disk)?;
-    let file = format!("{name}.gguf");
+    let file = import_file(&name);
     let converted = scratch.path().join(&file);
     checkpoint.write_gguf(&converted, options)?;
     let sha256 = sha256_file(&converted).map_err(&disk)?;
     let identity = ModelIdentity { name: name.clone(), sha256: sha256.clone() };
-    let encoder = E5Encoder::open(&converted, identity).map_err(ImportError::Unusable)?;
+    let encoder = BertEncoder::open(&converted, identity).map_err(ImportError::Unusable)?;
     let asked = encoder.tokens("自检").and_then(|t| encoder.embed(&[t], &Control::default()));
     asked.map_err(ImportError::Unusable)?;
     let entry = ModelEntry {
@@ -132,12 +134,11 @@ fn name(folder: &Path, options: &Options) -> Result<String, ImportError> {
         "" => own().unwrap_or_default(),
         given => given.to_owned(),
     };
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
-    if name.is_empty() || name.len() > 64 || name.starts_with('.') || !name.chars().all(plain) {
+    if !is_import_name(&name) {
         return Err(ImportError::Name { name, reason: "is not 1 to 64 of a-z 0-9 - _ ." });
     }
     let builtin = Manifest::builtin();
-    let file = format!("{name}.gguf");
+    let file = import_file(&name);
     if builtin.models().iter().any(|m| m.name == name || m.file == file) {
         return Err(ImportError::Name { name, reason: "belongs to a model of the manifest" });
     }

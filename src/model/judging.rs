@@ -109,7 +109,7 @@ impl Judging {
         Self { prompt, opening, cache, fed: 0, branches, judged: 0, caches: Vec::new(), nats }
     }
 
-    /// The log-probabilities, once all are known.
+    /// The log-probabilities, once all are known; of numbers that ran out of bounds, not finite.
     pub(crate) fn nats(&self) -> Option<&[f32]> {
         (self.judged == self.branches.len()).then_some(&self.nats)
     }
@@ -164,7 +164,9 @@ impl Judging {
             let pairs = rows.by_ref().take(branch.read()).zip(&branch.tokens[1..]);
             let nats = pairs.map(|(row, &token)| row[token as usize] - log_sum_exp(row)).sum();
             self.nats[branch.text] = nats;
-            known.keep(&self.prompt, &texts[branch.text], nats);
+            if nats.is_finite() {
+                known.keep(&self.prompt, &texts[branch.text], nats);
+            }
         }
         self.judged += count;
     }

@@ -11,8 +11,8 @@ use crate::model::ModelIdentity;
 
 const BUILTIN: &str = include_str!("../../models/manifest.toml");
 const SCHEMA: u32 = 1;
-/// Lies beside the weights.
-const IMPORTED: &str = "imported.toml";
+/// Lists imported models: beside the weights, and in bundles that hold such models.
+pub(super) const IMPORTED: &str = "imported.toml";
 
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
@@ -183,6 +183,27 @@ impl Manifest {
         Ok(all)
     }
 
+    /// The list that a bundle brings of imported models, `text`.
+    ///
+    /// # Errors
+    /// When it cannot be read, or names what no import would have made.
+    pub(super) fn brought(text: &str) -> Result<Self, ManifestError> {
+        let brought = Self::parse(text, IMPORTED)?;
+        for model in &brought.models {
+            model.check_imported().map_err(|reason| ManifestError::Invalid {
+                path: IMPORTED.to_owned(),
+                reason: format!("model `{}`: {reason}", model.name),
+            })?;
+        }
+        Ok(brought)
+    }
+
+    /// Only the models of which `keep` is true.
+    pub(super) fn only(mut self, keep: impl Fn(&ModelEntry) -> bool) -> Self {
+        self.models.retain(keep);
+        self
+    }
+
     /// With this model in place of one of the same name.
     pub(crate) fn with(mut self, entry: ModelEntry) -> Self {
         self.models.retain(|m| m.name != entry.name);
@@ -248,6 +269,14 @@ impl Manifest {
 }
 
 impl ModelEntry {
+    /// Whether an import could have made it: nothing else may be named or overwritten so.
+    fn check_imported(&self) -> Result<(), String> {
+        if !is_import_name(&self.name) || self.file != import_file(&self.name) {
+            return Err("name and file are not those of an imported model".into());
+        }
+        Ok(())
+    }
+
     fn check(&self) -> Result<(), String> {
         check_artefact(self.artefact())?;
         if let Some(conversion) = &self.convert {
@@ -282,6 +311,17 @@ fn check_artefact(artefact: Artefact<'_>) -> Result<(), String> {
         return Err(format!("sha256 of `{file}` is not 64 lower-case hex digits"));
     }
     Ok(())
+}
+
+/// What an imported model may be called.
+pub(super) fn is_import_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
+    (1..=64).contains(&name.len()) && !name.starts_with('.') && name.chars().all(plain)
+}
+
+/// Name of an imported model's weights.
+pub(super) fn import_file(name: &str) -> String {
+    format!("{name}.gguf")
 }
 
 /// One visible file name: no folder, no way out of the folder it is joined to.

@@ -101,6 +101,11 @@ pub enum ModelError {
 }
 
 impl ModelError {
+    /// `what` came out infinite or as no number at all.
+    fn not_finite(what: &str) -> Self {
+        Self::Inference(format!("{what} is not finite: the weights are damaged or overflow"))
+    }
+
     /// The same for another caller whose work failed with it.
     pub fn again(&self) -> Self {
         match self {
@@ -160,6 +165,11 @@ pub trait Embedder: Send + Sync {
     fn identity(&self) -> &ModelIdentity;
     /// Width of a vector.
     fn dim(&self) -> usize;
+/// Tokens that are embedded together: enough to fill the matrix kernels, few enough that activations
+/// stay near the caches, that a cancelled caller is noticed soon, and that a lone message behind a
+/// full batch waits well under a second.
+pub const BATCH_TOKENS: usize = 2_048;
+
     /// The text as the model reads it: the model's own prefix (`query: `) and specials included,
     /// cut at the window.
     fn tokens(&self, text: &str) -> Result<Vec<u32>, ModelError>;

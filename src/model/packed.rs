@@ -2,7 +2,7 @@
 //! written once beside the GGUF file and mapped at every start.
 //!
 //! ```text
-//! 0   "HUIDAPK" and the version, 8 bytes
+//! 0   "HUIDAPK" and the number of the layout, 8 bytes
 //! 8   length of the directory, u64 little-endian
 //! 16  SHA-256 of all that follows, 32 bytes
 //! 48  directory, JSON: the source's digest; name, kind, shape and place of each tensor
@@ -19,18 +19,21 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 
-use candle_core::Device;
 use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::base::digest::sha256_file;
 use crate::model::dir::SCRATCH;
 use crate::model::gguf::GgufFile;
-use crate::model::kernels::{Dense, Format, Mapped, Packed, Precision, Weights, pack, pack_floats};
+use crate::model::kernels::{
+    Dense, Format, LAYOUT, Mapped, Packed, Precision, Weights, pack, pack_floats,
+};
 use crate::model::{Arithmetic, ModelError, ModelIdentity};
 
-const MAGIC: [u8; 8] = *b"HUIDAPK\x01";
+/// The last byte counts for the file as well: it is another file when the directory is another.
+const MAGIC: [u8; 8] = [b'H', b'U', b'I', b'D', b'A', b'P', b'K', LAYOUT];
 /// Bytes before the directory.
 const HEAD: usize = 8 + 8 + 32;
 const ALIGN: usize = 64;
@@ -341,7 +344,10 @@ fn plan(
     let first = Entry { kind: Kind::Header, rows: 1, width: header, start: 0, bytes: header };
     let mut tensors = BTreeMap::from([(HEADER.to_owned(), first)]);
     let mut start = header.next_multiple_of(ALIGN);
-    for (name, dtype, shape) in gguf.tensors() {
+    // Always in the same order, so that the same file gives the same bytes.
+    let mut listed: Vec<_> = gguf.tensors().collect();
+    listed.sort_unstable_by_key(|(name, ..)| *name);
+    for (name, dtype, shape) in listed {
         let (rows, width) = match *shape {
             [width] => (1, width),
             [rows, width] => (rows, width),
@@ -444,12 +450,6 @@ impl From<ModelError> for Failed {
     }
 }
 
-impl From<candle_core::Error> for Failed {
-    fn from(error: candle_core::Error) -> Self {
-        Self::Model(error.into())
-    }
-}
-
 impl From<io::Error> for Failed {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
@@ -493,19 +493,27 @@ fn write_tensors(
     in_order.sort_by_key(|(_, entry)| entry.start);
     for (name, entry) in in_order {
         let bytes = match entry.kind {
-            Kind::Header => gguf.header()?,
-            Kind::Floats => {
-                let tensor = gguf.stored(name)?.dequantize(&Device::Cpu)?;
-                let floats = tensor.flatten_all()?.to_vec1::<f32>()?;
-                floats.into_iter().flat_map(f32::to_le_bytes).collect()
-            }
-            Kind::Panels(code) => panels(&gguf.stored(name)?, code, entry)?,
-            Kind::Dense(code) => dense(&gguf.stored(name)?, code, entry)?,
+            Kind::Header => Ok(gguf.header()?),
+            Kind::Floats => widened(&gguf.stored(name)?)
+                .map(|floats| floats.into_iter().flat_map(f32::to_le_bytes).collect()),
+            Kind::Panels(code) => panels(&gguf.stored(name)?, code, entry),
+            Kind::Dense(code) => dense(&gguf.stored(name)?, code, entry),
         };
+        let bytes =
+            bytes.map_err(|error| gguf.corrupt(format_args!("tensor `{name}`: {error}")))?;
         out.write_all(&bytes)?;
         out.write_all(&vec![0; padding(bytes.len())])?;
     }
     Ok(())
+}
+
+/// The values of a tensor.
+fn widened(tensor: &QTensor) -> candle_core::Result<Vec<f32>> {
+    let floats = tensor.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+    if !floats.iter().all(|x| x.is_finite()) {
+        candle_core::bail!("a weight is not a finite number");
+    }
+    Ok(floats)
 }
 
 fn panels(tensor: &QTensor, code: u32, entry: &Entry) -> candle_core::Result<Vec<u8>> {
@@ -514,7 +522,8 @@ fn panels(tensor: &QTensor, code: u32, entry: &Entry) -> candle_core::Result<Vec
     let done = if let Some(format) = format.filter(|f| f.code() == code) {
         pack(format, entry.rows, entry.width, &tensor.data()?, &mut out)
     } else {
-        let again = QTensor::quantize(&tensor.dequantize(&Device::Cpu)?, GgmlDType::Q8_0)?;
+        let floats = Tensor::from_vec(widened(tensor)?, tensor.shape(), &Device::Cpu)?;
+        let again = QTensor::quantize(&floats, GgmlDType::Q8_0)?;
         pack(Format::Q8_0, entry.rows, entry.width, &again.data()?, &mut out)
     };
     done.map_err(candle_core::Error::wrap)?;
@@ -527,8 +536,7 @@ fn dense(tensor: &QTensor, code: u32, entry: &Entry) -> candle_core::Result<Vec<
     let done = if let Some(precision) = precision.filter(|p| p.code() == code) {
         pack_floats(precision, entry.rows, entry.width, &tensor.data()?, &mut out)
     } else {
-        let floats = tensor.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
-        let bytes: Vec<u8> = floats.into_iter().flat_map(f32::to_le_bytes).collect();
+        let bytes: Vec<u8> = widened(tensor)?.into_iter().flat_map(f32::to_le_bytes).collect();
         pack_floats(Precision::F32, entry.rows, entry.width, &bytes, &mut out)
     };
     done.map_err(candle_core::Error::wrap)?;
@@ -550,5 +558,114 @@ impl<W: Write> Write for Hashed<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::quantized::gguf_file::{self, Value};
+
+    struct Site(tempfile::TempDir);
+
+    impl Site {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn gguf(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        /// A GGUF file of a matrix and a vector, all of whose values are `value`.
+        fn write(&self, name: &str, value: f32) -> ModelIdentity {
+            let tensor = |shape: &[usize]| {
+                let tensor = Tensor::full(value, shape, &Device::Cpu).unwrap();
+                QTensor::quantize(&tensor, GgmlDType::F32).unwrap()
+            };
+            let tensors = [("blk.0.up.weight", tensor(&[18, 64])), ("norm.weight", tensor(&[5]))];
+            let tensors: Vec<_> = tensors.iter().map(|(name, tensor)| (*name, tensor)).collect();
+            let metadata = [("general.architecture", &Value::String("none".into()))];
+            let mut file = File::create(self.gguf(name)).unwrap();
+            gguf_file::write(&mut file, &metadata, &tensors).unwrap();
+            let sha256 = sha256_file(&self.gguf(name)).unwrap();
+            ModelIdentity { name: name.to_owned(), sha256 }
+        }
+
+        /// A weight of the model, as it is after opening.
+        fn weight(&self, identity: &ModelIdentity) -> f32 {
+            let (packed, _) = PackedModel::open(&self.gguf(&identity.name), identity).unwrap();
+            let matrix = packed.matrix("blk.0.up.weight", 18, 64).unwrap();
+            let mut row = [0.0; 64];
+            packed.view(&matrix).row(17, &mut row);
+            assert_eq!(packed.floats("norm.weight", 1, 5).unwrap(), row[..5]);
+            row[63]
+        }
+
+        fn packed(&self, identity: &ModelIdentity) -> PathBuf {
+            packed_path(&self.gguf(&identity.name))
+        }
+
+        fn refused(&self, identity: &ModelIdentity) -> String {
+            PackedModel::map(&self.packed(identity), identity).err().unwrap().to_string()
+        }
+    }
+
+    #[test]
+    fn what_was_packed_from_another_file_is_packed_anew() {
+        let site = Site::new();
+        let (one, two) = (site.write("one.gguf", 1.0), site.write("two.gguf", 2.0));
+        assert_eq!((site.weight(&one), site.weight(&two)), (1.0, 2.0));
+        // Somebody puts the wrong one there …
+        fs::copy(site.packed(&two), site.packed(&one)).unwrap();
+        assert!(site.refused(&one).contains("another file"));
+        assert_eq!(site.weight(&one), 1.0);
+        // … and a model comes in another edition under its old name.
+        let edition = site.write("one.gguf", 3.0);
+        assert!(site.refused(&edition).contains("another file"));
+        assert_eq!(site.weight(&edition), 3.0);
+        assert!(PackedModel::map(&site.packed(&edition), &edition).is_ok());
+    }
+
+    #[test]
+    fn what_is_damaged_or_of_another_layout_is_packed_anew() {
+        let site = Site::new();
+        let model = site.write("model.gguf", 1.0);
+        site.weight(&model);
+        let whole = fs::read(site.packed(&model)).unwrap();
+        for (at, reason) in [(7, "version"), (8, "trailing"), (20, "checksum"), (60, "checksum")] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x40;
+            fs::write(site.packed(&model), bytes).unwrap();
+            assert!(site.refused(&model).contains(reason), "{at}: {}", site.refused(&model));
+            assert_eq!(site.weight(&model), 1.0);
+        }
+        for length in [0, 40, 100, whole.len() - 1] {
+            fs::write(site.packed(&model), &whole[..length]).unwrap();
+            site.refused(&model);
+            assert_eq!(site.weight(&model), 1.0);
+        }
+        assert_eq!(fs::read(site.packed(&model)).unwrap(), whole);
+    }
+
+    /// See `another_layout_has_another_number` for the panels inside.
+    #[test]
+    fn another_directory_has_another_number() {
+        let site = Site::new();
+        let model = site.write("model.gguf", 1.0);
+        site.weight(&model);
+        let digest = sha256_file(&site.packed(&model)).unwrap();
+        let golden = "6e69e022f54e20c582cb95c3f280855443ca882c8dfd2103fb90d50e50c80157";
+        assert_eq!((LAYOUT, digest.as_str()), (1, golden));
+    }
+
+    #[test]
+    fn weights_that_are_no_numbers_are_refused_by_name() {
+        let site = Site::new();
+        let model = site.write("model.gguf", f32::NAN);
+        let error = PackedModel::open(&site.gguf("model.gguf"), &model).err().unwrap();
+        assert!(matches!(error, ModelError::Corrupt { .. }), "{error}");
+        assert!(error.to_string().contains("tensor `blk.0.up.weight`"), "{error}");
+        assert!(!site.packed(&model).exists());
     }
 }

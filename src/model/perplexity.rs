@@ -83,6 +83,9 @@ impl Surprise {
                     sum.nats += f64::from(log_sum_exp(row) - row[*next as usize]);
                     sum.predicted += 1;
                 }
+                if !sum.nats.is_finite() {
+                    return Err(ModelError::not_finite("a likelihood"));
+                }
                 progress(sum.predicted, tokens.len());
             }
         }

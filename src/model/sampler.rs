@@ -27,20 +27,21 @@ impl Sampler {
         Self { sampling, random: SplitMix64::new(seed) }
     }
 
-    /// `None` only for an empty slice.
+    /// `None` where there is no choice: for no logits, and for logits that are not finite.
     pub fn sample(&mut self, logits: &[f32]) -> Option<Sampled> {
         let token = self.pick(logits)?;
-        Some(Sampled { token: token as u32, logprob: logits[token] - log_sum_exp(logits) })
+        let sampled = Sampled { token: token as u32, logprob: logits[token] - log_sum_exp(logits) };
+        sampled.logprob.is_finite().then_some(sampled)
     }
 
     /// Chooses among `allowed` only, as if the model had given no probability to the others. The
     /// log-probability told is still the model's own over all tokens, so that what a constraint
-    /// forced upon it shows; the second one is that among the allowed.
+    /// forced upon it shows; the second one is that among the allowed. `None` as above.
     pub fn sample_among(&mut self, logits: &[f32], allowed: &[u32]) -> Option<(Sampled, f32)> {
         let own: Vec<f32> = allowed.iter().map(|token| logits[*token as usize]).collect();
         let at = self.pick(&own)?;
         let sampled = Sampled { token: allowed[at], logprob: own[at] - log_sum_exp(logits) };
-        Some((sampled, own[at] - log_sum_exp(&own)))
+        sampled.logprob.is_finite().then(|| (sampled, own[at] - log_sum_exp(&own)))
     }
 
     fn pick(&mut self, logits: &[f32]) -> Option<usize> {
@@ -153,6 +154,22 @@ mod tests {
         let logits = [0.1, 3.0, 2.9];
         assert_eq!(top_p(0.0, 1.0, 3).sample(&logits).unwrap().token, 1);
         assert_eq!(top_p(1.0, 0.0, 3).sample(&logits).unwrap().token, 1);
+    }
+
+    #[test]
+    fn nothing_is_chosen_among_what_is_not_finite() {
+        for poison in [f32::NAN, f32::INFINITY] {
+            // Beside another, before and behind whole vectors, and alone.
+            for (count, at) in [(2, 0), (40, 7), (40, 39), (1, 0)] {
+                let mut logits = vec![1.0; count];
+                logits[at] = poison;
+                assert_eq!(Sampler::new(Sampling::Greedy).sample(&logits), None);
+                assert_eq!(top_p(1.0, 0.9, 3).sample(&logits), None);
+                let among = Sampler::new(Sampling::Greedy).sample_among(&logits, &[0]);
+                assert_eq!(among, None, "{poison} at {at} of {count}");
+            }
+            assert_eq!(top_p(1.0, 0.9, 3).sample(&[poison; 20]), None);
+        }
     }
 
     #[test]

@@ -90,6 +90,13 @@ impl Tiny {
         Self { family, weights: maker.weights }
     }
 
+    /// With all values of one tensor multiplied.
+    pub(crate) fn times(mut self, gguf: &str, factor: f64) -> Self {
+        let weight = self.weights.iter_mut().find(|w| w.gguf == gguf).unwrap();
+        weight.values = weight.values.affine(factor, 0.0).unwrap();
+        self
+    }
+
     /// The tensors as they are after being stored as `dtype` says, under the hub's names.
     pub(crate) fn hub(&self, dtype: impl Fn(&str) -> GgmlDType) -> HashMap<String, Tensor> {
         let stored = |w: &Weight| {

@@ -95,24 +95,46 @@ mod tests {
     use super::*;
     use crate::domain::evidence::Scores;
     use crate::domain::knowledge::{Domain, EntryId, Scene};
+    use crate::model::Chosen;
 
-    #[test]
-    fn an_answer_goes_out_whole_or_not_at_all() {
-        let mut best = Evidence {
-            id: EntryId("a".into()),
+    fn evidence(id: &str, answer: &str) -> Evidence {
+        Evidence {
+            id: EntryId(id.into()),
             version: 1,
             question: "怎么退款".into(),
-            answer: Some("三天内。".into()),
+            answer: Some(answer.into()),
             scene: Scene::Inquiry,
             domain: Domain::General,
             phrasing: "怎么退款".into(),
             place: None,
             scores: Scores::default(),
-        };
+        }
+    }
+
+    #[test]
+    fn an_answer_goes_out_whole_or_not_at_all() {
+        let mut best = evidence("a", "三天内。");
         let room = |channel_bytes| Room { draft_chars: 300, channel_bytes };
         assert_eq!(verbatim(&best, room(12)).unwrap().text(), "三天内。");
         assert_eq!(verbatim(&best, room(11)), None);
         best.answer = None;
         assert_eq!(verbatim(&best, room(12)), None);
+    }
+
+    #[test]
+    fn a_composed_reply_reads_as_its_language_is_written_and_cites_every_unit() {
+        let found = [evidence("a", "Tap Orders. Choose one."), evidence("b", "It is free.")];
+        let chosen: Vec<_> = found.iter().map(|e| (e, e.answer.as_deref().unwrap())).collect();
+        let source = |(_, answer): &(&Evidence, &str)| ComposeSource {
+            question: String::new(),
+            units: units(answer).into_iter().map(|unit| unit.text).collect(),
+        };
+        let sources: Vec<ComposeSource> = chosen.iter().map(source).collect();
+        let places = [(0, 1), (1, 0)].map(|(source, unit)| Chosen { source, unit });
+        let composed = Composed { chosen: places.to_vec(), ..Composed::default() };
+        let draft = join(&chosen, &sources, &composed).unwrap();
+        assert_eq!(draft.text(), "Choose one. It is free.");
+        assert_eq!(draft.citations(), [&found[0].id, &found[1].id]);
+        assert_eq!(crate::gate::grounding::check(&draft, &found), []);
     }
 }

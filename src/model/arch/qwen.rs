@@ -255,19 +255,21 @@ impl Qwen {
     /// afterwards; after an error they are as they were.
     ///
     /// # Errors
-    /// `BadRequest` when a part is empty, leaves the window or names a token that does not exist.
+    /// `BadRequest` when a part is empty, leaves the window or names a token that does not exist;
+    /// `Inference` when a row is not finite.
     pub fn forward(&mut self, parts: &mut [Part<'_>]) -> Result<LogitRows, ModelError> {
         self.check(parts)?;
         let mut work = std::mem::take(&mut self.work);
         let logits = self.pass(parts, &mut work);
         self.work = work;
+        let logits = logits?;
         for part in parts {
             part.cache.advance(part.tokens.len());
         }
         Ok(logits)
     }
 
-    fn pass(&self, parts: &mut [Part<'_>], work: &mut Workspace) -> LogitRows {
+    fn pass(&self, parts: &mut [Part<'_>], work: &mut Workspace) -> Result<LogitRows, ModelError> {
         for part in parts.iter_mut() {
             part.cache.reserve(part.tokens.len());
         }
@@ -282,7 +284,11 @@ impl Qwen {
             let down = [self.packed.view(&layer.down)];
             multiply(&down, inner, Sink::Add { out: x, bias: None });
         }
-        self.logits(parts, work)
+        // Before the caches count the rows: halves would turn their keys into numbers again.
+        if !work.x.iter().all(|x| x.is_finite()) {
+            return Err(ModelError::not_finite("a row of the pass"));
+        }
+        Ok(self.logits(parts, work))
     }
 
     fn check(&self, parts: &[Part<'_>]) -> Result<(), ModelError> {

@@ -5,6 +5,17 @@ use super::*;
 use crate::base::digest::sha256_hex;
 use crate::model::pull;
 
+/// Lists `imported.gguf` as an import does.
+fn listed(bytes: &[u8]) -> Manifest {
+    let text = format!(
+        "schema = 1\n[[model]]\nname = 'imported'\nkind = 'embedder'\nlicence = ''\n\
+         default = false\nfile = 'imported.gguf'\nsize = {}\nsha256 = '{}'\n",
+        bytes.len(),
+        sha256_hex(bytes)
+    );
+    Manifest::brought(&text).unwrap()
+}
+
 /// Two models, `a` (default) and `b`, installed in a folder of their own.
 struct Site {
     temp: tempfile::TempDir,
@@ -43,23 +54,45 @@ impl Site {
 
     fn bundle(&self, names: &[&str]) -> Result<Vec<String>, PullError> {
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
-        bundle(&self.manifest, &names, &self.dir("here"), &self.tar(), &mut |_| ())
+        let here = self.dir("here");
+        bundle(&self.manifest_of(&here), &names, &here, &self.tar(), &mut |_| ())
     }
 
     fn import(&self) -> Result<Vec<Pulled>, PullError> {
-        import(&self.manifest, &self.dir("there"), &self.tar(), &mut |_| ())
+        let there = self.dir("there");
+        import(&self.manifest_of(&there), &there, &self.tar(), &mut |_| ())
+    }
+
+    /// Puts a model into the folder `here` as an import would.
+    fn import_here(&self, bytes: &[u8]) {
+        let list = listed(bytes).to_toml().unwrap();
+        fs::write(self.dir("here").path().join(IMPORTED), list).unwrap();
+        fs::write(self.dir("here").path().join("imported.gguf"), bytes).unwrap();
+    }
+
+    /// As an installation there sees it: with what was imported.
+    fn manifest_of(&self, dir: &ModelDir) -> Manifest {
+        let imported = Manifest::imported(dir.path()).unwrap();
+        let entries = imported.models().iter().cloned();
+        entries.fold(self.manifest.clone(), Manifest::with)
     }
 
     /// A tar of one member with a raw name, which `tar` itself would not let us write.
     fn craft(&self, name: &str, kind: EntryType, bytes: &[u8]) {
-        let mut header = Header::new_gnu();
-        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
-        header.set_entry_type(kind);
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        header.set_cksum();
+        self.craft_all(&[(name, kind, bytes)]);
+    }
+
+    fn craft_all(&self, members: &[(&str, EntryType, &[u8])]) {
         let mut tar = Builder::new(File::create(self.tar()).unwrap());
-        tar.append(&header, bytes).unwrap();
+        for (name, kind, bytes) in members {
+            let mut header = Header::new_gnu();
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_entry_type(*kind);
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            header.set_cksum();
+            tar.append(&header, *bytes).unwrap();
+        }
         tar.finish().unwrap();
     }
 
@@ -132,6 +165,57 @@ fn strange_members_are_refused() {
         assert!(site.arrived().is_empty());
     }
     assert!(!site.temp.path().join("a.gguf").exists());
+}
+
+#[test]
+fn a_model_that_was_imported_here_is_known_there() {
+    let site = Site::new();
+    let there = site.dir("there");
+    for bytes in [b"first".as_slice(), b"again, anew"] {
+        site.import_here(bytes);
+        assert_eq!(site.bundle(&["imported", "a"]).unwrap(), ["imported", "a"]);
+        let pulled = site.import().unwrap();
+        assert_eq!(pulled[0].name, "imported");
+        assert_eq!(fs::read(&pulled[0].path).unwrap(), bytes);
+        let known = site.manifest_of(&there);
+        assert_eq!(known.models().len(), 3, "replaced, not repeated");
+        assert_eq!(known.get("imported").unwrap().sha256, sha256_hex(bytes));
+    }
+    site.bundle(&["a"]).unwrap();
+    let bare = fs::read(site.tar()).unwrap();
+    assert!(!bare.windows(IMPORTED.len()).any(|w| w == IMPORTED.as_bytes()), "nothing to list");
+}
+
+#[test]
+fn a_list_that_does_not_fit_its_bundle_is_refused() {
+    let site = Site::new();
+    let file = EntryType::Regular;
+    let list = listed(b"right").to_toml().unwrap();
+    let refused = |members: &[(&str, EntryType, &[u8])]| {
+        site.craft_all(members);
+        let error = site.import().unwrap_err().to_string();
+        assert!(site.arrived().is_empty(), "{:?}", site.arrived());
+        error
+    };
+    let model = ("imported.gguf", file, b"right".as_slice());
+    let listing = (IMPORTED, file, list.as_bytes());
+    assert!(refused(&[model]).contains("bundle it anew"));
+    assert!(refused(&[model, listing]).contains("bundle it anew"), "the list comes first");
+    assert!(refused(&[listing, listing, model]).contains("first member"));
+    assert!(refused(&[listing, ("imported.gguf", file, b"wrong")]).contains("SHA-256"));
+    for (from, to, reason) in [
+        ("\"imported\"", "\"a\"", "name and file"),
+        ("imported.gguf", "imported.packed", "name and file"),
+        ("imported.gguf", "../imported.gguf", "plain"),
+        ("imported", "a", "belongs to a model of the manifest"),
+        ("schema", "scheme", "its list"),
+    ] {
+        let wrong = list.replace(from, to);
+        let error = refused(&[(IMPORTED, file, wrong.as_bytes()), model]);
+        assert!(error.contains(reason), "{to}: {error}");
+    }
+    let long = vec![b' '; LIST_BYTES as usize + 1];
+    assert!(refused(&[(IMPORTED, file, &long), model]).contains("too long"));
 }
 
 #[test]

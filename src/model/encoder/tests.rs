@@ -22,9 +22,9 @@ static GOLDEN: LazyLock<Golden> = LazyLock::new(|| {
     serde_json::from_str(include_str!("../../../tests/fixtures/e5_golden.json")).unwrap()
 });
 
-static E5: LazyLock<E5Encoder> = LazyLock::new(|| {
+static E5: LazyLock<BertEncoder> = LazyLock::new(|| {
     let identity = Manifest::builtin().get("e5-small").unwrap().identity();
-    E5Encoder::open(&installed_or_pull("e5-small"), identity).unwrap()
+    BertEncoder::open(&installed_or_pull("e5-small"), identity).unwrap()
 });
 
 fn cosine(a: &[f32], b: &[f32]) -> f32 {

@@ -240,13 +240,15 @@ impl Checkpoint {
 
 fn stored(tensor: &Tensor, skipped: usize, dtype: GgmlDType) -> candle_core::Result<QTensor> {
     let floats = tensor.to_dtype(DType::F32)?;
-    if skipped == 0 {
-        return QTensor::quantize(&floats, dtype);
-    }
-    let (rows, width) = floats.dims2()?;
+    let (rows, row) = (floats.dim(0)?, floats.shape().elem_count() / floats.dim(0)?.max(1));
     // Quantising reads the whole storage of a view, so the rows are copied out.
-    let values = floats.flatten_all()?.to_vec1::<f32>()?.split_off(skipped * width);
-    QTensor::quantize(&Tensor::from_vec(values, (rows - skipped, width), &Device::Cpu)?, dtype)
+    let values = floats.flatten_all()?.to_vec1::<f32>()?.split_off(skipped * row);
+    // Quantised, it would become some number.
+    if !values.iter().all(|x| x.is_finite()) {
+        candle_core::bail!("a weight is not a finite number: the file is damaged");
+    }
+    let shape = [&[rows - skipped], &floats.dims()[1..]].concat();
+    QTensor::quantize(&Tensor::from_vec(values, shape, &Device::Cpu)?, dtype)
 }
 
 fn tokenizer(folder: &Path, vocab: usize) -> Result<String, ImportError> {

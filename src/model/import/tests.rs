@@ -58,7 +58,7 @@ impl Site {
 
     /// The installed model's vectors.
     fn ours(&self, entry: &ModelEntry) -> Vec<Vec<f32>> {
-        let encoder = E5Encoder::open(&self.dir().file(entry), entry.identity()).unwrap();
+        let encoder = BertEncoder::open(&self.dir().file(entry), entry.identity()).unwrap();
         let tokens = TEXTS.map(|text| encoder.tokens(text).unwrap());
         encoder.embed(&tokens, &Control::default()).unwrap()
     }
@@ -223,4 +223,25 @@ fn a_sentencepiece_file_does_for_a_tokenizer() {
         assert!(error.contains("SentencePiece"), "{cut}: {error}");
     }
     assert!(bert_vocabulary().len() <= VOCAB);
+}
+
+#[test]
+fn weights_that_are_no_numbers_or_overflow_are_refused() {
+    for storage in [Storage::AsIs, Storage::Q8_0] {
+        for (tensor, factor, reason) in [
+            ("intermediate.dense.weight", f64::NAN, "intermediate.dense.weight`: a weight is not"),
+            ("attention.output.LayerNorm.weight", 1e38, "does not run"),
+        ] {
+            let site = Site::new(Family::Bert, GgmlDType::F32);
+            let file = site.checkpoint().join("model.safetensors");
+            let mut tensors = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
+            let name = format!("bert.encoder.layer.0.{tensor}");
+            let poisoned = tensors[&name].affine(factor, 0.0).unwrap();
+            tensors.insert(name, poisoned);
+            candle_core::safetensors::save(&tensors, &file).unwrap();
+            let options = Options { storage, ..Options::default() };
+            let error = site.import(&options).unwrap_err().to_string();
+            assert!(error.contains(reason) && error.contains("finite"), "{error}");
+        }
+    }
 }

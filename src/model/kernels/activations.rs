@@ -80,13 +80,15 @@ pub(crate) fn quantise_row(x: &[f32], row: &mut ActivationRow<'_>) {
     let groups = x.chunks(GROUP_INPUTS).zip(row.codes.chunks_mut(GROUP_INPUTS));
     let described = row.scales.iter_mut().zip(row.sums.chunks_mut(GROUP));
     for ((x, codes), (scale, sums)) in groups.zip(described) {
-        let mut largest = [0.0_f32; 16];
+        // Sizes are ordered as their bits are, and what is not finite is above all: unlike the
+        // codes, the scale cannot lose it, and it spreads to every product of the row.
+        let mut largest = [0_u32; 16];
         for x in x.chunks_exact(16) {
             for (largest, x) in largest.iter_mut().zip(x) {
-                *largest = largest.max(x.abs());
+                *largest = (*largest).max(x.abs().to_bits());
             }
         }
-        let largest = largest.into_iter().fold(0.0_f32, f32::max);
+        let largest = f32::from_bits(largest.into_iter().fold(0, u32::max));
         *scale = largest / 127.0;
         // A group of zeros, or of values too small to tell apart, is zero.
         let inverse = if largest > 1e-30 { 127.0 / largest } else { 0.0 };
@@ -144,6 +146,22 @@ mod tests {
             let sum = |codes: &[i8]| codes.iter().map(|&c| i32::from(c)).sum::<i32>() as f32;
             let wanted = [sum(&codes[..16]), sum(&codes[16..]), sum(codes)];
             assert_eq!(quantised.sums[block], wanted);
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_stays_so() {
+        for poison in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for at in [0, 37, 127, 128, 159] {
+                let mut x = [0.5; 160];
+                x[at] = poison;
+                let mut quantised = Activations::default();
+                quantised.resize(1, 160);
+                quantised.rows_mut().for_each(|mut row| quantise_row(&x, &mut row));
+                let told = quantised.scales[at / GROUP_INPUTS];
+                assert!(!told.is_finite(), "{poison} at {at}: {told}");
+                assert!(quantised.scales[1 - at / GROUP_INPUTS].is_finite());
+            }
         }
     }
 

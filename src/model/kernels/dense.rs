@@ -41,10 +41,19 @@ impl Precision {
         [Self::F32, Self::F16, Self::Bf16].into_iter().find(|p| p.code() == code)
     }
 
-    const fn bytes(self) -> usize {
+    pub(super) const fn bytes(self) -> usize {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
+        }
+    }
+
+    /// One weight out of its bytes.
+    fn read(self, weight: &[u8]) -> f32 {
+        match self {
+            Self::F32 => f32::from_le_bytes([weight[0], weight[1], weight[2], weight[3]]),
+            Self::F16 => f16::from_le_bytes([weight[0], weight[1]]).to_f32(),
+            Self::Bf16 => bf16::from_le_bytes([weight[0], weight[1]]).to_f32(),
         }
     }
 
@@ -66,6 +75,10 @@ pub(crate) fn pack_floats(
     let wanted = rows * width * bytes;
     if file.len() != wanted {
         return Err(PackError::Size { rows, width, got: file.len(), wanted });
+    }
+    let mut weights = file.chunks_exact(bytes);
+    if let Some(at) = weights.position(|weight| !precision.read(weight).is_finite()) {
+        return Err(PackError::NotFinite { row: at / width });
     }
     out.reserve(precision.packed_bytes(rows, width));
     for panel in 0..rows.div_ceil(PANEL) {
@@ -113,12 +126,7 @@ impl<'a> Dense<'a> {
         let bytes = self.precision.bytes();
         for (input, out) in out.iter_mut().enumerate() {
             let at = ((panel * self.width + input) * PANEL + lane) * bytes;
-            let weight = &self.bytes[at..at + bytes];
-            *out = match self.precision {
-                Precision::F32 => f32::from_le_bytes([weight[0], weight[1], weight[2], weight[3]]),
-                Precision::F16 => f16::from_le_bytes([weight[0], weight[1]]).to_f32(),
-                Precision::Bf16 => bf16::from_le_bytes([weight[0], weight[1]]).to_f32(),
-            };
+            *out = self.precision.read(&self.bytes[at..at + bytes]);
         }
     }
 
@@ -327,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_come_back_and_wrong_sizes_are_refused() {
+    fn rows_come_back_and_what_is_wrong_is_refused() {
         let weights = values(18 * 32, 3);
         for precision in [Precision::F32, Precision::F16, Precision::Bf16] {
             assert_eq!(Precision::from_code(precision.code()), Some(precision));
@@ -341,6 +349,9 @@ mod tests {
             assert!(wanted.eq(row));
             assert!(pack_floats(precision, 17, 32, &file, &mut bytes).is_err());
             assert!(Dense::new(precision, 18, 33, &bytes).is_none());
+            let broken = stored(precision, &[&weights[1..], &[f32::INFINITY]].concat());
+            let broken = pack_floats(precision, 18, 32, &broken, &mut bytes);
+            assert_eq!(broken, Err(PackError::NotFinite { row: 17 }));
         }
         assert_eq!(Precision::from_code(3), None);
     }

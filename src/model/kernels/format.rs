@@ -13,6 +13,9 @@
 
 use half::f16;
 
+/// Number of this layout and of that of floats (`dense.rs`) in packed files. Files of another number
+/// are packed anew; a layout that changes under the same one would be multiplied as what it is not.
+pub(crate) const LAYOUT: u8 = 1;
 /// Rows of a panel.
 pub(crate) const PANEL: usize = 16;
 /// Inputs of a block.
@@ -189,6 +192,10 @@ impl FileBlock {
         }
         block
     }
+
+    fn is_finite(&self) -> bool {
+        self.d.is_finite() && self.dmin.is_finite()
+    }
 }
 
 /// Why blocks of a file cannot be packed.
@@ -198,6 +205,8 @@ pub(crate) enum PackError {
     Width { width: usize, inputs: usize },
     #[error("{got} bytes for {rows} rows of {width}, expected {wanted}")]
     Size { rows: usize, width: usize, got: usize, wanted: usize },
+    #[error("a weight of row {row} is not a finite number")]
+    NotFinite { row: usize },
 }
 
 /// Appends the matrix `[rows, width]`, given as the file's blocks row by row, to `out`. Rows are
@@ -228,6 +237,10 @@ pub(crate) fn pack(
                 (row < rows).then(|| FileBlock::read(format, &file[at..at + bytes]))
             };
             let lanes: [Option<FileBlock>; PANEL] = std::array::from_fn(of_row);
+            let broken = |lane: &Option<FileBlock>| lane.as_ref().is_some_and(|b| !b.is_finite());
+            if let Some(lane) = lanes.iter().position(broken) {
+                return Err(PackError::NotFinite { row: panel * PANEL + lane });
+            }
             pack_superblock(format, &lanes, out);
         }
     }
@@ -385,7 +398,9 @@ impl Superblock<'_> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use super::super::dense::{Precision, pack_floats};
     use super::*;
+    use crate::base::digest::sha256_hex;
 
     pub(crate) const ALL: [Format; 5] =
         [Format::Q4_0, Format::Q5_0, Format::Q8_0, Format::Q4K, Format::Q6K];
@@ -418,6 +433,39 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn another_layout_has_another_number() {
+        let packed = |format: Format| {
+            let width = 2 * format.inputs();
+            let mut out = Vec::new();
+            pack(format, 18, width, &file_bytes(format, 18, width, 7), &mut out).unwrap();
+            sha256_hex(&out)
+        };
+        let floats = |precision: Precision| {
+            // Finite in each precision.
+            let byte = |at: usize| (at * 37 % 61) as u8;
+            let file: Vec<u8> = (0..18 * 64 * precision.bytes()).map(byte).collect();
+            let mut out = Vec::new();
+            pack_floats(precision, 18, 64, &file, &mut out).unwrap();
+            sha256_hex(&out)
+        };
+        let digests = [ALL.map(packed).to_vec(), PRECISIONS.map(floats).to_vec()].concat();
+        // New digests want a new number beside them.
+        assert_eq!((LAYOUT, digests), (1, GOLDEN.map(str::to_owned).to_vec()));
+    }
+
+    const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::F16, Precision::Bf16];
+    const GOLDEN: [&str; 8] = [
+        "42b4fafeb9997a89bcdf1bd5ef09de7b2d52af6d618fc7c622f363e9eee11a1e",
+        "6f12386f45c58e9cf728d51d76c30637c1a5a52b76f26e9e366fc4f0f6f67d9a",
+        "03a1a5c88e68c93ba7be2b119031608179bb268f518b6324939f89d3808d7101",
+        "c690955427c82b11a5bdfa343093ba63ebad8872c9b4eac6fc90ff95daf9cdcd",
+        "bdedc0b0017556720962c08c9ec38c7dfdbfb3afc8945ac3b4106799d1244ccf",
+        "52cef7572e1e55a43a9a9a9c367196deb7e426d4be53aee7c05c4aeb03260366",
+        "2d5d2aef765250a958885984c34161cc56d0663afe33264b529cf38c8eec1260",
+        "2d5d2aef765250a958885984c34161cc56d0663afe33264b529cf38c8eec1260",
+    ];
+
+    #[test]
     fn packed_files_number_the_formats_for_good() {
         let codes = ALL.map(Format::code);
         assert_eq!(codes, [0, 1, 2, 3, 4]);
@@ -426,12 +474,20 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn sizes_that_do_not_fit_are_refused() {
+    fn sizes_that_do_not_fit_and_broken_scales_are_refused() {
         let mut out = Vec::new();
         let width = pack(Format::Q4K, 1, 96, &[], &mut out);
         assert_eq!(width, Err(PackError::Width { width: 96, inputs: 256 }));
         let size = pack(Format::Q4_0, 2, 32, &[0; 35], &mut out);
         assert!(matches!(size, Err(PackError::Size { got: 35, wanted: 36, .. })));
+        for format in ALL {
+            let mut file = file_bytes(format, 18, format.inputs(), 1);
+            let scale =
+                file.len() - format.file_block_bytes() + usize::from(format == Format::Q6K) * 208;
+            file[scale..scale + 2].copy_from_slice(&f16::NAN.to_le_bytes());
+            let broken = pack(format, 18, format.inputs(), &file, &mut out);
+            assert_eq!(broken, Err(PackError::NotFinite { row: 17 }), "{format:?}");
+        }
         assert!(Packed::new(Format::Q4_0, 2, 32, &[0; 7]).is_none());
         assert!(Packed::new(Format::Q4_0, 2, 0, &[]).is_none());
     }

@@ -6,15 +6,26 @@ use super::activations::{ActivationRow, quantise_row};
 use super::dense;
 use super::float;
 
-/// An instruction set; a value of it exists only where the machine has it.
+/// An instruction set. A value of it exists only where the machine has the instructions, which all
+/// that calls them relies on: only [`Isa::present`] makes what the variants hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Isa {
     Scalar,
     #[cfg(target_arch = "x86_64")]
-    Avx2,
+    Avx2(HasAvx2),
     #[cfg(target_arch = "x86_64")]
-    Avx512Vnni,
+    Avx512Vnni(HasAvx512Vnni),
 }
+
+/// AVX2, FMA and F16C were detected.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HasAvx2(());
+
+/// The same with AVX-512 F, BW and VNNI.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HasAvx512Vnni(());
 
 /// `HUIDA_KERNELS` names something else.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,9 +37,9 @@ impl Isa {
         match self {
             Self::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => "avx2",
+            Self::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Vnni => "avx512vnni",
+            Self::Avx512Vnni(_) => "avx512vnni",
         }
     }
 
@@ -55,10 +66,10 @@ impl Isa {
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512vnni")
             {
-                found.push(Self::Avx512Vnni);
+                found.push(Self::Avx512Vnni(HasAvx512Vnni(())));
             }
             if avx2 {
-                found.push(Self::Avx2);
+                found.push(Self::Avx2(HasAvx2(())));
             }
         }
         found.push(Self::Scalar);
@@ -119,10 +130,10 @@ macro_rules! per_instruction_set {
                     Self::Scalar => $body($($arg),*),
                     // SAFETY: a value of `Isa` exists only where the machine has the instructions.
                     #[cfg(target_arch = "x86_64")]
-                    Self::Avx2 => unsafe { avx2($($arg),*) },
+                    Self::Avx2(_) => unsafe { avx2($($arg),*) },
                     // SAFETY: as above.
                     #[cfg(target_arch = "x86_64")]
-                    Self::Avx512Vnni => unsafe { avx512($($arg),*) },
+                    Self::Avx512Vnni(_) => unsafe { avx512($($arg),*) },
                 }
             }
         )*}

@@ -297,11 +297,11 @@ impl Job<'_> {
                     over_panel::<super::scalar::Scalar>(weights, panel, x, first, stretch, sums);
                 }
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => {
+                Isa::Avx2(_) => {
                     over_panel::<super::avx2::Avx2>(weights, panel, x, first, stretch, sums);
                 }
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512Vnni => {
+                Isa::Avx512Vnni(_) => {
                     over_panel::<super::avx512::Avx512Vnni>(
                         weights, panel, x, first, stretch, sums,
                     );

@@ -24,7 +24,7 @@ mod tile;
 pub(crate) use activations::Activations;
 pub(crate) use dense::{Dense, Precision, Weights, pack_floats};
 pub(crate) use float::{Attention, PAGE, Page};
-pub(crate) use format::{Format, Packed, pack};
+pub(crate) use format::{Format, LAYOUT, Packed, pack};
 pub(crate) use isa::Isa;
 pub use isa::{UnknownKernels, kernels_in_use};
 pub(crate) use mapped::Mapped;

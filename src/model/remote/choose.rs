@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 
-use crate::base::text::is_han;
+use crate::base::text::{is_han, joined};
 use crate::model::{ChatMessage, Chosen, ComposeRequest};
 
 /// Units that may be chosen, in the order of their numbers.
@@ -39,8 +39,9 @@ impl<'a> Units<'a> {
         let mut units = Vec::new();
         for (source, own) in request.sources.iter().enumerate() {
             for (unit, text) in own.units.iter().enumerate() {
-                let fits = !text.is_empty() && text.chars().count() <= request.max_chars;
-                if fits && seen.insert(text.as_str()) {
+                let alone = joined([text.as_str()]);
+                let fits = !alone.is_empty() && alone.chars().count() <= request.max_chars;
+                if fits && seen.insert(alone) {
                     units.push((Chosen { source, unit }, text.as_str()));
                 }
             }
@@ -60,7 +61,7 @@ impl<'a> Units<'a> {
         };
         let mut content = format!("{asked}:\n{question}\n\n{given}:\n");
         for (number, (_, text)) in self.units.iter().enumerate() {
-            content.push_str(&format!("{}. {}\n", number + 1, text.replace('\n', " ")));
+            content.push_str(&format!("{}. {}\n", number + 1, text.trim().replace('\n', " ")));
         }
         [
             ChatMessage { role: "system", content: rules.to_owned() },
@@ -75,7 +76,7 @@ impl<'a> Units<'a> {
     pub(super) fn chosen(&self, answer: &str) -> Result<Vec<Chosen>, String> {
         let choice: Choice =
             serde_json::from_str(answer.trim()).map_err(|_| "no choice of units".to_owned())?;
-        let (mut chosen, mut chars, mut seen) = (Vec::new(), 0, BTreeSet::new());
+        let (mut chosen, mut said, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
         for number in choice.units {
             let unit = number.checked_sub(1).and_then(|at| self.units.get(at));
             let Some((place, text)) = unit else {
@@ -84,9 +85,10 @@ impl<'a> Units<'a> {
             if !seen.insert(number) {
                 return Err(format!("unit {number} twice"));
             }
-            chars += text.chars().count();
+            said.push(*text);
             chosen.push(*place);
         }
+        let chars = joined(said).chars().count();
         if chars > self.max_chars {
             return Err(format!("{chars} characters of at most {}", self.max_chars));
         }
@@ -124,6 +126,19 @@ mod tests {
             asked.content,
             "问题:\n运费谁出\n\n句子:\n1. 运费由我们承担。\n2. 三天内到账。\n"
         );
+    }
+
+    #[test]
+    fn what_is_counted_is_what_is_said() {
+        let units = ["Free.", "By post. "].map(str::to_owned).to_vec();
+        let source = ComposeSource { question: String::new(), units };
+        let request = |max_chars| ComposeRequest {
+            question: "how".into(),
+            sources: vec![source.clone()],
+            max_chars,
+        };
+        let taken = |max_chars| Units::of(&request(max_chars)).chosen("{\"units\":[1,2]}").is_ok();
+        assert!(taken(14) && !taken(13), "with the space between, without the one behind");
     }
 
     #[test]

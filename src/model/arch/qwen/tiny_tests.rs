@@ -9,11 +9,12 @@ use candle_nn::{Activation, VarBuilder};
 use candle_transformers::models::{quantized_qwen2, quantized_qwen3, qwen2, qwen3};
 
 use super::*;
-use crate::model::Arithmetic;
+use crate::model::sampler::Sampler;
 use crate::model::tiny::{
     EPS, FFN, Family, HEADS, HIDDEN, KV_HEADS, LAYERS, ROPE_BASE, Tiny, VOCAB, WINDOW, mixed,
     prompts,
 };
+use crate::model::{Arithmetic, Sampling};
 
 const FAMILIES: [Family; 2] = [Family::Qwen2, Family::Qwen3];
 
@@ -211,5 +212,32 @@ fn quantised_weights_can_be_run_as_floats() {
         let far = furthest(&ours.concat().concat(), &theirs.concat().concat());
         assert!(far < FLOAT_TOLERANCE, "{family:?}: {far}");
         assert!(!path.with_extension("packed").exists(), "the float form stays in memory");
+    }
+}
+
+#[test]
+fn what_overflows_anywhere_is_an_error_and_no_token() {
+    for (family, dtype) in [(Family::Qwen2, GgmlDType::F32), (Family::Qwen3, GgmlDType::Q8_0)] {
+        for norm in ["blk.0.attn_norm", "blk.0.ffn_norm", "blk.1.ffn_norm", "output_norm"] {
+            let tiny = Tiny::new(family, 12).times(&format!("{norm}.weight"), 2.8e38);
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("tiny.gguf");
+            let identity = tiny.write_gguf(&path, |_| dtype);
+            let (packed, header) = PackedModel::open(&path, &identity).unwrap();
+            let mut model = Qwen::load(packed, &header).unwrap();
+            let mut cache = KvCache::new(model.config().kv_shape());
+            match model.forward_one(&[5, 6, 7], &mut cache, Logits::Last) {
+                Err(ModelError::Inference(reason)) => assert!(reason.contains("finite")),
+                Err(other) => panic!("{norm}: {other}"),
+                Ok(logits) => {
+                    // Only what comes after the last row of the pass is left to the choice.
+                    assert_eq!(norm, "output_norm");
+                    let row = logits.rows().next().unwrap();
+                    assert_eq!(Sampler::new(Sampling::Greedy).sample(row), None);
+                    continue;
+                }
+            }
+            assert!(cache.is_empty(), "{norm}: what was read in vain does not count");
+        }
     }
 }
