@@ -14,6 +14,7 @@ use crate::base::id::{ConversationId, SessionId, TraceId};
 use crate::domain::knowledge::{Asker, Audience};
 use crate::domain::message::{AccountName, Content, Inbound, Platform};
 use crate::domain::trace::Trace;
+use crate::model::Control;
 use crate::pipeline::responder::{Ask, Turn};
 
 /// A person at a terminal waits longer than WeChat does, and the generator may still be loading.
@@ -148,6 +149,7 @@ pub(super) fn replay(app: &App, args: &ReplayArgs) -> Result<()> {
         context: then.context.clone(),
         received_at: app.clock.now(),
         deadline: Deadline::after(PATIENCE),
+        composing: Control::default(),
     };
     let now = responder.respond(&turn, &mut |_| ());
     if args.json {

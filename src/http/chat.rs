@@ -12,6 +12,7 @@ use minijinja::context;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc::{Sender, channel};
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::base::clock::Deadline;
@@ -21,6 +22,7 @@ use crate::domain::texts::Lang;
 use crate::http::pages::{LANG_COOKIE, cookie, lang_of};
 use crate::http::state::HttpState;
 use crate::http::view::{step_text, trace_view};
+use crate::model::Control;
 use crate::pipeline::desk::Progress;
 
 const SESSION_COOKIE: &str = "huida_visitor";
@@ -82,22 +84,39 @@ pub(super) async fn send(
     };
     let lang = lang_of(&headers, &uri);
     let (events, stream) = channel(32);
-    tokio::task::spawn_blocking(move || answer(&state, &inbound, lang, &events));
-    Sse::new(ReceiverStream::new(stream)).keep_alive(KeepAlive::default()).into_response()
+    let composing = Control::default();
+    let page = Page(composing.clone());
+    tokio::task::spawn_blocking(move || answer(&state, &inbound, lang, &composing, &events));
+    let stream = ReceiverStream::new(stream).map(move |event| {
+        // Dropped with the stream, which is dropped with the connection.
+        let _ = &page;
+        event
+    });
+    Sse::new(stream).keep_alive(KeepAlive::default()).into_response()
 }
 
 type Events = Sender<Result<Event, Infallible>>;
 
-fn answer(state: &HttpState, inbound: &Inbound, lang: Lang, events: &Events) {
+/// A page that waits for its reply; once it is closed nothing is composed for it.
+struct Page(Control);
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+fn answer(state: &HttpState, inbound: &Inbound, lang: Lang, composing: &Control, events: &Events) {
     let emit = |name: &str, data: serde_json::Value| {
         // The visitor may have closed the page; the turn is recorded all the same.
         let _ = events.blocking_send(Ok(Event::default().event(name).data(data.to_string())));
     };
     let deadline = Deadline::after(state.deadline.max(PATIENCE));
-    let handled = state.desk.handle(inbound, deadline, &mut |progress: &Progress| {
+    let mut observe = |progress: &Progress| {
         let step = step_text(progress.step, lang).unwrap_or(progress.step);
         emit("step", json!({ "step": step, "ms": progress.ms }));
-    });
+    };
+    let handled = state.desk.handle_while(inbound, deadline, composing, &mut observe);
     let trace = handled.and_then(|outcome| Ok((outcome.reply, state.store.trace(&outcome.trace)?)));
     match trace {
         Ok((reply, Some(trace))) => {

@@ -144,6 +144,11 @@ impl Control {
         Self { deadline: Some(deadline), cancelled: Arc::default() }
     }
 
+    /// The same with another deadline: cancelled together with it.
+    pub fn until(&self, deadline: Deadline) -> Self {
+        Self { deadline: Some(deadline), cancelled: Arc::clone(&self.cancelled) }
+    }
+
     /// Ends the work of every clone of this control.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
@@ -160,16 +165,16 @@ impl Control {
     }
 }
 
-/// Texts to unit vectors.
-pub trait Embedder: Send + Sync {
-    fn identity(&self) -> &ModelIdentity;
-    /// Width of a vector.
-    fn dim(&self) -> usize;
 /// Tokens that are embedded together: enough to fill the matrix kernels, few enough that activations
 /// stay near the caches, that a cancelled caller is noticed soon, and that a lone message behind a
 /// full batch waits well under a second.
 pub const BATCH_TOKENS: usize = 2_048;
 
+/// Texts to unit vectors.
+pub trait Embedder: Send + Sync {
+    fn identity(&self) -> &ModelIdentity;
+    /// Width of a vector.
+    fn dim(&self) -> usize;
     /// The text as the model reads it: the model's own prefix (`query: `) and specials included,
     /// cut at the window.
     fn tokens(&self, text: &str) -> Result<Vec<u32>, ModelError>;

@@ -13,6 +13,7 @@ use crate::domain::decision::{Reason, Verdict};
 use crate::domain::knowledge::{Asker, Audience};
 use crate::domain::message::{AccountName, Content, Inbound, Platform, Utterance};
 use crate::domain::trace::Trace;
+use crate::model::Control;
 use crate::pipeline::responder::{Ask, Responder, Turn};
 use crate::store::{Accepted, AcceptedState, MessageRow, Store, StoreError};
 use crate::understand::pii;
@@ -65,6 +66,18 @@ impl Desk {
         deadline: Deadline,
         observe: &mut dyn FnMut(&Progress),
     ) -> Result<Outcome, StoreError> {
+        self.handle_while(inbound, deadline, &Control::default(), observe)
+    }
+
+    /// The same for a caller that may leave and then not ask again: `composing` is cancelled when it
+    /// does. Not for platforms: they hang up in order to try again, and want the reply then.
+    pub fn handle_while(
+        &self,
+        inbound: &Inbound,
+        deadline: Deadline,
+        composing: &Control,
+        observe: &mut dyn FnMut(&Progress),
+    ) -> Result<Outcome, StoreError> {
         let received_at = self.clock.now();
         let masked = masked(inbound);
         let (accepted, place) =
@@ -88,6 +101,7 @@ impl Desk {
             context,
             received_at,
             deadline,
+            composing: composing.clone(),
         };
         let trace = if busy.now > self.limits.turns {
             self.responder.give_up(&turn, Reason::Overloaded)
@@ -115,6 +129,7 @@ impl Desk {
                 context: self.context(item.message, item.received_at).unwrap_or_default(),
                 received_at: item.received_at,
                 deadline: Deadline::after(Duration::ZERO),
+                composing: Control::default(),
             };
             // Its moment to be answered has passed; a person sees it now.
             let trace = self.responder.give_up(&turn, Reason::InternalError);

@@ -71,6 +71,9 @@ pub struct Turn {
     pub context: Vec<Utterance>,
     pub received_at: UnixMs,
     pub deadline: Deadline,
+    /// Cancelled when nobody waits for the reply any more: the message is answered and recorded all
+    /// the same, but no reply is composed for it.
+    pub composing: Control,
 }
 
 /// What a responder is made of.
@@ -231,12 +234,12 @@ impl Responder {
         } else {
             confidence >= WORTH_SHOWING && draft::pieces(&found.evidence) > 1
         };
-        let in_time = turn.deadline.remaining() > COMPOSING;
+        let in_time = turn.deadline.remaining() > COMPOSING && turn.composing.check().is_ok();
         let composer = self.parts.composer.as_ref().filter(|_| worth_composing && in_time);
         let Some(composer) = composer else {
             return approved;
         };
-        let control = Control::with_deadline(turn.deadline.sooner_by(RESERVE));
+        let control = turn.composing.until(turn.deadline.sooner_by(RESERVE));
         let composed = record.step("compose", || {
             draft::compose(composer, &understood.question, &found.evidence, room, &control)
         });
