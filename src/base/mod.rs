@@ -1,5 +1,5 @@
-//! Floor 0: ids, clock, text, digests, files, faults, leases, limits, repeatable chance. Nothing here knows
-//! the business.
+//! Floor 0: ids, clock, text, digests, files, faults, leases, limits, numerals, repeatable chance. Nothing
+//! here knows the business.
 
 pub mod clock;
 pub mod digest;
@@ -8,5 +8,6 @@ pub mod file;
 pub mod id;
 pub mod lease;
 pub mod limits;
+pub mod numerals;
 pub mod random;
 pub mod text;

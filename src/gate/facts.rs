@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use regex::{Captures, Regex};
 use unicode_normalization::UnicodeNormalization;
 
-use crate::gate::numerals;
+use crate::base::numerals;
 
 /// Facts in a spelling under which equal facts are equal strings (`quantity:3..5 day`).
 pub type Facts = BTreeSet<Fact>;

@@ -11,7 +11,6 @@ pub mod grounding;
 pub mod logistic;
 pub mod metrics;
 pub mod model;
-pub mod numerals;
 pub mod threshold;
 
 #[cfg(test)]

