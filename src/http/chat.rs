@@ -11,9 +11,9 @@ use axum::response::{IntoResponse, Response};
 use minijinja::context;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::mpsc::{Sender, channel};
-use tokio_stream::StreamExt;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
 
 use crate::base::clock::Deadline;
 use crate::base::id::SessionId;
@@ -85,17 +85,13 @@ pub(super) async fn send(
     let lang = lang_of(&headers, &uri);
     let (events, stream) = channel(32);
     let composing = Control::default();
-    let page = Page(composing.clone());
+    let stream = shown(stream, Page(composing.clone()));
     tokio::task::spawn_blocking(move || answer(&state, &inbound, lang, &composing, &events));
-    let stream = ReceiverStream::new(stream).map(move |event| {
-        // Dropped with the stream, which is dropped with the connection.
-        let _ = &page;
-        event
-    });
     Sse::new(stream).keep_alive(KeepAlive::default()).into_response()
 }
 
-type Events = Sender<Result<Event, Infallible>>;
+type Shown = Result<Event, Infallible>;
+type Events = Sender<Shown>;
 
 /// A page that waits for its reply; once it is closed nothing is composed for it.
 struct Page(Control);
@@ -104,6 +100,14 @@ impl Drop for Page {
     fn drop(&mut self) {
         self.0.cancel();
     }
+}
+
+/// What the page is sent. The page is dropped with the stream, which is dropped with the connection.
+fn shown(events: Receiver<Shown>, page: Page) -> impl Stream<Item = Shown> + use<> {
+    ReceiverStream::new(events).map(move |event| {
+        let _ = &page;
+        event
+    })
 }
 
 fn answer(state: &HttpState, inbound: &Inbound, lang: Lang, composing: &Control, events: &Events) {
@@ -137,4 +141,19 @@ fn visitor(headers: &HeaderMap) -> Option<&str> {
 fn is_id(text: &str) -> bool {
     (16..=ID_CHARS).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_page_ends_its_composing() {
+        let composing = Control::default();
+        let (_events, stream) = channel(1);
+        let stream = shown(stream, Page(composing.clone()));
+        assert!(composing.check().is_ok());
+        drop(stream);
+        assert!(composing.check().is_err());
+    }
 }

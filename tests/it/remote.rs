@@ -264,62 +264,6 @@ fn a_remote_generator_chooses_among_the_units_and_nothing_else_comes_out() {
 }
 
 #[test]
-fn find_composing() {
-    let simulator = Simulator::new(|_| says("{\"units\":[1]}"));
-    let model = format!(
-        "[remote.generator]\nbase_url = \"{}\"\nmodel = \"m\"\napi_key_env = \"\"\n",
-        simulator.base()
-    );
-    let running = crate::support::start_with(&model);
-    for question in [
-        "退款多久到账",
-        "退货运费谁出",
-        "怎么退货退款",
-        "退货",
-        "退款",
-        "发票",
-        "多久发货",
-        "物流到哪了",
-        "退货要多久，退款呢",
-        "怎么开发票",
-        "发票和退款",
-        "快递多久到",
-        "退货退款流程",
-        "运费怎么算",
-        "几天能收到货",
-    ] {
-        let body = format!("{{\"text\":\"{question}\",\"id\":\"0123456789abcdef\"}}");
-        let session: String = question
-            .bytes()
-            .map(|b| format!("{b:02x}"))
-            .collect::<String>()
-            .chars()
-            .take(32)
-            .collect();
-        let text = crate::support::client()
-            .post(running.url("/chat/messages"))
-            .header("content-type", "application/json")
-            .header("cookie", format!("huida_visitor={session}"))
-            .body(body)
-            .send()
-            .unwrap()
-            .text()
-            .unwrap();
-        let trace = &running.store.recent_traces(1).unwrap()[0];
-        println!(
-            "{question}: {:?} {} {:?} {:?} {}",
-            trace.decision.verdict,
-            trace.decision.confidence,
-            trace.timings_ms.keys().collect::<Vec<_>>(),
-            trace.draft.as_ref().map(|d| d.mode),
-            text.len()
-        );
-    }
-    println!("{}", simulator.asked.lock().unwrap().len());
-    panic!();
-}
-
-#[test]
 fn a_remote_generator_continues_a_conversation() {
     let simulator = Simulator::new(|_| says("三天内到账。"));
     let mut generator = RemoteGenerator::open(simulator.model()).unwrap();

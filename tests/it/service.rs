@@ -232,6 +232,33 @@ fn the_chat_page_streams_steps_and_the_reply() {
 }
 
 #[test]
+fn a_page_that_is_closed_leaves_its_message_decided() {
+    use std::io::{Read, Write};
+    let running = start();
+    let body = format!("{{\"text\":\"{QUESTION}\",\"id\":\"0123456789abcdef\"}}");
+    let mut page = std::net::TcpStream::connect(running.address).unwrap();
+    write!(
+        page,
+        "POST /chat/messages HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
+         cookie: huida_visitor=0123456789abcdef\r\ncontent-length: {}\r\n\r\n{body}",
+        running.address,
+        body.len()
+    )
+    .unwrap();
+    // The answer has begun, so the message was taken.
+    assert!(page.read(&mut [0; 64]).unwrap() > 0);
+    drop(page);
+    for _ in 0..300 {
+        if !running.store.recent_traces(1).unwrap().is_empty() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(running.store.recent_traces(1).unwrap().len(), 1);
+    assert!(running.store.unfinished().unwrap().is_empty());
+}
+
+#[test]
 fn pages_show_traces_and_queue_without_running_what_customers_wrote() {
     let running = start();
     running.push(PushMode::Safe, "anna", 1, "<script>alert(1)</script>转人工");

@@ -68,12 +68,8 @@ pub(crate) fn configuration(dir: &Path) -> String {
 }
 
 pub(crate) fn app(dir: &Path) -> App {
-    app_with(dir, "")
-}
-
-fn app_with(dir: &Path, more: &str) -> App {
     let file = dir.join("huida.toml");
-    std::fs::write(&file, configuration(dir) + more).unwrap();
+    std::fs::write(&file, configuration(dir)).unwrap();
     App::new(Config::load(Some(&file)).unwrap()).unwrap()
 }
 
@@ -134,17 +130,6 @@ pub(crate) fn start() -> Running {
 pub(crate) fn start_at(clock: Clock) -> Running {
     let dir = prepared();
     let app = App { clock, ..app(dir.path()) };
-    serve(dir, app)
-}
-
-/// A service with more lines of configuration.
-pub(crate) fn start_with(more: &str) -> Running {
-    let dir = prepared();
-    let app = app_with(dir.path(), more);
-    serve(dir, app)
-}
-
-fn serve(dir: tempfile::TempDir, app: App) -> Running {
     let Account::WechatMp(account) = &app.config.accounts["main"];
     let simulator = Simulator::new(account, "gh_test".into()).unwrap();
     let service: Service = app.desk().unwrap();
