@@ -214,7 +214,11 @@ pub fn serve(
             }
             say(&mut out, &Line::End)?;
         }
-        Err(reason) => say(&mut out, &Line::Refused(reason))?,
+        // What a library says of a file may run over several lines.
+        Err(reason) => {
+            let reason = reason.lines().collect::<Vec<_>>().join(" ");
+            say(&mut out, &Line::Refused(reason))?;
+        }
     }
     out.flush()
 }
