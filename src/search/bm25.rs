@@ -2,7 +2,7 @@
 //! on disk.
 //!
 //! Customers choose the wrong one of characters that sound alike; `pinyin` is a table of sounds and
-//! nothing else. On a bank's FAQ (3172 customer questions) this list alone put the right entry first
+//! nothing else. In a trial beside this code, on a bank's FAQ (3172 customer questions), this list alone put the right entry first
 //! for .701 without sounds, .707 with those of characters and pairs, .692 with those of pairs alone;
 //! where every sixth character was exchanged for one that sounds alike, for .648, .689 and .671.
 //!
@@ -186,9 +186,10 @@ pub(super) fn terms(text: &str) -> Vec<String> {
 /// How each character of a run sounds, and each pair, without tones: 微粒待 as 微粒贷.
 fn sounds(run: &str) -> Vec<String> {
     // One reading for each character, the same in question and knowledge.
-    let plain: Vec<&str> = run.to_pinyin().map(|sound| sound.map_or("", |s| s.plain())).collect();
-    let pairs = plain.windows(2).map(|pair| format!("p:{} {}", pair[0], pair[1]));
-    plain.iter().map(|sound| format!("p:{sound}")).chain(pairs).collect()
+    let plain: Vec<Option<&str>> = run.to_pinyin().map(|s| s.map(|sound| sound.plain())).collect();
+    let alone = plain.iter().flatten().map(|sound| format!("p:{sound}"));
+    let pairs = plain.windows(2).filter_map(|pair| Some(format!("p:{} {}", pair[0]?, pair[1]?)));
+    alone.chain(pairs).collect()
 }
 
 /// Numerals with at least one Chinese character, in digits: 三十 and 2万 as 30 and 20000. A single
@@ -242,8 +243,9 @@ mod tests {
     #[test]
     fn cuts_both_scripts() {
         let sounds = ["p:tui", "p:kuan", "p:tui kuan"];
-        let expected = [&["退", "款", "退款", "w:退款"], &sounds[..], &["app", "3", "天", "p:tian"]];
-        assert_eq!(terms("退款app 3天?"), expected.concat());
+        let written = ["退", "款", "退款", "w:退款"];
+        let rest = ["app", "3", "天", "p:tian"];
+        assert_eq!(terms("退款app 3天?"), [&written[..], &sounds[..], &rest[..]].concat());
         assert_eq!(terms(" \"()!？ "), Vec::<String>::new());
     }
 
@@ -266,7 +268,8 @@ mod tests {
 
     #[test]
     fn numerals_match_by_value() {
-        for (chinese, digits) in [("借三十天", "借30天"), ("能贷2万吗", "能贷20000吗")] {
+        let pairs = [("借三十天", "借30天"), ("能贷2万吗", "能贷20000吗")];
+        for (chinese, digits) in pairs {
             let number = |text| terms(text).into_iter().rfind(|t| t.parse::<u32>().is_ok());
             assert_eq!(number(chinese), number(digits), "{chinese}");
         }

@@ -33,10 +33,9 @@ const ANSWER: f32 = 0.5;
 /// Probability of the trained head.
 const HEAD: f32 = 2.0;
 /// Taken from an entry without an answer: it has nothing to say to the customer, so one that has
-/// may be that much less like the question. Where no entry or every entry has one, nothing changes.
-/// Among 16,000 mixed entries, most without answers and a tenth of them customers' questions to the
-/// same bank, the bank's 63 answered ones came first for .624 of its customers' questions without
-/// this, for .780, .810 and .819 with 0.3, 0.5 and 0.7 (alone .828); questions whose right entry has
+/// may be that much less like the question. Where no entry or every entry has one, no order changes.
+/// In a trial beside this code, among 16,000 mixed entries, some 300 of them unanswered questions of
+/// customers of the same bank, the bank's 63 answered ones came first for .624 of 800 questions without this, for .780, .810 and .819 with 0.3, 0.5 and 0.7 (alone .828); 700 questions whose right entry has
 /// no answer went from .849 to .847, .841 and .823.
 const UNANSWERED: f32 = 0.5;
 
