@@ -296,10 +296,8 @@ fn diff(app: &App, id: &str, from: Option<u32>, to: Option<u32>, as_json: bool) 
 }
 
 fn fields(entry: &Entry) -> Result<serde_json::Map<String, Value>> {
-    match serde_json::to_value(entry)? {
-        Value::Object(fields) => Ok(fields),
-        other => bail!("an entry is no object: {other}"),
-    }
+    let value = serde_json::to_value(entry)?;
+    value.as_object().cloned().context("an entry is no object")
 }
 
 fn roll_back(app: &App, id: &str, to: u32, by: &By, as_json: bool) -> Result<()> {

@@ -308,8 +308,8 @@ mod tests {
                 let there: String = text[passage.range.clone()].iter().collect();
                 prop_assert_eq!(&there, &passage.text);
                 let is_row = document.blocks.iter().any(|b| {
-                    b.kind == BlockKind::TableRow && b.offset == passage.range.start
-                        || matches!(b.kind, BlockKind::Heading(_)) && b.offset == passage.range.start
+                    b.offset == passage.range.start
+                        && matches!(b.kind, BlockKind::TableRow | BlockKind::Heading(_))
                 });
                 prop_assert!(passage.range.len() <= MOST_CHARS || is_row);
                 for at in passage.range {

@@ -153,7 +153,8 @@ pub(super) fn by_field<'a>(
         row.insert(columns::ID, id_of(question));
     }
     let texts = row.into_iter().map(|(field, text)| (field, Value::String(text)));
-    let worded = (!wordings.is_empty()).then(|| (columns::WORDINGS, Value::Object(wordings)));
+    let worded =
+        Some(wordings).filter(|w| !w.is_empty()).map(|w| (columns::WORDINGS, Value::Object(w)));
     texts.chain(worded).collect()
 }
 

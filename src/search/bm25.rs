@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use jieba_rs::Jieba;
-use pinyin::ToPinyin;
+use pinyin::{Pinyin, ToPinyin};
 use tantivy::fieldnorm::FieldNormReader;
 use tantivy::index::{IndexBuilder, InvertedIndexReader, SegmentReader};
 use tantivy::postings::{Postings, TermInfo};
@@ -186,7 +186,7 @@ pub(super) fn terms(text: &str) -> Vec<String> {
 /// How each character of a run sounds, and each pair, without tones: 微粒待 as 微粒贷.
 fn sounds(run: &str) -> Vec<String> {
     // One reading for each character, the same in question and knowledge.
-    let plain: Vec<Option<&str>> = run.to_pinyin().map(|s| s.map(|sound| sound.plain())).collect();
+    let plain: Vec<Option<&str>> = run.to_pinyin().map(|s| s.map(Pinyin::plain)).collect();
     let alone = plain.iter().flatten().map(|sound| format!("p:{sound}"));
     let pairs = plain.windows(2).filter_map(|pair| Some(format!("p:{} {}", pair[0]?, pair[1]?)));
     alone.chain(pairs).collect()
@@ -261,9 +261,9 @@ mod tests {
     #[test]
     fn what_sounds_alike_matches() {
         let index = index(&["怎么关闭微粒贷", "怎么提高额度"]);
-        let heard = index.scores("微粒待").unwrap();
+        let heard = index.scores("微粒待", &index).unwrap();
         assert!(heard[0] > 0.3 && heard[1] == 0.0, "{heard:?}");
-        assert!(index.scores("微粒贷").unwrap()[0] > heard[0]);
+        assert!(index.scores("微粒贷", &index).unwrap()[0] > heard[0]);
     }
 
     #[test]

@@ -106,7 +106,7 @@ fn every_version_can_be_gone_back_to(store: &dyn Store) {
     }
     let back = store.roll_back(&id, 1, &change("改错了"), 7).unwrap();
     assert_eq!((back.version, back.entry.question.as_str()), (3, "怎么退货"));
-    assert_eq!(store.entries().unwrap(), [back.clone()]);
+    assert_eq!(store.entries().unwrap(), std::slice::from_ref(&back));
     let history = store.history(&id).unwrap();
     let told: Vec<_> = history
         .iter()

@@ -4,8 +4,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Instant;
 
+use huida::base::clock::Stopwatch;
 use huida::base::fault::{self, Fault};
 use huida::base::random::SplitMix64;
 use huida::domain::knowledge::Change;
@@ -137,7 +137,7 @@ fn twenty_kills_at_random_leave_a_whole_state_and_work_that_can_be_done_again() 
         &["index", "build"],
     ];
     let took = rounds.map(|args| {
-        let begun = Instant::now();
+        let begun = Stopwatch::start();
         assert!(output(dir.path(), args).status.success(), "{args:?}");
         begun.elapsed()
     });

@@ -75,8 +75,8 @@ impl Numbering {
             return Some(String::new());
         }
         let mut mark = own.text.clone();
-        for at in 0..=level {
-            let count = counts[at].unwrap_or(start(at));
+        for (at, count) in counts.iter().enumerate().take(level + 1) {
+            let count = count.unwrap_or(start(at));
             let format = levels.get(at).map_or("decimal", |l| l.format.as_str());
             mark = mark.replace(&format!("%{}", at + 1), &numeral(count, format));
         }
