@@ -5,14 +5,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::eval::arithmetic;
 use super::output::{self, Bar};
 use crate::app::App;
+use crate::base::clock::Stopwatch;
 use crate::engine::generate::GenerateWorker;
 use crate::eval::bench::{self, SearchBench};
 use crate::eval::generation::{self, Prompt};
+use crate::model::ModelError;
 
 #[derive(Subcommand)]
 #[command(after_help = "Examples:
@@ -94,18 +97,18 @@ pub(super) fn run(app: &App, command: &BenchCommand) -> Result<()> {
             let prompts = read_prompts(prompts)?;
             let name = generator(app, model.as_deref())?;
             if let Some(concurrency) = *concurrency {
-                let generator = app.models.open_generator(name)?;
+                let (generator, open_ms) = timed(|| app.models.open_generator(name))?;
                 let worker = GenerateWorker::start(move || Ok(generator))?;
                 let report = generation::together(&prompts, &worker, *tokens, concurrency)?;
-                return output::report(&report, *json);
+                return output::report(&Opened { open_ms, report }, *json);
             }
-            let mut generator = app.models.open_generator(name)?;
+            let (mut generator, open_ms) = timed(|| app.models.open_generator(name))?;
             let mut progress = |done: usize, total: usize| {
                 bar.show("generating", done as u64, total as u64, false);
             };
             let report = generation::generate(&prompts, &mut generator, *tokens, &mut progress)?;
             bar.done();
-            output::report(&report, *json)
+            output::report(&Opened { open_ms, report }, *json)
         }
         BenchCommand::Perplexity { text, model, float, json } => {
             let text = fs::read_to_string(text).with_context(|| text.display().to_string())?;
@@ -122,6 +125,23 @@ pub(super) fn run(app: &App, command: &BenchCommand) -> Result<()> {
             output::report(&bench::search(&SearchBench { vectors, dim, exact, dump })?, *json)
         }
     }
+}
+
+/// Figures of a model, and what it took before the first of them.
+#[derive(Serialize)]
+struct Opened<R> {
+    /// Until weights and tokenizer were checked and ready, with the packed form where it had to be
+    /// written first.
+    open_ms: f64,
+    #[serde(flatten)]
+    report: R,
+}
+
+/// What `open` gives, and the milliseconds it took.
+fn timed<T>(open: impl FnOnce() -> Result<T, ModelError>) -> Result<(T, f64), ModelError> {
+    let watch = Stopwatch::start();
+    let opened = open()?;
+    Ok((opened, watch.ms()))
 }
 
 /// The named generator, or the configured one.

@@ -42,7 +42,7 @@ impl Constraint {
 
 /// What may come next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next<'a> {
+pub enum Next<'a> {
     /// One of these tokens, ascending; those that end the reply are among them where it may end.
     Among(&'a [u32]),
     /// No other token.
@@ -53,7 +53,7 @@ pub(crate) enum Next<'a> {
 
 /// A constraint over tokens, and where in it a reply is.
 #[derive(Debug)]
-pub(crate) struct Mask {
+pub struct Mask {
     units: Vec<Vec<u32>>,
     phrases: Vec<Vec<u32>>,
     one_only: bool,
@@ -84,7 +84,7 @@ impl Mask {
     ///
     /// # Errors
     /// `BadRequest` when not a single unit fits.
-    pub(crate) fn new(
+    pub fn new(
         constraint: &Constraint,
         [units, phrases]: [Vec<Vec<u32>>; 2],
         ends: &[u32],
@@ -115,7 +115,7 @@ impl Mask {
         Ok(mask)
     }
 
-    pub(crate) fn next(&self) -> Next<'_> {
+    pub fn next(&self) -> Next<'_> {
         match self.allowed.as_slice() {
             [only] if !self.may_end => Next::Only(*only),
             allowed if self.may_end && allowed.len() == self.ends.len() => Next::End,
@@ -124,7 +124,7 @@ impl Mask {
     }
 
     /// Goes on with an allowed token that does not end the reply.
-    pub(crate) fn step(&mut self, token: u32) {
+    pub fn step(&mut self, token: u32) {
         self.left = self.left.saturating_sub(1);
         let mut readings = Vec::with_capacity(self.readings.len());
         self.may_end = false;

@@ -11,7 +11,7 @@ mod compose;
 #[cfg(test)]
 mod compose_cases;
 mod composition;
-mod constraint;
+pub mod constraint;
 pub mod convert;
 mod decoding;
 pub mod dir;
@@ -31,10 +31,11 @@ mod prefix;
 pub mod pull;
 pub mod remote;
 pub mod sampler;
-mod suffix;
+pub mod suffix;
 #[cfg(test)]
 mod tiny;
 pub mod tokenizer;
+pub mod trial;
 
 pub use constraint::Constraint;
 pub use kernels::{UnknownKernels, kernels_in_use};

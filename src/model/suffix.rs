@@ -22,7 +22,7 @@ struct State {
 
 /// All runs of a text of tokens, extended at its end.
 #[derive(Debug)]
-pub(crate) struct SuffixAutomaton {
+pub struct SuffixAutomaton {
     states: Vec<State>,
     last: usize,
     tokens: Vec<u32>,
@@ -30,14 +30,14 @@ pub(crate) struct SuffixAutomaton {
 
 /// The longest run that ends where a reader is and has occurred in the automaton's text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Match {
+pub struct Match {
     state: usize,
     /// Tokens of the run.
-    pub(crate) length: usize,
+    pub length: usize,
 }
 
 impl SuffixAutomaton {
-    pub(crate) fn new(tokens: &[u32]) -> Self {
+    pub fn new(tokens: &[u32]) -> Self {
         let root = State { length: 0, link: None, next: HashMap::new(), end: 0 };
         let mut automaton = Self { states: vec![root], last: ROOT, tokens: Vec::new() };
         tokens.iter().for_each(|t| automaton.push(*t));
@@ -45,7 +45,7 @@ impl SuffixAutomaton {
     }
 
     /// Extends the text.
-    pub(crate) fn push(&mut self, token: u32) {
+    pub fn push(&mut self, token: u32) {
         self.tokens.push(token);
         let length = self.states[self.last].length + 1;
         let new =
@@ -86,7 +86,7 @@ impl SuffixAutomaton {
     }
 
     /// The match of a reader that was at `at` and reads `token`.
-    pub(crate) fn step(&self, at: Match, token: u32) -> Match {
+    pub fn step(&self, at: Match, token: u32) -> Match {
         let Match { mut state, mut length } = at;
         loop {
             if let Some(next) = self.states[state].next.get(&token) {
@@ -98,7 +98,7 @@ impl SuffixAutomaton {
     }
 
     /// What followed the match where it first occurred, at most `count` tokens.
-    pub(crate) fn following(&self, at: Match, count: usize) -> &[u32] {
+    pub fn following(&self, at: Match, count: usize) -> &[u32] {
         let end = self.states[at.state].end;
         &self.tokens[end..self.tokens.len().min(end + count)]
     }

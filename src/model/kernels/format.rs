@@ -13,6 +13,8 @@
 
 use half::f16;
 
+use crate::base::random::SplitMix64;
+
 /// Number of this layout and of that of floats (`dense.rs`) in packed files. Files of another number
 /// are packed anew; a layout that changes under the same one would be multiplied as what it is not.
 pub(crate) const LAYOUT: u8 = 1;
@@ -29,7 +31,7 @@ const HALVES: usize = 2 * PANEL;
 
 /// The GGML formats that have a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Format {
+pub enum Format {
     Q4_0,
     Q5_0,
     Q8_0,
@@ -293,6 +295,21 @@ fn pack_codes(format: Format, code: impl Fn(usize, usize) -> u8, out: &mut Vec<u
             out.extend((0..QUAD_BYTES).map(gather));
         }
     }
+}
+
+/// The bytes of a packed matrix with made-up codes and scales, the same on every machine: what
+/// kernels are compared and timed with.
+pub(crate) fn made_up(format: Format, rows: usize, width: usize) -> Vec<u8> {
+    let mut random = SplitMix64::new(1);
+    let bytes = format.packed_bytes(rows, width);
+    // Any bytes are codes.
+    let eight = std::iter::repeat_with(|| random.bits().to_le_bytes());
+    let mut bytes: Vec<u8> = eight.flatten().take(bytes).collect();
+    for superblock in bytes.chunks_exact_mut(format.superblock_bytes()) {
+        // Without their highest exponent bit scales are small and finite.
+        superblock[..format.header_bytes()].iter_mut().for_each(|byte| *byte &= 0xBF);
+    }
+    bytes
 }
 
 /// A packed matrix, borrowed from where its bytes live. `y = x · Wᵀ`: `rows` outputs, `width`

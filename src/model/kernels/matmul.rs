@@ -6,11 +6,12 @@ use std::ops::Range;
 
 use super::activations::{ActivationRow, Activations, GROUP, GROUP_INPUTS};
 use super::dense::Weights;
-use super::format::{BLOCK, Format, PANEL, Packed};
+use super::format::{BLOCK, Format, PANEL, Packed, made_up};
 use super::isa::Isa;
 use super::pool::Pool;
 use super::shared::SharedRows;
 use super::tile::{Stretch, over_panel};
+use crate::base::random::SplitMix64;
 
 /// Rows that pass over a widened stretch before the next one: more would push it out of the cache.
 /// A multiple of every kernel's rows.
@@ -319,20 +320,12 @@ pub(super) fn agrees_with_scalar(isa: Isa) -> bool {
         return true;
     }
     let (outputs, width) = (24, 256);
-    let mut state = 1_u32;
-    let mut byte = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 24) as u8
-    };
+    let mut random = SplitMix64::new(1);
     [Format::Q4_0, Format::Q5_0, Format::Q8_0, Format::Q4K, Format::Q6K].into_iter().all(|format| {
-        // Any bytes are codes; scales are kept small and finite by clearing high exponent bits.
-        let mut bytes: Vec<u8> = (0..format.packed_bytes(outputs, width)).map(|_| byte()).collect();
-        for superblock in bytes.chunks_exact_mut(format.superblock_bytes()) {
-            superblock[..format.header_bytes()].iter_mut().for_each(|byte| *byte &= 0xBF);
-        }
+        let bytes = made_up(format, outputs, width);
         let Some(weights) = Packed::new(format, outputs, width, &bytes) else { return false };
         [3, 14].into_iter().all(|rows| {
-            let x: Vec<f32> = (0..rows * width).map(|_| f32::from(byte()) - 127.5).collect();
+            let x: Vec<f32> = (0..rows * width).map(|_| 255.0 * random.unit() - 127.5).collect();
             agree(isa, &weights, &x, rows)
         })
     })
