@@ -5,6 +5,7 @@ mod layout;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pdf_oxide::PdfDocument;
+use pdf_oxide::extractors::text::{ArtifactType, PaginationSubtype};
 
 use super::Draft;
 use layout::{Page, Piece};
@@ -70,10 +71,14 @@ fn unopened(error: &pdf_oxide::Error) -> String {
 
 fn piece(span: &pdf_oxide::layout::TextSpan) -> Option<Piece> {
     let sane = [span.bbox.x, span.bbox.y, span.bbox.width, span.font_size];
-    if span.artifact_type.is_some()
-        || span.text.trim().is_empty()
-        || sane.iter().any(|n| !n.is_finite())
-    {
+    // What repeats on pages is guessed there as well, but not on the first of them, and with headings.
+    let told = !matches!(
+        span.artifact_type,
+        None | Some(ArtifactType::Pagination(
+            PaginationSubtype::Other | PaginationSubtype::PageNumber
+        ))
+    );
+    if told || span.text.trim().is_empty() || sane.iter().any(|n| !n.is_finite()) {
         return None;
     }
     let size = if span.bbox.height > 0.5 { span.bbox.height } else { span.font_size };

@@ -177,6 +177,8 @@ fn plain_radicals(text: &str) -> String {
 
 /// This many lines at the top and bottom of a page may be running heads and page numbers.
 const EDGE_LINES: usize = 2;
+/// They stand further from the text than lines of text from each other, in heights of its letters.
+const APART: f32 = 2.0;
 /// Fewer pages tell nothing about what repeats.
 const FEWEST_PAGES: usize = 3;
 
@@ -188,7 +190,8 @@ fn remove_running_heads(pages: &mut [Vec<Line>], sizes: &Sizes) {
     }
     let mut seen: BTreeMap<(String, i32), usize> = BTreeMap::new();
     for page in pages.iter() {
-        let mut keys: Vec<_> = edges(page).into_iter().map(|at| edge_key(&page[at])).collect();
+        let mut keys: Vec<_> =
+            edges(page, sizes).into_iter().map(|at| edge_key(&page[at])).collect();
         keys.sort();
         keys.dedup();
         for key in keys {
@@ -198,29 +201,37 @@ fn remove_running_heads(pages: &mut [Vec<Line>], sizes: &Sizes) {
     // Left and right pages may differ, and chapters change the words.
     let enough = FEWEST_PAGES.max(pages.len() / 4);
     for page in pages.iter_mut() {
-        let mut repeated: Vec<usize> = edges(page)
+        let repeated: Vec<usize> = edges(page, sizes)
             .into_iter()
             .filter(|at| seen.get(&edge_key(&page[*at])).is_some_and(|n| *n >= enough))
             .filter(|at| !sizes.is_larger(&page[*at]))
             .collect();
-        repeated.sort_unstable();
         for at in repeated.into_iter().rev() {
             page.remove(at);
         }
     }
 }
 
-/// The lines nearest to the top and the bottom.
-fn edges(page: &[Line]) -> Vec<usize> {
-    let mut by_height: Vec<usize> = (0..page.len()).collect();
-    by_height.sort_by(|a, b| page[*a].baseline.total_cmp(&page[*b].baseline));
-    if by_height.len() <= 2 * EDGE_LINES {
-        return by_height;
-    }
-    let top = by_height.split_off(by_height.len() - EDGE_LINES);
-    by_height.truncate(EDGE_LINES);
-    by_height.extend(top);
-    by_height
+/// The lines nearest to the top and the bottom, as far as they are set apart from the text: the last
+/// line of a form may say the same on every page and is text all the same. Ascending.
+fn edges(page: &[Line], sizes: &Sizes) -> Vec<usize> {
+    let mut inward: Vec<usize> = (0..page.len()).collect();
+    inward.sort_by(|a, b| page[*a].baseline.total_cmp(&page[*b].baseline));
+    let is_apart = |inward: &[usize], at: usize| {
+        inward.get(at + 1).is_none_or(|next| {
+            (page[inward[at]].baseline - page[*next].baseline).abs() > APART * sizes.body
+        })
+    };
+    let outer = |inward: &[usize]| {
+        let last = (0..EDGE_LINES.min(inward.len())).rev().find(|at| is_apart(inward, *at));
+        inward[..last.map_or(0, |last| last + 1)].to_vec()
+    };
+    let mut edges = outer(&inward);
+    inward.reverse();
+    edges.extend(outer(&inward));
+    edges.sort_unstable();
+    edges.dedup();
+    edges
 }
 
 /// What a running head says, numbers left open, and how high it stands.
