@@ -240,6 +240,11 @@ impl KnowledgeIndex {
         self.answer_dense.grow(CROSSOVER);
     }
 
+    #[cfg(test)]
+    pub(crate) fn grows(&self) -> bool {
+        self.dense.grows() && self.answer_dense.grows()
+    }
+
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
