@@ -191,11 +191,7 @@ impl App {
         embedder: &Arc<EmbedWorker>,
         generations: &Arc<Generations>,
     ) -> Follower {
-        Follower {
-            store: Arc::clone(store),
-            embedder: Arc::clone(embedder),
-            generations: Arc::clone(generations),
-        }
+        Follower::new(Arc::clone(store), Arc::clone(embedder), Arc::clone(generations))
     }
 
     /// The desk with everything behind it.
@@ -265,7 +261,8 @@ impl App {
             tracing::warn!(recovered, "messages of an earlier run were handed to people");
         }
         service.generations.grow();
-        let follow = tokio::spawn(follow_knowledge(service.follower.clone(), upkeep));
+        let (follower, generations) = (service.follower.clone(), service.generations.clone());
+        let follow = tokio::spawn(follow_knowledge(follower, generations, upkeep));
         let grace = Duration::from_millis(self.config.server.shutdown_grace_ms);
         let served = crate::http::run(listener, state, shutdown, grace).await;
         follow.abort();
@@ -289,30 +286,32 @@ pub struct Service {
     pub follower: Arc<Follower>,
 }
 
-async fn follow_knowledge(follower: Arc<Follower>, metrics: PrometheusHandle) {
-    // What was told once; the same fault every time would fill the log.
-    let mut told = String::new();
+async fn follow_knowledge(
+    follower: Arc<Follower>,
+    generations: Arc<Generations>,
+    metrics: PrometheusHandle,
+) {
+    // The fault of the last look; to tell it at every look would fill the log.
+    let mut told = None;
     loop {
         tokio::time::sleep(FOLLOW).await;
         // Without a scraper, samples would pile up.
         metrics.run_upkeep();
-        let follower = follower.clone();
-        let looked = tokio::task::spawn_blocking(move || {
-            let switched = follower.generations.refresh().map_err(|e| e.to_string())?;
-            let changed = follower.look().map_err(|e| e.to_string())?;
-            let id = || follower.generations.current().id();
-            Ok((switched || changed).then(id))
-        });
+        let looking = follower.clone();
+        let looked = tokio::task::spawn_blocking(move || looking.look().map_err(|e| e.to_string()));
         let looked = looked.await.unwrap_or_else(|error| Err(error.to_string()));
-        match looked {
-            Ok(Some(generation)) => tracing::info!(generation, "knowledge switched"),
-            Ok(None) => {}
-            Err(error) if error == told => {}
+        let generation = || generations.current().id();
+        match &looked {
+            Ok(true) => tracing::info!(generation = generation(), "knowledge switched"),
+            Ok(false) => {}
+            Err(error) if told.as_ref() == Some(error) => {}
             Err(error) => {
-                tracing::error!(error, "new knowledge cannot be taken in; what served goes on");
-                told = error;
+                let generation = generation();
+                tracing::error!(error, generation, "new knowledge cannot be taken in");
             }
         }
+        // After a look that went well the same fault is news again.
+        told = looked.err();
     }
 }
 

@@ -46,10 +46,13 @@ pub const SUBCOMMAND: &str = "read-apart";
 pub fn read_document(path: &Path, limits: &Limits) -> Result<Document, IngestError> {
     match read(path, limits)? {
         Content::Document(document) => Ok(document),
-        Content::Sheets(sheets) => {
-            document::of_sheets(path, &sheets).map_err(|reason| IngestError::file(path, reason))
-        }
+        Content::Sheets(sheets) => of_sheets(path, &sheets),
     }
+}
+
+/// The document that a workbook is, whose sheets were read from `path`.
+pub(super) fn of_sheets(path: &Path, sheets: &[Sheet]) -> Result<Document, IngestError> {
+    document::of_sheets(path, sheets).map_err(|reason| IngestError::file(path, reason))
 }
 
 /// Reads a workbook's sheets.

@@ -33,20 +33,25 @@ pub fn read_entries(path: &Path) -> Result<Vec<Entry>, IngestError> {
 
 /// [`read_entries`] with other limits for the process that reads a workbook.
 pub fn read_entries_within(path: &Path, limits: &Limits) -> Result<Vec<Entry>, IngestError> {
-    Ok(numbered(path, limits)?.into_iter().map(|(_, entry)| entry).collect())
+    entries(path, &entry_rows(path, limits)?)
 }
 
 /// [`read_entries`] with the line on which each entry begins.
 pub fn read_numbered_entries(path: &Path) -> Result<Vec<(u64, Entry)>, IngestError> {
-    numbered(path, &Limits::default())
+    numbered(path, &entry_rows(path, &Limits::default())?)
 }
 
-fn numbered(path: &Path, limits: &Limits) -> Result<Vec<(u64, Entry)>, IngestError> {
+/// The entries of rows that were read from `path`, or every fault in them.
+pub(super) fn entries(path: &Path, rows: &[Row]) -> Result<Vec<Entry>, IngestError> {
+    Ok(numbered(path, rows)?.into_iter().map(|(_, entry)| entry).collect())
+}
+
+fn numbered(path: &Path, rows: &[Row]) -> Result<Vec<(u64, Entry)>, IngestError> {
     let mut entries = Vec::new();
     let mut bad = Vec::new();
     let mut first_place: BTreeMap<EntryId, String> = BTreeMap::new();
-    for row in entry_rows(path, limits)? {
-        let mut fields = Fields { path, row: &row, bad: Vec::new() };
+    for row in rows {
+        let mut fields = Fields { path, row, bad: Vec::new() };
         let entry = fields.entry();
         bad.append(&mut fields.bad);
         let Some(entry) = entry else { continue };

@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::apart::{Limits, read_document, read_sheets};
+use super::apart::{Limits, of_sheets, read_document, read_sheets};
 use super::document::Document;
-use super::entries::read_entries_within;
+use super::entries::{entries, read_entries_within};
 use super::kind::{FileKind, kind};
 use super::passages::{Passage, passages};
 use super::{IngestError, tables};
@@ -34,17 +34,25 @@ pub enum Knowledge {
 
 /// Reads a file as what it is: a table of questions as entries, anything else as a document.
 pub fn read_knowledge(path: &Path, limits: &Limits) -> Result<Knowledge, IngestError> {
-    let is_table = match kind(path)? {
-        FileKind::Csv | FileKind::JsonLines => true,
-        FileKind::Workbook => tables::holds_questions(&read_sheets(path, limits)?),
-        FileKind::Text | FileKind::Markdown | FileKind::Html | FileKind::Docx | FileKind::Pdf => {
-            false
+    match kind(path)? {
+        FileKind::Csv | FileKind::JsonLines => {
+            Ok(Knowledge::Entries(read_entries_within(path, limits)?))
         }
-    };
-    if is_table {
-        return Ok(Knowledge::Entries(read_entries_within(path, limits)?));
+        FileKind::Workbook => {
+            let sheets = read_sheets(path, limits)?;
+            if tables::holds_questions(&sheets) {
+                let rows = tables::sheet_rows(path, &sheets)?;
+                return Ok(Knowledge::Entries(entries(path, &rows)?));
+            }
+            of_document(path, of_sheets(path, &sheets)?)
+        }
+        FileKind::Text | FileKind::Markdown | FileKind::Html | FileKind::Docx | FileKind::Pdf => {
+            of_document(path, read_document(path, limits)?)
+        }
     }
-    let document = read_document(path, limits)?;
+}
+
+fn of_document(path: &Path, document: Document) -> Result<Knowledge, IngestError> {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let passages = passage_entries(&name, &document);
     if passages.is_empty() {

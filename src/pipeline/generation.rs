@@ -170,24 +170,26 @@ pub(super) mod testing {
     use crate::search::index::{Embedded, EntryTexts};
     use crate::search::manifest::VectorSpace;
 
-    const QUESTIONS: [(&str, [f32; 2]); 2] = [("怎么退款", [1.0, 0.0]), ("怎么发货", [0.0, 1.0])];
+    pub(in crate::pipeline) const QUESTIONS: [(&str, [f32; 2]); 2] =
+        [("怎么退款", [1.0, 0.0]), ("怎么发货", [0.0, 1.0])];
 
     pub(in crate::pipeline) fn model(name: &str) -> ModelIdentity {
         ModelIdentity { name: name.into(), sha256: "00".into() }
     }
 
-    fn entry(question: &str) -> VersionedEntry {
-        let entry = Entry {
+    pub(in crate::pipeline) fn entry(question: &str) -> Entry {
+        Entry {
             answer: Some("三天内。".into()),
             ..Entry::new(EntryId(question.into()), question.into())
-        };
-        VersionedEntry { version: 1, entry }
+        }
     }
 
     /// A whole generation of two entries, with a head of the given width if any.
     pub(in crate::pipeline) fn write(dir: &Path, model: &ModelIdentity, head_width: Option<usize>) {
         let embedded = |text: &str, v: [f32; 2]| Embedded { text: text.into(), vector: v.to_vec() };
-        let entries: Vec<_> = QUESTIONS.iter().map(|(q, _)| entry(q)).collect();
+        let first =
+            |(question, _): &(&str, _)| VersionedEntry { version: 1, entry: entry(question) };
+        let entries: Vec<_> = QUESTIONS.iter().map(first).collect();
         let texts = QUESTIONS.map(|(q, v)| EntryTexts {
             phrasings: vec![embedded(q, v)],
             answer: Some(embedded("三天内。", v)),

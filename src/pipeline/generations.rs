@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -175,6 +176,12 @@ impl Serving {
         Self { generation: Arc::new(generation), knowledge, revision: None }
     }
 
+    /// The same generation with the changes up to `revision` of the store.
+    pub fn with(&self, knowledge: Layers, revision: i64) -> Self {
+        let generation = Arc::clone(&self.generation);
+        Self { generation, knowledge, revision: Some(revision) }
+    }
+
     /// Names the generation, and with changes the store's revision.
     pub fn id(&self) -> String {
         let id = self.generation.id();
@@ -195,6 +202,8 @@ pub struct Generations {
     dir: GenerationDir,
     running: ModelIdentity,
     current: RwLock<Arc<Serving>>,
+    /// Whether what is switched to is to grow as well.
+    grows: AtomicBool,
     refused: Mutex<Option<Refused>>,
 }
 
@@ -209,7 +218,8 @@ impl Generations {
     pub fn open(dir: GenerationDir, running: ModelIdentity) -> Result<Self, GenerationError> {
         let serving = Serving::of(dir.open_current(&running)?);
         let current = RwLock::new(Arc::new(serving));
-        Ok(Self { dir, running, current, refused: Mutex::default() })
+        let (grows, refused) = (AtomicBool::new(false), Mutex::default());
+        Ok(Self { dir, running, current, grows, refused })
     }
 
     pub fn current(&self) -> Arc<Serving> {
@@ -217,51 +227,63 @@ impl Generations {
     }
 
     /// For a service that stays: what very many entries are searched faster with is built in the
-    /// background, now and whenever [`Generations::refresh`] switches.
+    /// background, now and whenever [`Generations::switch`] brings other entries.
     pub fn grow(&self) {
+        self.grows.store(true, Ordering::SeqCst);
         self.current().generation.index.grow();
     }
 
-    /// Puts `knowledge` of the store's `revision` in the place of `serving`, unless that was already
-    /// replaced.
-    pub fn change(&self, serving: &Arc<Serving>, knowledge: Layers, revision: i64) {
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        if Arc::ptr_eq(&current, serving) {
-            let generation = Arc::clone(&serving.generation);
-            *current = Arc::new(Serving { generation, knowledge, revision: Some(revision) });
-        }
-    }
-
-    /// Switches when another generation was published; true when it did. On an error the present
-    /// one goes on serving, and the other one is looked at again only much later.
-    pub fn refresh(&self) -> Result<bool, GenerationError> {
+    /// Another generation than the one that serves, if one was published: opened as it was built,
+    /// not switched to. One that cannot be opened is looked at again only much later.
+    pub fn published(&self) -> Result<Option<Serving>, GenerationError> {
         let published = self.dir.current_id()?;
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(id) = published.filter(|id| *id != self.current().generation.id()) else {
             *refused = None;
-            return Ok(false);
+            return Ok(None);
         };
         if refused.as_ref().is_some_and(|r| r.id == id && r.since.elapsed() < RETRY) {
-            return Ok(false);
+            return Ok(None);
         }
         let opened = Generation::open_for(&self.dir.path_of(&id), &self.running);
         *refused = opened.is_err().then(|| Refused { id, since: Stopwatch::start() });
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) =
-            Arc::new(Serving::of(opened?));
-        self.grow();
-        Ok(true)
+        Ok(Some(Serving::of(opened?)))
+    }
+
+    /// Puts `serving` in the place of what answered until now.
+    pub fn switch(&self, serving: Serving) {
+        let index = Arc::clone(&serving.generation.index);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(serving);
+        // Asked after the switch, as `grow` asks for what serves after it has told.
+        if self.grows.load(Ordering::SeqCst) {
+            index.grow();
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+    use crate::pipeline::generation::testing::write;
+
+    /// Publishes a generation of the two entries of [`write`].
+    pub(in crate::pipeline) fn publish(dir: &GenerationDir, made_by: &ModelIdentity) -> String {
+        let building = dir.begin(&Clock::System).unwrap();
+        write(building.path(), made_by, None);
+        building.publish().unwrap()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::testing::publish;
     use super::*;
-    use crate::pipeline::generation::testing::{model, write};
+    use crate::pipeline::generation::testing::model;
 
-    fn published(dir: &GenerationDir, made_by: &ModelIdentity) -> String {
-        let building = dir.begin(&Clock::System).unwrap();
-        write(building.path(), made_by, None);
-        building.publish().unwrap()
+    /// Switches to what was published, as a service does whose store holds nothing else.
+    fn refresh(generations: &Generations) -> Result<bool, GenerationError> {
+        let published = generations.published()?;
+        Ok(published.map(|serving| generations.switch(serving)).is_some())
     }
 
     #[test]
@@ -269,21 +291,42 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = GenerationDir::new(root.path().to_owned(), 2);
         let (ours, other) = (model("ours"), model("other"));
-        let first = published(&dir, &ours);
+        let first = publish(&dir, &ours);
         let generations = Generations::open(dir.clone(), ours.clone()).unwrap();
-        assert!(!generations.refresh().unwrap());
+        assert!(!refresh(&generations).unwrap());
         for damaged in [false, true] {
-            let id = published(&dir, if damaged { &ours } else { &other });
+            let id = publish(&dir, if damaged { &ours } else { &other });
             if damaged {
                 fs::remove_file(dir.path_of(&id).join("gate.json")).unwrap();
             }
-            assert!(generations.refresh().is_err());
-            assert!(!generations.refresh().unwrap(), "it is not opened again");
+            assert!(refresh(&generations).is_err());
+            assert!(!refresh(&generations).unwrap(), "it is not opened again");
             assert_eq!(generations.current().generation.id(), first);
         }
-        let last = published(&dir, &ours);
-        assert!(generations.refresh().unwrap());
+        let last = publish(&dir, &ours);
+        assert!(refresh(&generations).unwrap());
         assert_eq!(generations.current().generation.id(), last);
+    }
+
+    #[test]
+    fn what_is_switched_to_grows_in_a_service_and_nowhere_else() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = GenerationDir::new(root.path().to_owned(), 2);
+        let ours = model("ours");
+        publish(&dir, &ours);
+        let generations = Generations::open(dir.clone(), ours.clone()).unwrap();
+        let grows = || generations.current().generation.index.grows();
+        let switch = || {
+            publish(&dir, &ours);
+            assert!(refresh(&generations).unwrap());
+        };
+        assert!(!grows());
+        switch();
+        assert!(!grows(), "a command ends at once");
+        generations.grow();
+        assert!(grows());
+        switch();
+        assert!(grows());
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Health that only an index can tell: questions that do not find their own entry, and entries that
 //! are asked alike but answer differently. Beside it, answers against the compliance rules.
 
+use std::collections::HashSet;
+
 use crate::base::clock::UnixMs;
 use crate::domain::knowledge::Entry;
 use crate::domain::variables::{self, Variable};
@@ -66,17 +68,17 @@ pub fn check_index(index: &KnowledgeIndex, now: UnixMs) -> Result<Vec<Finding>, 
             continue;
         }
         let normal = normalize(text);
-        let found = index.search(&Query {
+        let query = Query {
             text: &normal,
             vector: vectors.row(number as usize),
             k: CANDIDATES,
             exclude: Exclude::Phrasing(number),
             now,
+            asker: None,
             head: None,
             kin: None,
-            asker: None,
-            hidden: None,
-        })?;
+        };
+        let found = index.search(&query, &HashSet::new())?;
         let alone = index.phrasings_of(at).len() == 1;
         let first = found.first().map(|c| c.entry);
         if !alone && first.is_some_and(|first| first != at) {

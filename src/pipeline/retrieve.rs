@@ -7,8 +7,8 @@ use crate::gate::features::{Facts, Features};
 use crate::pipeline::generations::Serving;
 use crate::search::SearchError;
 use crate::search::head::Head;
-use crate::search::index::Exclude;
-use crate::search::layers::{LayeredQuery, Layers};
+use crate::search::index::{Exclude, Query};
+use crate::search::layers::Layers;
 
 /// Candidates that become evidence: enough for recall@10 and for every margin of the gate.
 pub const CANDIDATES: usize = 10;
@@ -67,7 +67,7 @@ pub fn look_up(
     let Question { text, vector, .. } = question;
     let votes = head.map(|head| head.probabilities(text, vector));
     let kin = head.and_then(|head| head.kin(text, vector));
-    let evidence = knowledge.search(&LayeredQuery {
+    let evidence = knowledge.search(&Query {
         text,
         vector,
         k: CANDIDATES,

@@ -93,6 +93,12 @@ impl DenseIndex {
         }
     }
 
+    /// Whether [`DenseIndex::grow`] was asked for.
+    #[cfg(test)]
+    pub(super) fn grows(&self) -> bool {
+        unpoisoned(&self.shared.upkeep).crossover != usize::MAX
+    }
+
     pub fn len(&self) -> usize {
         self.flat().len()
     }

@@ -63,6 +63,9 @@ pub enum Exclude {
     Entry(u32),
 }
 
+/// Classes of a trained head by name, and what it gives each of them.
+pub type Votes<'a> = (&'a [String], &'a [f32]);
+
 #[derive(Clone, Copy, Debug)]
 pub struct Query<'a> {
     /// Normalised as the indexed texts were.
@@ -74,14 +77,12 @@ pub struct Query<'a> {
     pub exclude: Exclude,
     /// Entries outside their validity at this time are not found.
     pub now: UnixMs,
-    /// The trained head's probability of each entry, by ordinal ([`KnowledgeIndex::votes`]).
-    pub head: Option<&'a [f32]>,
-    /// What labelled messages like this one add to each entry, by ordinal.
-    pub kin: Option<&'a [f32]>,
     /// Entries for other customers or other accounts are not found; `None`: those for anyone are.
     pub asker: Option<&'a Asker>,
-    /// Entries that are not found, by ordinal: they have changed since the generation was built.
-    pub hidden: Option<&'a HashSet<u32>>,
+    /// The trained head's probabilities.
+    pub head: Option<Votes<'a>>,
+    /// What labelled messages like this one add, where the head has such a vote.
+    pub kin: Option<Votes<'a>>,
 }
 
 /// A found entry; an entry's score is that of its best phrasing, with what the other lists add.
@@ -240,6 +241,11 @@ impl KnowledgeIndex {
         self.answer_dense.grow(CROSSOVER);
     }
 
+    #[cfg(test)]
+    pub(crate) fn grows(&self) -> bool {
+        self.dense.grows() && self.answer_dense.grows()
+    }
+
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -274,29 +280,35 @@ impl KnowledgeIndex {
         Ok(KnownVectors::new(&self.entries, [self.phrasing_vectors()?, answers]))
     }
 
-    /// Brings a head's probabilities into the order of the entries. Classes that are no entry (out
-    /// of scope, or taken out since the training) vote for nothing; entries unknown to the head get 0.
-    pub fn votes(&self, classes: &[String], probabilities: &[f32]) -> Vec<f32> {
+    /// Brings votes into the order of the entries. Classes that are no entry (out of scope, or taken
+    /// out since the training) vote for nothing; entries unknown to the head get 0.
+    fn votes(&self, (classes, given): Votes<'_>) -> Vec<f32> {
         let mut votes = vec![0.0; self.entries.len()];
-        for (class, &probability) in classes.iter().zip(probabilities) {
+        for (class, &vote) in classes.iter().zip(given) {
             // The id is looked up as it is stored; a class is nothing but such an id.
             if let Some(entry) = self.ordinal(&EntryId(class.clone())) {
-                votes[entry as usize] = probability;
+                votes[entry as usize] = vote;
             }
         }
         votes
     }
 
     /// The best entries for the query, best first; equal ones stand in the order of the generation.
+    /// `hidden` are not found, by ordinal: they have changed since the generation was built.
     ///
     /// # Errors
-    /// [`SearchError::BadInput`] for a vector or head votes of the wrong length; no text is an error.
-    pub fn search(&self, query: &Query<'_>) -> Result<Vec<Candidate>, SearchError> {
+    /// [`SearchError::BadInput`] for a vector or votes of the wrong length; no text is an error.
+    pub fn search(
+        &self,
+        query: &Query<'_>,
+        hidden: &HashSet<u32>,
+    ) -> Result<Vec<Candidate>, SearchError> {
         self.check(query)?;
         let lists = self.lists(query)?;
-        let pool = self.pool(&lists, query).into_iter();
+        let allowed = |entry: u32| self.is_allowed(entry, query) && !hidden.contains(&entry);
+        let pool = self.pool(&lists, query, &allowed).into_iter().filter(|&entry| allowed(entry));
         let found: Vec<Candidate> =
-            pool.filter_map(|entry| self.candidate(entry, &lists, query)).collect();
+            pool.filter_map(|entry| self.candidate(entry, &lists, query.exclude)).collect();
         let best = top_k((0..).zip(found.iter().map(|c| c.scores.fused)), query.k);
         Ok(best.into_iter().map(|(at, _)| found[at as usize]).collect())
     }
@@ -327,10 +339,10 @@ impl KnowledgeIndex {
         if width != dim {
             return Err(SearchError::BadInput(format!("a vector {width} wide asked of {dim}")));
         }
-        let entries = self.entries.len();
-        for votes in [query.head, query.kin].into_iter().flatten().map(<[_]>::len) {
-            if votes != entries {
-                return Err(SearchError::BadInput(format!("{votes} votes for {entries} entries")));
+        for (classes, votes) in [query.head, query.kin].into_iter().flatten() {
+            let (classes, votes) = (classes.len(), votes.len());
+            if votes != classes {
+                return Err(SearchError::BadInput(format!("{votes} votes for {classes} classes")));
             }
         }
         Ok(())
@@ -349,18 +361,20 @@ impl KnowledgeIndex {
             lexical: self.lexical.scores(query.text, &whole.lexical)?,
             answer_dense: scanned(&self.answer_dense),
             answer_lexical: self.answer_lexical.scores(query.text, &whole.answer_lexical)?,
+            head: query.head.map(|votes| self.votes(votes)),
+            kin: query.kin.map(|votes| self.votes(votes)),
             vector,
         })
     }
 
     /// The entries to be ranked, in order: all of them, or of very many those that any list puts
-    /// among its first [`POOL`].
-    fn pool(&self, lists: &Lists, query: &Query<'_>) -> Vec<u32> {
+    /// among its first [`POOL`] that are allowed.
+    fn pool(&self, lists: &Lists, query: &Query<'_>, allowed: &dyn Fn(u32) -> bool) -> Vec<u32> {
         if lists.dense.is_some() && lists.answer_dense.is_some() {
             return (0..self.entries.len() as u32).collect();
         }
         let most = POOL.max(query.k);
-        let allowed = |entry: u32| self.is_allowed(entry, query).then_some(entry);
+        let allowed = |entry: u32| allowed(entry).then_some(entry);
         let phrased = |row: u32| {
             let left_out = query.exclude == Exclude::Phrasing(row);
             if left_out { None } else { allowed(self.entry_of[row as usize]) }
@@ -376,7 +390,7 @@ impl KnowledgeIndex {
         pool.extend(near(&self.answer_dense, &lists.answer_dense, &answered));
         pool.extend(first(&lists.lexical, 0.0, most, &phrased));
         pool.extend(first(&lists.answer_lexical, 0.0, most, &answered));
-        for votes in [query.head, query.kin].into_iter().flatten() {
+        for votes in [&lists.head, &lists.kin].into_iter().flatten() {
             pool.extend(first(votes, 0.0, most, &allowed));
         }
         let mut entries: Vec<u32> = pool.into_iter().map(|(entry, _)| entry).collect();
@@ -385,12 +399,11 @@ impl KnowledgeIndex {
         entries
     }
 
-    /// Whether an entry may be found at all.
+    /// Whether the query may find an entry at all.
     fn is_allowed(&self, entry: u32, query: &Query<'_>) -> bool {
         let at = entry as usize;
         query.exclude != Exclude::Entry(entry)
             && self.validity[at].contains(query.now)
-            && query.hidden.is_none_or(|hidden| !hidden.contains(&entry))
             && (!self.bound[at] || query.asker.is_none_or(|a| self.entries[at].entry.is_for(a)))
     }
 
@@ -406,13 +419,10 @@ impl KnowledgeIndex {
         lists.answer_dense.as_ref().map_or_else(computed, |all| all[answer])
     }
 
-    /// What the lists say of one entry; `None` when it must not be found.
-    fn candidate(&self, entry: u32, lists: &Lists, query: &Query<'_>) -> Option<Candidate> {
-        if !self.is_allowed(entry, query) {
-            return None;
-        }
+    /// What the lists say of one entry; `None` when no phrasing of it is left.
+    fn candidate(&self, entry: u32, lists: &Lists, exclude: Exclude) -> Option<Candidate> {
         let at = entry as usize;
-        let left_out = match query.exclude {
+        let left_out = match exclude {
             Exclude::None | Exclude::Entry(_) => None,
             Exclude::Phrasing(phrasing) => Some(phrasing),
         };
@@ -433,13 +443,13 @@ impl KnowledgeIndex {
             profile: self.profile(entry, left_out, lists),
             answer_dense: answer.map(|a| self.answer_dense_score(a, lists)),
             answer_lexical: answer.map(|a| lists.answer_lexical[a]),
-            kin: query.kin.map(|votes| votes[at]),
+            kin: lists.kin.as_ref().map(|votes| votes[at]),
         };
         let mut scores = Scores {
             fused: 0.0,
             dense: Some(dense),
             lexical: (lexical > 0.0).then_some(lexical),
-            head: query.head.map(|votes| votes[at]),
+            head: lists.head.as_ref().map(|votes| votes[at]),
         };
         scores.fused = fuse::entry(&scores, &signals);
         Some(Candidate { entry, phrasing, scores })
@@ -482,8 +492,8 @@ impl KnownVectors {
     }
 }
 
-/// Scores of every phrasing and every answer for one query; cosines of very many are computed
-/// where they are wanted.
+/// Scores of every phrasing and every answer and votes for every entry, for one query; cosines of
+/// very many are computed where they are wanted.
 struct Lists {
     /// The query's vector, centred.
     vector: Vec<f32>,
@@ -491,6 +501,8 @@ struct Lists {
     lexical: Vec<f32>,
     answer_dense: Option<Vec<f32>>,
     answer_lexical: Vec<f32>,
+    head: Option<Vec<f32>>,
+    kin: Option<Vec<f32>>,
 }
 
 /// The best groups by their scores above `least`.

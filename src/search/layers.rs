@@ -6,27 +6,10 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use crate::base::clock::UnixMs;
 use crate::domain::evidence::Evidence;
-use crate::domain::knowledge::{Asker, VersionedEntry};
+use crate::domain::knowledge::VersionedEntry;
 use crate::search::SearchError;
-use crate::search::index::{Candidate, Exclude, KnowledgeIndex, KnownVectors, Query};
-
-/// A question to all layers.
-#[derive(Clone, Copy, Debug)]
-pub struct LayeredQuery<'a> {
-    /// As in [`Query`].
-    pub text: &'a str,
-    pub vector: &'a [f32],
-    pub k: usize,
-    pub exclude: Exclude,
-    pub now: UnixMs,
-    pub asker: Option<&'a Asker>,
-    /// A trained head's classes and their probabilities.
-    pub head: Option<(&'a [String], &'a [f32])>,
-    /// Its vote by likeness, where it has one.
-    pub kin: Option<(&'a [String], &'a [f32])>,
-}
+use crate::search::index::{Exclude, KnowledgeIndex, KnownVectors, Query};
 
 /// Changed entries, indexed.
 pub struct Changes {
@@ -86,10 +69,12 @@ impl Layers {
     }
 
     /// The best evidence of all layers, best first; of equal ones the base's first.
-    pub fn search(&self, query: &LayeredQuery<'_>) -> Result<Vec<Evidence>, SearchError> {
-        let mut found = in_layer(&self.base, query, Some(&self.hidden))?;
+    pub fn search(&self, query: &Query<'_>) -> Result<Vec<Evidence>, SearchError> {
+        let mut found = in_layer(&self.base, query, &self.hidden)?;
         if let Some(changes) = &self.changes {
-            found.extend(in_layer(&changes.index, query, None)?);
+            // What is left out is numbered in the base.
+            let query = Query { exclude: Exclude::None, ..*query };
+            found.extend(in_layer(&changes.index, &query, &HashSet::new())?);
             found.sort_by(|a, b| b.scores.fused.total_cmp(&a.scores.fused));
             found.truncate(query.k);
         }
@@ -99,16 +84,9 @@ impl Layers {
 
 fn in_layer(
     index: &KnowledgeIndex,
-    query: &LayeredQuery<'_>,
-    hidden: Option<&HashSet<u32>>,
+    query: &Query<'_>,
+    hidden: &HashSet<u32>,
 ) -> Result<Vec<Evidence>, SearchError> {
-    let LayeredQuery { text, vector, k, exclude, now, asker, head, kin } = *query;
-    let [head, kin] = [head, kin].map(|votes| votes.map(|(classes, of)| index.votes(classes, of)));
-    // What is left out is numbered in the base.
-    let exclude = if hidden.is_some() { exclude } else { Exclude::None };
-    let hidden = hidden.filter(|hidden| !hidden.is_empty());
-    let (head, kin) = (head.as_deref(), kin.as_deref());
-    let candidates: Vec<Candidate> =
-        index.search(&Query { text, vector, k, exclude, now, head, kin, asker, hidden })?;
-    Ok(candidates.iter().filter_map(|found| index.evidence(found, asker)).collect())
+    let candidates = index.search(query, hidden)?;
+    Ok(candidates.iter().filter_map(|found| index.evidence(found, query.asker)).collect())
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use huida::base::clock::Stopwatch;
 use huida::domain::knowledge::EntryState;
 use huida::ingest::{
-    BlockKind, Document, FileKind, IngestError, Limits, kind, passages, preview, read_document,
-    read_sheets,
+    BlockKind, Document, FileKind, IngestError, Knowledge, Limits, kind, passages, preview,
+    read_document, read_knowledge, read_sheets,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -328,6 +328,37 @@ fn twenty_sheets_of_prices_are_rows_within_modest_memory() {
     assert_eq!(document.blocks.len(), 20 * 2_000);
     let error = refusal(huida::ingest::read_entries_within(&path, &modest));
     assert!(error.contains("sheet 地区1") && error.contains("商品, 价格"), "{error}");
+}
+
+#[test]
+fn a_workbook_is_read_once_whatever_it_holds() {
+    use rust_xlsxwriter::Workbook;
+    use std::os::unix::fs::PermissionsExt;
+    let mut prices = Workbook::new();
+    let sheet = prices.add_worksheet();
+    sheet.write_row(0, 0, ["商品", "价格"]).unwrap();
+    sheet.write_row(1, 0, ["滤网", "30元"]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let questions = written(dir.path(), "faq.xlsx", &workbook());
+    let prices = written(dir.path(), "prices.xlsx", &prices.save_to_buffer().unwrap());
+    // Stands before the binary and counts its calls.
+    let calls = dir.path().join("calls");
+    let script = format!(
+        "#!/bin/sh\necho called >> '{}'\nexec '{}' \"$@\"\n",
+        calls.display(),
+        env!("CARGO_BIN_EXE_huida")
+    );
+    let program = written(dir.path(), "counted", script.as_bytes());
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let limits = Limits { program, ..limits() };
+    let Knowledge::Entries(entries) = read_knowledge(&questions, &limits).unwrap() else {
+        panic!("a table of questions is no document");
+    };
+    assert_eq!((entries.len(), fs::read_to_string(&calls).unwrap().lines().count()), (4, 1));
+    let Knowledge::Document { passages, .. } = read_knowledge(&prices, &limits).unwrap() else {
+        panic!("a table of prices is a document");
+    };
+    assert_eq!((passages.len(), fs::read_to_string(&calls).unwrap().lines().count()), (1, 2));
 }
 
 /// Whatever the bytes, the answer is a document or one line of refusal, in time.
