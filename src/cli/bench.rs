@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
@@ -15,6 +16,7 @@ use crate::base::clock::Stopwatch;
 use crate::engine::generate::GenerateWorker;
 use crate::eval::bench::{self, SearchBench};
 use crate::eval::generation::{self, Prompt};
+use crate::eval::serving::{self, ServeBench};
 use crate::model::ModelError;
 
 #[derive(Subcommand)]
@@ -22,7 +24,8 @@ use crate::model::ModelError;
   huida bench embed --texts questions.jsonl --json
   huida bench generate --prompts prompts.jsonl --tokens 64
   huida bench perplexity --text eval/sets/service_text.txt --float
-  huida bench search --vectors 100000 --dim 384")]
+  huida bench search --vectors 100000 --dim 384
+  huida bench serve --url http://127.0.0.1:8788 --texts questions.jsonl --visitors 4")]
 pub(super) enum BenchCommand {
     /// Questions to vectors: one at a time, then batched.
     Embed {
@@ -79,6 +82,20 @@ pub(super) enum BenchCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Questions to a running service on this machine, each from a new visitor.
+    Serve {
+        /// Where it listens.
+        #[arg(long, default_value = "http://127.0.0.1:8788")]
+        url: String,
+        /// Lines of {"text": …}.
+        #[arg(long)]
+        texts: PathBuf,
+        /// So many wait for their reply at the same time.
+        #[arg(long, default_value_t = 1)]
+        visitors: usize,
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 pub(super) fn run(app: &App, command: &BenchCommand) -> Result<()> {
@@ -123,6 +140,19 @@ pub(super) fn run(app: &App, command: &BenchCommand) -> Result<()> {
         BenchCommand::Search { vectors, dim, exact, dump, json } => {
             let (vectors, dim, exact, dump) = (*vectors, *dim, *exact, dump.clone());
             output::report(&bench::search(&SearchBench { vectors, dim, exact, dump })?, *json)
+        }
+        BenchCommand::Serve { url, texts, visitors, json } => {
+            let texts = read_texts(texts)?;
+            let token = &app.config.server.operator_token;
+            let bench = ServeBench { url, texts: &texts, visitors: *visitors, token };
+            let bar = Mutex::new(&mut bar);
+            let progress = |done: usize, total: usize| {
+                let mut bar = bar.lock().unwrap_or_else(PoisonError::into_inner);
+                bar.show("asking", done as u64, total as u64, false);
+            };
+            let report = serving::serve(&bench, &progress)?;
+            bar.into_inner().unwrap_or_else(PoisonError::into_inner).done();
+            output::report(&report, *json)
         }
     }
 }
