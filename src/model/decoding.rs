@@ -119,7 +119,10 @@ impl Decoding {
     /// What the next pass reads, as planned; nothing when it had no room.
     pub(crate) fn part(&mut self) -> Option<Part<'_>> {
         let planned = !self.feed.is_empty();
-        planned.then_some(Part { tokens: &self.feed, cache: &mut self.cache, logits: self.asked })
+        // Where a constraint decides what is allowed, it need not be what the model likes best.
+        let rough = self.mask.is_none() && self.sampler.takes_the_best();
+        let Self { feed: tokens, cache, asked: logits, .. } = self;
+        planned.then_some(Part { tokens, cache, logits: *logits, rough })
     }
 
     /// Puts together what the next pass reads; of a prompt as much as there is room for.

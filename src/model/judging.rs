@@ -138,11 +138,12 @@ impl Judging {
     pub(crate) fn parts<'a>(&'a mut self, parts: &mut Vec<Part<'a>>) {
         if self.fed > 0 {
             let tokens = &self.opening[self.cache.len()..][..self.fed];
-            parts.push(Part { tokens, cache: &mut self.cache, logits: Logits::None });
+            let (cache, logits) = (&mut self.cache, Logits::None);
+            parts.push(Part { tokens, cache, logits, rough: false });
         }
         for (branch, cache) in self.branches[self.judged..].iter().zip(&mut self.caches) {
             let tokens = &branch.tokens[..branch.read()];
-            parts.push(Part { tokens, cache, logits: Logits::All });
+            parts.push(Part { tokens, cache, logits: Logits::All, rough: false });
         }
     }
 

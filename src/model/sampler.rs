@@ -27,6 +27,15 @@ impl Sampler {
         Self { sampling, random: SplitMix64::new(seed) }
     }
 
+    /// Whether it takes the token of the largest logit, whatever the others are.
+    pub fn takes_the_best(&self) -> bool {
+        match self.sampling {
+            Sampling::Greedy => true,
+            // At temperature zero the distribution is its mode.
+            Sampling::TopP { temperature, .. } => temperature <= 0.0,
+        }
+    }
+
     /// `None` where there is no choice: for no logits, and for logits that are not finite.
     pub fn sample(&mut self, logits: &[f32]) -> Option<Sampled> {
         let token = self.pick(logits)?;
@@ -46,12 +55,10 @@ impl Sampler {
 
     fn pick(&mut self, logits: &[f32]) -> Option<usize> {
         match self.sampling {
-            Sampling::Greedy => argmax(logits),
-            // At temperature zero the distribution is its mode.
-            Sampling::TopP { temperature, .. } if temperature <= 0.0 => argmax(logits),
-            Sampling::TopP { temperature, top_p, .. } => {
+            Sampling::TopP { temperature, top_p, .. } if temperature > 0.0 => {
                 nucleus(logits, temperature, top_p, self.random.unit())
             }
+            Sampling::Greedy | Sampling::TopP { .. } => argmax(logits),
         }
     }
 }

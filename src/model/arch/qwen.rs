@@ -11,6 +11,7 @@
 use std::cell::RefCell;
 
 use crate::model::ModelError;
+use crate::model::arch::output::Output;
 use crate::model::gguf::GgufFile;
 use crate::model::kernels::{
     Activations, Attention, Isa, PAGE, Sink, multiply, over_parts, over_rows,
@@ -164,6 +165,8 @@ pub struct Part<'a> {
     pub tokens: &'a [u32],
     pub cache: &'a mut KvCache,
     pub logits: Logits,
+    /// Whether logits that cannot be the best of their row may be rough.
+    pub rough: bool,
 }
 
 /// Logits, a row per asked-for token, parts in order.
@@ -204,7 +207,7 @@ pub struct Qwen {
     embedding: Matrix,
     layers: Vec<Layer>,
     norm: Vec<f32>,
-    head: Matrix,
+    output: Output,
     /// Rotation frequencies, `[head_dim / 2]`.
     frequencies: Vec<f32>,
     work: Workspace,
@@ -217,9 +220,6 @@ impl Qwen {
         let mut config = QwenConfig::read(header)?;
         config.dense = packed.has_dense();
         let QwenConfig { vocab, hidden, head_dim, .. } = config;
-        // Without a matrix of its own the output reads the embedding's.
-        let own_head = packed.has("output.weight");
-        let head = if own_head { "output.weight" } else { "token_embd.weight" };
         let layers = (0..config.layers).map(|i| Layer::load(&packed, &config, i));
         let layers = layers.collect::<Result<_, _>>()?;
         let mut work = Workspace::default();
@@ -227,7 +227,7 @@ impl Qwen {
         let power = |i: usize| 1.0 / config.rope_base.powf(2.0 * i as f32 / head_dim as f32);
         Ok(Self {
             embedding: packed.matrix("token_embd.weight", vocab, hidden)?,
-            head: packed.matrix(head, vocab, hidden)?,
+            output: Output::load(&packed, vocab, hidden)?,
             norm: packed.floats("output_norm.weight", 1, hidden)?,
             frequencies: (0..head_dim / 2).map(power).collect(),
             layers,
@@ -241,14 +241,14 @@ impl Qwen {
         &self.config
     }
 
-    /// Reads the tokens of one sequence.
+    /// Reads the tokens of one sequence; all logits are exact.
     pub fn forward_one(
         &mut self,
         tokens: &[u32],
         cache: &mut KvCache,
         logits: Logits,
     ) -> Result<LogitRows, ModelError> {
-        self.forward(&mut [Part { tokens, cache, logits }])
+        self.forward(&mut [Part { tokens, cache, logits, rough: false }])
     }
 
     /// Reads all parts in one pass, each as if it were the only one. The caches hold the new tokens
@@ -461,12 +461,13 @@ impl Qwen {
             };
             rows.by_ref().take(part.tokens.len()).skip(from).for_each(|row| asked.extend(row));
         }
-        let mut values = vec![0.0; asked.len() / hidden * vocab];
-        if !asked.is_empty() {
-            self.norm(&self.norm, asked, wide, inputs);
-            let sink = Sink::Store { out: &mut values, bias: None };
-            multiply(&[self.packed.view(&self.head)], inputs, sink);
+        if asked.is_empty() {
+            return LogitRows { vocab, values: Vec::new() };
         }
+        self.norm(&self.norm, asked, wide, inputs);
+        // One that needs all of them is given all with the others.
+        let rough = parts.iter().all(|part| part.rough || part.logits == Logits::None);
+        let values = self.output.logits(&self.packed, inputs, rough);
         LogitRows { vocab, values }
     }
 }

@@ -43,6 +43,24 @@ pub(crate) fn multiply<'a, W: Copy + Into<Weights<'a>>>(
     multiply_on(Pool::global(), Isa::detected(), weights, x, sink);
 }
 
+/// The columns of some panels of one matrix, ascending; the others of `out`, `[rows, outputs]`, stay
+/// as they are.
+pub(crate) fn multiply_panels(
+    weights: Weights<'_>,
+    x: &Activations,
+    panels: &[usize],
+    out: &mut [f32],
+) {
+    // Two tasks with the same columns would write over each other.
+    assert!(panels.is_sorted_by(|a, b| a < b), "panels are named twice or out of order");
+    assert!(weights.width() == x.width, "widths differ");
+    let rows = SharedRows::new(out, weights.rows());
+    let out = Out::Floats(Floats { rows, bias: None, add: false });
+    let job = Job { isa: Isa::detected(), weights: &[weights], x, out };
+    let task = |panel: usize| Task { matrix: 0, panel, panels: 1, column: panel * PANEL };
+    Pool::global().run(panels.len(), &|at| job.work(task(panels[at])));
+}
+
 pub(super) fn multiply_on<'a, W: Copy + Into<Weights<'a>>>(
     pool: &Pool,
     isa: Isa,

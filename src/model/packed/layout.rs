@@ -7,7 +7,8 @@
 //! 48  directory, JSON: the source's digest; name, kind, shape and place of each tensor
 //! …   the GGUF file's header (tokenizer, dimensions), then the tensors, each from a multiple of 64
 //! ```
-//! Matrices of floats keep the precision of the file and are multiplied as floats.
+//! Matrices of floats keep the precision of the file and are multiplied as floats. The output matrix
+//! stands there once more in four bits (`arch/output.rs`), unless it has no more anyway.
 
 use std::collections::BTreeMap;
 
@@ -43,6 +44,9 @@ pub(super) enum Kind {
 
 /// Name of the header among the tensors; no tensor has it.
 pub(super) const HEADER: &str = "";
+/// Name of the output matrix in four bits.
+pub(crate) const SCREEN: &str = "screen";
+pub(super) const SCREEN_FORMAT: Format = Format::Q4_0;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Entry {
@@ -149,7 +153,24 @@ pub(super) fn plan(
         tensors.insert(name.to_owned(), Entry { kind, rows, width, start, bytes });
         start = (start + bytes).next_multiple_of(ALIGN);
     }
+    if let Some(screen) = output_matrix(&tensors).and_then(|(_, output)| screen(output, start)) {
+        tensors.insert(SCREEN.to_owned(), screen);
+    }
     Ok(Directory { source: identity.sha256.clone(), tensors })
+}
+
+/// The matrix that gives logits: a model's own, or that of its embedding.
+pub(super) fn output_matrix(tensors: &BTreeMap<String, Entry>) -> Option<(&String, &Entry)> {
+    let named = |name| tensors.get_key_value(name);
+    named("output.weight").or_else(|| named("token_embd.weight"))
+}
+
+fn screen(output: &Entry, start: usize) -> Option<Entry> {
+    let &Entry { kind: Kind::Panels(code), rows, width, .. } = output else { return None };
+    let bytes = SCREEN_FORMAT.packed_bytes(rows, width);
+    let kind = Kind::Panels(SCREEN_FORMAT.code());
+    let larger = Format::from_code(code)?.bits() > SCREEN_FORMAT.bits();
+    larger.then_some(Entry { kind, rows, width, start, bytes })
 }
 
 /// Projections and token tables are packed; norms, biases and small tables stay floats.

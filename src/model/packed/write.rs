@@ -11,10 +11,15 @@ use sha2::{Digest, Sha256};
 use crate::model::ModelError;
 use crate::model::dir::SCRATCH;
 use crate::model::gguf::GgufFile;
-use crate::model::kernels::{Format, Precision, pack, pack_floats};
+use crate::model::kernels::{Format, PANEL, Packed, Precision, pack, pack_floats};
 use crate::model::packed::layout::{
-    ALIGN, Directory, Entry, HEAD, Kind, MAGIC, kernel_format, stored_precision,
+    ALIGN, Directory, Entry, HEAD, Kind, MAGIC, SCREEN, SCREEN_FORMAT, kernel_format,
+    output_matrix, stored_precision,
 };
+
+/// Rows of the output matrix that are rounded at a time: all of them as floats are larger than the
+/// model.
+const ROUNDED_ROWS: usize = 256 * PANEL;
 
 /// What kept the packed form from being written: the weights, or the disk.
 pub(super) enum Failed {
@@ -87,6 +92,7 @@ pub(super) fn write_tensors(
             Kind::Header => Ok(gguf.header()?),
             Kind::Floats => widened(&gguf.stored(name)?)
                 .map(|floats| floats.into_iter().flat_map(f32::to_le_bytes).collect()),
+            Kind::Panels(_) if name == SCREEN => screen(gguf, directory),
             Kind::Panels(code) => panels(&gguf.stored(name)?, code, entry),
             Kind::Dense(code) => dense(&gguf.stored(name)?, code, entry),
         };
@@ -118,6 +124,30 @@ fn panels(tensor: &QTensor, code: u32, entry: &Entry) -> candle_core::Result<Vec
         pack(Format::Q8_0, entry.rows, entry.width, &again.data()?, &mut out)
     };
     done.map_err(candle_core::Error::wrap)?;
+    Ok(out)
+}
+
+/// The output matrix in four bits.
+fn screen(gguf: &mut GgufFile, directory: &Directory) -> candle_core::Result<Vec<u8>> {
+    let planned = output_matrix(&directory.tensors).and_then(|(name, entry)| match entry.kind {
+        Kind::Panels(code) => Some((name, entry, code)),
+        Kind::Floats | Kind::Dense(_) | Kind::Header => None,
+    });
+    let Some((name, entry, code)) = planned else { candle_core::bail!("nothing to screen") };
+    let &Entry { rows, width, .. } = entry;
+    let stored = gguf.stored(name).map_err(candle_core::Error::wrap)?;
+    let exact = panels(&stored, code, entry)?;
+    let exact = Format::from_code(code).and_then(|f| Packed::new(f, rows, width, &exact));
+    let Some(exact) = exact else { candle_core::bail!("its panels are incomplete") };
+    let mut out = Vec::new();
+    for first in (0..rows).step_by(ROUNDED_ROWS) {
+        let count = ROUNDED_ROWS.min(rows - first);
+        let mut part = vec![0.0; count * width];
+        part.chunks_exact_mut(width).zip(first..).for_each(|(part, row)| exact.row(row, part));
+        let part = Tensor::from_vec(part, (count, width), &Device::Cpu)?;
+        let part = QTensor::quantize(&part, GgmlDType::Q4_0)?.data()?.into_owned();
+        pack(SCREEN_FORMAT, count, width, &part, &mut out).map_err(candle_core::Error::wrap)?;
+    }
     Ok(out)
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::arch::output::MARGIN;
 use crate::model::bpe::Bpe;
 use crate::model::manifest::Manifest;
 use crate::model::pull::installed_or_pull;
@@ -110,9 +111,9 @@ fn sequences_of_one_pass_do_not_see_each_other() {
     let alone = [&a, &b].map(|branch| read(branch, &mut start.clone()));
     let (mut first, mut second, mut third) = (start.clone(), start.clone(), cache());
     let mut parts = [
-        Part { tokens: &a, cache: &mut first, logits: Logits::All },
-        Part { tokens: &a, cache: &mut third, logits: Logits::None },
-        Part { tokens: &b, cache: &mut second, logits: Logits::Last },
+        Part { tokens: &a, cache: &mut first, logits: Logits::All, rough: false },
+        Part { tokens: &a, cache: &mut third, logits: Logits::None, rough: false },
+        Part { tokens: &b, cache: &mut second, logits: Logits::Last, rough: false },
     ];
     let together = model().0.forward(&mut parts).unwrap();
     let wanted = alone[0].iter().chain(alone[1].last());
@@ -130,4 +131,32 @@ fn refuses_nothing_and_too_much() {
     assert!(refused(&vec![1; context + 1]));
     assert!(refused(&[vocab as u32]));
     assert!(cache.is_empty());
+}
+
+/// What `output.rs` relies on.
+#[test]
+fn rough_logits_are_off_by_less_than_half_the_margin() {
+    let text = include_str!("../../../../eval/sets/service_text.txt");
+    let all = tokens(text);
+    let last = |tokens: &[u32], rough: bool| {
+        let cache = &mut cache();
+        let part = Part { tokens, cache, logits: Logits::Last, rough };
+        let rows = model().0.forward(&mut [part]).unwrap();
+        rows.last().unwrap().to_vec()
+    };
+    let (mut rough_ones, mut furthest) = (0, 0.0_f32);
+    for tokens in all.chunks(24).step_by(4) {
+        let (exact, rough) = (last(tokens, false), last(tokens, true));
+        assert_eq!(top(&rough), top(&exact));
+        assert_eq!(rough[top(&rough)], exact[top(&exact)]);
+        let mean = exact.iter().sum::<f32>() / exact.len() as f32;
+        let squares = exact.iter().map(|logit| (logit - mean).powi(2));
+        let deviation = (squares.sum::<f32>() / exact.len() as f32).sqrt();
+        for (rough, exact) in rough.iter().zip(&exact).filter(|(rough, exact)| rough != exact) {
+            rough_ones += 1;
+            furthest = furthest.max((rough - exact).abs() / deviation);
+        }
+    }
+    assert!(rough_ones > all.len(), "the matrix was read whole: {rough_ones}");
+    assert!(furthest < 0.5 * MARGIN, "{furthest} standard deviations of a row");
 }
