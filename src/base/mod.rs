@@ -1,5 +1,5 @@
-//! Floor 0: ids, clock, text, digests, files, faults, leases, limits, numerals, repeatable chance. Nothing
-//! here knows the business.
+//! Floor 0: ids, clock, text, digests, files, faults, leases, limits, numerals, repeatable chance, words.
+//! Nothing here knows the business.
 
 pub mod clock;
 pub mod digest;
@@ -11,3 +11,4 @@ pub mod limits;
 pub mod numerals;
 pub mod random;
 pub mod text;
+pub mod words;

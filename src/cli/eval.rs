@@ -1,9 +1,10 @@
 //! `eval`: figures on labelled sets, in the keys that scripts know.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Subcommand;
+use serde::Serialize;
 
 use super::output::{self, Bar};
 use crate::app::App;
@@ -12,6 +13,9 @@ use crate::eval::gate::{self, GateInput};
 use crate::eval::retrieval::{self, RetrievalInput};
 use crate::gate::threshold::Promise;
 use crate::model::Arithmetic;
+
+mod pii;
+mod rewrite;
 
 #[derive(Subcommand)]
 #[command(after_help = "Examples:
@@ -61,6 +65,10 @@ pub(super) enum EvalCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Is personal data found exactly where it stands?
+    Pii(pii::PiiArgs),
+    /// Are follow-up questions known, and do they stand alone after?
+    Rewrite(rewrite::RewriteArgs),
 }
 
 pub(super) fn run(app: &App, command: &EvalCommand) -> Result<()> {
@@ -96,14 +104,19 @@ pub(super) fn run(app: &App, command: &EvalCommand) -> Result<()> {
             let embedder = app.open_embedder()?;
             let (report, judged) = gate::run(&input, &embedder, &mut |p| bar.fit(p))?;
             bar.done();
-            if let Some(file) = rows {
-                let lines: Vec<String> =
-                    judged.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
-                write_atomic(file, lines.join("\n").as_bytes())?;
-            }
+            write_rows(rows.as_deref(), &judged)?;
             output::report(&report, *json)
         }
+        EvalCommand::Pii(args) => args.run(),
+        EvalCommand::Rewrite(args) => args.run(app),
     }
+}
+
+/// The rows behind a figure, one JSON object a line, for whoever asked for them.
+fn write_rows(file: Option<&Path>, rows: &[impl Serialize]) -> Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    let lines: Vec<String> = rows.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+    Ok(write_atomic(file, lines.join("\n").as_bytes())?)
 }
 
 pub(super) fn arithmetic(float: bool) -> Arithmetic {

@@ -3,7 +3,9 @@
 pub mod bench;
 pub mod gate;
 pub mod generation;
+pub mod pii;
 pub mod retrieval;
+pub mod rewrite;
 pub mod serving;
 
 use std::path::PathBuf;

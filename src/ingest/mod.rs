@@ -11,7 +11,9 @@ mod entries;
 mod kind;
 mod knowledge;
 mod labelled;
+mod marked;
 mod passages;
+mod rewrites;
 mod rows;
 mod tables;
 
@@ -24,7 +26,9 @@ pub use entries::{
 pub use kind::{FILE_BYTES, FileKind, kind};
 pub use knowledge::{Knowledge, read_knowledge};
 pub use labelled::read_labelled;
+pub use marked::{Mark, Marked, read_marked};
 pub use passages::{Passage, passages};
+pub use rewrites::{Rewrite, read_rewrites};
 pub use tables::{ColumnPreview, SheetPreview};
 
 use std::fmt;

@@ -10,9 +10,8 @@
 //! language in between: quotes and operators in a message are punctuation and nothing else.
 
 use std::path::Path;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use jieba_rs::Jieba;
 use pinyin::{Pinyin, ToPinyin};
 use tantivy::fieldnorm::FieldNormReader;
 use tantivy::index::{IndexBuilder, InvertedIndexReader, SegmentReader};
@@ -26,14 +25,12 @@ use tantivy::{
 
 use crate::base::numerals;
 use crate::base::text::is_han;
+use crate::base::words;
 use crate::search::SearchError;
 
 const FIELD: &str = "text";
 /// First size of the writer's term table, bytes; it grows when needed.
 const WRITER_BYTES: usize = 15_000_000;
-
-/// The built-in dictionary; slow to load, so once per process.
-static JIEBA: LazyLock<Jieba> = LazyLock::new(Jieba::new);
 
 /// An opened index: one segment whose document numbers are the order of writing.
 pub(super) struct Bm25Index {
@@ -170,13 +167,8 @@ pub(super) fn terms(text: &str) -> Vec<String> {
         let starts: Vec<usize> = run.char_indices().map(|(at, _)| at).chain([run.len()]).collect();
         terms.extend(starts.windows(2).map(|w| run[w[0]..w[1]].to_owned()));
         terms.extend(starts.windows(3).map(|w| run[w[0]..w[2]].to_owned()));
-        let words = JIEBA.cut(run, true);
-        terms.extend(
-            words
-                .iter()
-                .filter(|w| w.word.chars().nth(1).is_some())
-                .map(|w| format!("w:{}", w.word)),
-        );
+        let words = words::cut(run).into_iter();
+        terms.extend(words.filter(|w| w.chars().nth(1).is_some()).map(|w| format!("w:{w}")));
         terms.extend(sounds(run));
     }
     terms.extend(chinese_numerals(text));
@@ -231,6 +223,8 @@ fn runs(text: &str) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
     use proptest::prelude::*;
 

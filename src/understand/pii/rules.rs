@@ -190,7 +190,7 @@ pub(super) static FINDERS: LazyLock<Vec<Finder>> = LazyLock::new(|| {
                 c.whole(!c.before().ends_with(numeral) && !c.after().starts_with(numeral))
             },
         ),
-        finder(Phone, r"\(?0(?:10|2\d|[3-9]\d{2})\)?[ -]?\d{7,8}", |c| {
+        finder(Phone, r"\(?0(?:10|2\d|[3-9]\d{2})\)?[ -]?\d{3,4}[ -]?\d{4}", |c| {
             let separated = c.text().contains(['-', ' ', ')']);
             c.whole(c.stands_free() && (separated || c.follows(&LANDLINE)))
         }),
@@ -252,8 +252,10 @@ fn plate(c: &Candidate<'_>) -> Option<Range<usize>> {
 fn address_pattern() -> String {
     let road = "路|大街|街|大道|巷|弄|胡同|里|村|小区|花园|家园|苑|公寓|大厦|广场|园|庄|府|湾";
     let unit = "号楼|号院|号|弄|幢|栋|座|楼|单元|室|层|房|户|组";
+    // “一房”, “三户” and “两组” count; with figures they number.
+    let spelt = "号楼|号院|号|弄|幢|栋|座|楼|单元|室";
     format!(
-        r"(?:(?:{PROVINCES})(?:省|市|壮族自治区|回族自治区|维吾尔自治区|自治区)?)?(?:\p{{Han}}{{2,6}}?(?:市|自治州|州|地区|盟))?(?:\p{{Han}}{{1,6}}?(?:区|县|旗|市))?(?:\p{{Han}}{{1,6}}?(?:街道|镇|乡|开发区))?(?:\p{{Han}}{{1,10}}?(?:{road}))+(?:\p{{Han}}{{0,6}}?(?:\d{{1,5}}(?:-\d{{1,4}})*|[a-z]|[一二三四五六七八九十]{{1,3}})(?:{unit}))+(?:\d{{2,4}}\b)?"
+        r"(?:(?:{PROVINCES})(?:省|市|壮族自治区|回族自治区|维吾尔自治区|自治区)?)?(?:\p{{Han}}{{2,6}}?(?:市|自治州|州|地区|盟))?(?:\p{{Han}}{{1,6}}?(?:区|县|旗|市))?(?:\p{{Han}}{{1,6}}?(?:街道|镇|乡|开发区))?(?:\p{{Han}}{{1,10}}?(?:{road}))+(?:\p{{Han}}{{0,6}}?(?:(?:\d{{1,5}}(?:-\d{{1,4}})*|[a-z])(?:{unit})|[一二三四五六七八九十]{{1,3}}(?:{spelt})))+(?:\d{{2,4}}\b)?"
     )
 }
 
