@@ -1,9 +1,14 @@
 //! `eval`: figures on labelled sets, in the keys that scripts know.
 
-use std::path::PathBuf;
+mod attack;
+mod compliance;
+mod draft;
+
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Subcommand;
+use serde::Serialize;
 
 use super::output::{self, Bar};
 use crate::app::App;
@@ -17,7 +22,9 @@ use crate::model::Arithmetic;
 #[command(after_help = "Examples:
   huida eval retrieval --kb eval/sets/demo/kb.jsonl --queries eval/sets/demo/test.jsonl --json
   huida eval gate --kb eval/sets/demo/kb.jsonl --labels eval/sets/demo/train.jsonl \\
-        --calibrate eval/sets/demo/calibrate.jsonl --queries eval/sets/demo/test.jsonl --json")]
+        --calibrate eval/sets/demo/calibrate.jsonl --queries eval/sets/demo/test.jsonl --json
+  huida eval draft --kb eval/sets/demo/kb.jsonl --queries eval/sets/demo/test.jsonl --rows d.jsonl
+  huida eval compliance --set replies.jsonl --json")]
 pub(super) enum EvalCommand {
     /// Does the right entry come first?
     Retrieval {
@@ -61,9 +68,15 @@ pub(super) enum EvalCommand {
         #[arg(long)]
         json: bool,
     },
+    /// What replies are made of the right evidence, and what is wrong with them?
+    Draft(draft::DraftArgs),
+    /// What leaves when customers attack?
+    Attack(attack::AttackArgs),
+    /// Which outgoing texts do the rule packs stop?
+    Compliance(compliance::ComplianceArgs),
 }
 
-pub(super) fn run(app: &App, command: &EvalCommand) -> Result<()> {
+pub(super) fn run(app: &mut App, command: &EvalCommand) -> Result<()> {
     let mut bar = Bar::new();
     match command {
         EvalCommand::Retrieval { kb, queries, labels, float, json } => {
@@ -96,14 +109,20 @@ pub(super) fn run(app: &App, command: &EvalCommand) -> Result<()> {
             let embedder = app.open_embedder()?;
             let (report, judged) = gate::run(&input, &embedder, &mut |p| bar.fit(p))?;
             bar.done();
-            if let Some(file) = rows {
-                let lines: Vec<String> =
-                    judged.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
-                write_atomic(file, lines.join("\n").as_bytes())?;
-            }
+            write_rows(rows.as_deref(), &judged)?;
             output::report(&report, *json)
         }
+        EvalCommand::Draft(args) => draft::run(app, args),
+        EvalCommand::Attack(args) => attack::run(app, args),
+        EvalCommand::Compliance(args) => compliance::run(args),
     }
+}
+
+/// What is behind a figure, one JSON object a line.
+fn write_rows(file: Option<&Path>, rows: &[impl Serialize]) -> Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    let lines: Vec<String> = rows.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+    Ok(write_atomic(file, lines.join("\n").as_bytes())?)
 }
 
 pub(super) fn arithmetic(float: bool) -> Arithmetic {
