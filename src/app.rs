@@ -104,6 +104,12 @@ impl App {
         Ok(Self { config, clock: Clock::System, models })
     }
 
+    /// Store and index below this folder take the place of the configured ones.
+    pub fn keep_state_in(&mut self, folder: &Path) {
+        self.config.store.path = folder.join("huida.db");
+        self.config.index.dir = folder.join("generations");
+    }
+
     pub fn open_store(&self) -> Result<Arc<dyn Store>> {
         Ok(Arc::new(SqliteStore::open(&self.config.store.path)?))
     }
@@ -134,7 +140,7 @@ impl App {
     }
 
     /// Loads in the background; `None` when no generator is configured.
-    fn start_composer(&self) -> Result<Option<Arc<GenerateWorker>>> {
+    pub fn start_composer(&self) -> Result<Option<Arc<GenerateWorker>>> {
         if let Some(remote) = &self.config.remote.generator {
             let generator = RemoteGenerator::open(address("generator", remote)?)?;
             return Ok(Some(Arc::new(GenerateWorker::start(move || Ok(generator))?)));

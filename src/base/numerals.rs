@@ -20,12 +20,20 @@ pub fn is_chinese_numeral(c: char) -> bool {
     digit(c).is_some() || magnitude(c).is_some()
 }
 
-/// `12.5`, or with magnitudes behind it: `1.2万`, `3千`.
+/// `12.5`, or with magnitudes behind it: `1.2万`, `3千`, `3万5千`.
 fn arabic(text: &str) -> Option<f64> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let mut value: f64 = text[..end].parse().ok()?;
-    for c in text[end..].chars() {
-        value *= magnitude(c)?;
+    let mut value = 0.0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (digits, behind) = rest.split_at(end);
+        let mut part: f64 = digits.parse().ok()?;
+        let next = behind.find(|c: char| c.is_ascii_digit()).unwrap_or(behind.len());
+        for c in behind[..next].chars() {
+            part *= magnitude(c)?;
+        }
+        value += part;
+        rest = &behind[next..];
     }
     // Products such as 1.1 × 10 000 must print like the number they mean.
     Some((value * 1e6).round() / 1e6)
@@ -126,6 +134,8 @@ mod tests {
             ("两百", "200"),
             ("1千", "1000"),
             ("1.1万", "11000"),
+            ("3万5千", "35000"),
+            ("1万2千3百", "12300"),
             ("3,000", "3000"),
             ("二〇二六", "2026"),
             ("三百零五", "305"),

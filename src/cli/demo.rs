@@ -77,13 +77,13 @@ pub(super) fn run(mut app: App, args: DemoArgs) -> Result<()> {
     pull_models(&app)?;
     if args.once {
         for desk in [Desk::Shop, Desk::Loan] {
-            move_to(&mut app, desk);
+            app.keep_state_in(&folder(desk));
             prepare(&app, desk)?;
             answer_conversations(&app, desk, &app.desk()?, args.json)?;
         }
         return Ok(());
     }
-    move_to(&mut app, args.desk);
+    app.keep_state_in(&folder(args.desk));
     prepare(&app, args.desk)?;
     let service = app.desk()?;
     app.config.server.listen = free_address(app.config.server.listen);
@@ -94,12 +94,6 @@ pub(super) fn run(mut app: App, args: DemoArgs) -> Result<()> {
 
 fn folder(desk: Desk) -> PathBuf {
     Path::new(DIR).join(desk.prefix())
-}
-
-/// Store and index of the desk take the place of the configured ones.
-fn move_to(app: &mut App, desk: Desk) {
-    app.config.store.path = folder(desk).join("huida.db");
-    app.config.index.dir = folder(desk).join("generations");
 }
 
 fn pull_models(app: &App) -> Result<()> {

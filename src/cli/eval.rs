@@ -1,5 +1,9 @@
 //! `eval`: figures on labelled sets, in the keys that scripts know.
 
+mod attack;
+mod compliance;
+mod draft;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -21,7 +25,9 @@ mod rewrite;
 #[command(after_help = "Examples:
   huida eval retrieval --kb eval/sets/demo/kb.jsonl --queries eval/sets/demo/test.jsonl --json
   huida eval gate --kb eval/sets/demo/kb.jsonl --labels eval/sets/demo/train.jsonl \\
-        --calibrate eval/sets/demo/calibrate.jsonl --queries eval/sets/demo/test.jsonl --json")]
+        --calibrate eval/sets/demo/calibrate.jsonl --queries eval/sets/demo/test.jsonl --json
+  huida eval draft --kb eval/sets/demo/kb.jsonl --queries eval/sets/demo/test.jsonl --rows d.jsonl
+  huida eval compliance --set replies.jsonl --json")]
 pub(super) enum EvalCommand {
     /// Does the right entry come first?
     Retrieval {
@@ -69,9 +75,15 @@ pub(super) enum EvalCommand {
     Pii(pii::PiiArgs),
     /// Are follow-up questions known, and do they stand alone after?
     Rewrite(rewrite::RewriteArgs),
+    /// What replies are made of the right evidence, and what is wrong with them?
+    Draft(draft::DraftArgs),
+    /// What leaves when customers attack?
+    Attack(attack::AttackArgs),
+    /// Which outgoing texts do the rule packs stop?
+    Compliance(compliance::ComplianceArgs),
 }
 
-pub(super) fn run(app: &App, command: &EvalCommand) -> Result<()> {
+pub(super) fn run(app: &mut App, command: &EvalCommand) -> Result<()> {
     let mut bar = Bar::new();
     match command {
         EvalCommand::Retrieval { kb, queries, labels, float, json } => {
@@ -109,6 +121,9 @@ pub(super) fn run(app: &App, command: &EvalCommand) -> Result<()> {
         }
         EvalCommand::Pii(args) => args.run(),
         EvalCommand::Rewrite(args) => args.run(app),
+        EvalCommand::Draft(args) => draft::run(app, args),
+        EvalCommand::Attack(args) => attack::run(app, args),
+        EvalCommand::Compliance(args) => compliance::run(args),
     }
 }
 

@@ -142,7 +142,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
     }
     let config = Config::load(file)?;
     telemetry::logs(&config.log.filter, config.log.format == LogFormat::Json);
-    let app = App::new(config)?;
+    let mut app = App::new(config)?;
     match cli.command {
         Command::Demo(args) => demo::run(app, args)?,
         Command::Serve => serve::run(&app)?,
@@ -153,7 +153,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Kb(command) => return kb::run(&app, &command),
         Command::Index(command) => return index::run(&app, &command),
         Command::Train(args) => train::run(&app, &args)?,
-        Command::Eval(command) => eval::run(&app, &command)?,
+        Command::Eval(command) => eval::run(&mut app, &command)?,
         Command::Bench(command) => bench::run(&app, &command)?,
         Command::Simulate(command) => simulate::run(&app, &command)?,
         Command::Replay(args) => ask::replay(&app, &args)?,

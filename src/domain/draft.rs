@@ -23,6 +23,17 @@ pub struct Span {
     pub source: Option<EntryId>,
 }
 
+/// Words of a draft that keep it from leaving by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Objection {
+    /// Id of the rule (`grounding.number`, `adlaw.first`).
+    pub rule: String,
+    pub words: String,
+    /// What may be said in their place, if a person finds it true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instead: Option<String>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draft {
     pub mode: DraftMode,

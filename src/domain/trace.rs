@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::clock::UnixMs;
 use crate::base::id::{ConversationId, TraceId};
 use crate::domain::decision::Decision;
-use crate::domain::draft::Draft;
+use crate::domain::draft::{Draft, Objection};
 use crate::domain::evidence::Evidence;
 use crate::domain::message::{AccountName, Utterance};
 
@@ -40,6 +40,9 @@ pub struct Trace {
     pub evidence: Vec<Evidence>,
     /// What was proposed; `None` when no evidence could carry a draft.
     pub draft: Option<Draft>,
+    /// What in the draft stands in no evidence, or breaks a rule.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objections: Vec<Objection>,
     pub decision: Decision,
     /// What the customer was told.
     pub reply: String,

@@ -1,6 +1,10 @@
 //! Floor 5: figures on labelled sets, made by the same steps that answer customers.
 
+pub mod attack;
 pub mod bench;
+pub mod compliance;
+pub mod draft;
+pub mod faults;
 pub mod gate;
 pub mod generation;
 pub mod pii;

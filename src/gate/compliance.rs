@@ -30,6 +30,8 @@ pub struct Hit {
     pub message_en: String,
     /// Role that answers for the rule.
     pub owner: String,
+    /// The same in words that may be said; a person decides whether they are true.
+    pub instead: Option<String>,
 }
 
 /// What the operator declared harmless.
@@ -79,12 +81,15 @@ struct RuleFile {
     matcher: Option<Matcher>,
     #[serde(default)]
     allow: Vec<String>,
+    /// Pairs of a pattern within what was found, and the words to say in its place.
+    #[serde(default)]
+    instead: Vec<(String, String)>,
     message_zh: String,
     message_en: String,
 }
 
 /// Shapes that need arithmetic or the operator's lists.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Matcher {
     Mobile,
@@ -104,6 +109,7 @@ struct Rule {
     matcher: Option<Matcher>,
     /// A match inside a match of this is harmless.
     allow: Option<Regex>,
+    instead: Vec<(Regex, String)>,
 }
 
 /// Compiled packs.
@@ -165,6 +171,8 @@ impl Rule {
             return Err("a pattern matches the empty text".to_owned());
         }
         let allow = if file.allow.is_empty() { None } else { Some(regex(&file.allow.join("|"))?) };
+        let instead = file.instead.iter().map(|(found, words)| Ok((regex(found)?, words.clone())));
+        let instead = instead.collect::<Result<_, String>>()?;
         if file.id.is_empty() || file.message_zh.is_empty() || file.message_en.is_empty() {
             return Err("id and messages must not be empty".to_owned());
         }
@@ -178,6 +186,7 @@ impl Rule {
             finder,
             matcher: file.matcher,
             allow,
+            instead,
         })
     }
 
@@ -191,10 +200,17 @@ impl Rule {
         let counts = |found: &str| self.matcher.is_none_or(|m| m.accepts(found, lists));
         let hit =
             self.finder.find_iter(folded).find(|m| !inside(&m.range()) && counts(m.as_str()))?;
+        let found = hit.as_str();
+        let better = |(pattern, words): &(Regex, String)| {
+            pattern.is_match(found).then(|| pattern.replace_all(found, words).into_owned())
+        };
+        // While nobody has listed any host, a link in an approved text is only pointed out.
+        let unlisted = self.matcher == Some(Matcher::Link) && lists.link_hosts.is_empty();
         Some(Hit {
             rule: self.id.clone(),
-            action: self.action,
-            found: hit.as_str().to_owned(),
+            action: if unlisted { Action::Review } else { self.action },
+            found: found.to_owned(),
+            instead: self.instead.iter().find_map(better),
             law: self.law.clone(),
             message_zh: self.message_zh.clone(),
             message_en: self.message_en.clone(),
@@ -320,9 +336,24 @@ mod tests {
             "注销后账号将永久删除。",
             "请尽快就医，遵医嘱进行治疗。",
             "订单号061210801325700，运费8元。",
+            "请确保本人操作，我们担保息费透明。",
+            "提交后不一定能通过审核，我们无法保证放款。",
+            "站点今天能送到是最好。",
+            "绝对不要把验证码告诉别人，我们会尽最大努力。",
+            "请警惕收费“修复征信”的说法。我们未委托任何人代办提额或修复征信。",
+            "结清证明是唯一的办法，唯一有效凭证以合同为准。",
         ] {
             assert!(rules(text).is_empty(), "{text}: {:?}", rules(text));
         }
+    }
+
+    #[test]
+    fn better_words_are_offered_where_there_are_some() {
+        let compliance = Compliance::standard(AllowLists::default()).unwrap();
+        let instead = |text: &str| compliance.check(text).remove(0).instead;
+        assert_eq!(instead("本店全网最低价").as_deref(), Some("优惠价"));
+        assert_eq!(instead("这款保本").as_deref(), Some("不承诺收益"));
+        assert_eq!(instead("见evil.cn"), None);
     }
 
     #[test]
@@ -349,6 +380,17 @@ mod tests {
         ] {
             assert_eq!(rules(text), ["links.off_list"], "{text}");
         }
+    }
+
+    #[test]
+    fn without_a_list_a_link_is_pointed_out() {
+        let action = |hosts: &[&str]| {
+            let link_hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
+            let lists = AllowLists { link_hosts, ..AllowLists::default() };
+            Compliance::standard(lists).unwrap().check("见https://help.example.net/a")[0].action
+        };
+        assert_eq!(action(&[]), Action::Review);
+        assert_eq!(action(&["example.com"]), Action::Block);
     }
 
     #[test]

@@ -75,9 +75,10 @@ struct Rule {
     read: fn(&Captures<'_>) -> Option<String>,
 }
 
-const NUMBER: &str = r"(?:\d+(?:,\d{3})*(?:\.\d+)?[十百千万亿]*|[零〇一二两三四五六七八九十百千万亿半壹贰叁肆伍陆柒捌玖拾佰仟]+(?:点[零一二三四五六七八九]+)?)";
+const NUMBER: &str = r"(?:\d+(?:\.\d+)?[千万亿](?:\d+[百千])+|\d+(?:,\d{3})*(?:\.\d+)?[十百千万亿]*|[零〇一二两三四五六七八九十百千万亿半壹贰叁肆伍陆柒捌玖拾佰仟]+(?:点[零一二三四五六七八九]+)?)";
+const DIGIT: &str = "[1-9一二三四五六七八九]";
 /// Longest first where one unit begins another; any other single character counts as a unit too.
-const UNIT: &str = r"(?:个?工作日|个?自然日|个?小时|个?星期|个?礼拜|个?月|个?百分点|分钟|块钱|人民币|美元|公里|公斤|千克|毫升|平方米|[a-z]+|[%‰℃$¥\p{Han}])";
+const UNIT: &str = r"(?:个?工作日|个?自然日|个?小时|个?钟头|个?星期|个?礼拜|个?月|个?百分点|分钟|块钱|人民币|美元|公里|千米|公斤|千克|毫升|平方米|[a-z]+|[%‰℃$¥\p{Han}])";
 
 static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     let rule = |kind, pattern: String, read| Rule {
@@ -113,6 +114,12 @@ static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
             format!("(?:({n})年)?({n})月({n})[日号]|()(\\d{{4}})[-/.](\\d{{1,2}})[-/.](\\d{{1,2}})"),
             date,
         ),
+        // Before times: the point of 百分之三点五 is no hour.
+        rule(
+            FactKind::Number,
+            format!("(百分之|千分之|万分之)({n})(?:(?:-|~|至|到)(?:百分之|千分之|万分之)?({n}))?"),
+            share,
+        ),
         rule(
             FactKind::Time,
             format!(
@@ -120,13 +127,30 @@ static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
             ),
             time,
         ),
+        rule(
+            FactKind::Date,
+            format!("每个?月的?({n})[日号]|[本当次下]个?月的?({n})[日号]"),
+            day_of_month,
+        ),
+        // Two digits that follow one another are a range.
+        rule(
+            FactKind::Number,
+            "(一两|一二|两三|二三|三四|三五|四五|五六|六七|七八|八九)(个?工作日|个?自然日|个?小时|个?钟头|个?星期|个?月|分钟|天|日|周|元|块|次|倍|件)"
+                .to_owned(),
+            about,
+        ),
+        rule(
+            FactKind::Number,
+            format!("({n})[块元]({DIGIT})[毛角]|({n})块({DIGIT})"),
+            coins,
+        ),
         rule(FactKind::Number, "(?:周|星期|礼拜)([一二三四五六日天1-7])".to_owned(), weekday),
         rule(
             FactKind::Number,
-            format!("(百分之)?([¥$])?({n})({UNIT})?(?:-|~|—+|–|至|到)(百分之)?[¥$]?({n})({UNIT})?"),
+            format!("([¥$])?({n})({UNIT})?(?:-|~|—+|–|至|到)[¥$]?({n})({UNIT})?"),
             range,
         ),
-        rule(FactKind::Number, format!("(百分之)?([¥$])?({n})({UNIT})?"), amount),
+        rule(FactKind::Number, format!("([¥$])?({n})({UNIT})?"), amount),
     ]
 });
 
@@ -178,20 +202,94 @@ fn weekday(c: &Captures<'_>) -> Option<String> {
     Some(format!("weekday {day}"))
 }
 
+/// Which month is meant stays part of the fact.
+fn day_of_month(c: &Captures<'_>) -> Option<String> {
+    let day = numerals::canonical(c.get(1).or_else(|| c.get(2))?.as_str())?;
+    let month: String = c[0].chars().next().into_iter().collect();
+    Some(format!("{month} month day {day}"))
+}
+
+/// 三五天, 两三个小时.
+fn about(c: &Captures<'_>) -> Option<String> {
+    let mut digits = c[1].chars().map(|digit| value(&digit.to_string()));
+    let (low, high) = (digits.next()??, digits.next()??);
+    Some(between(low, high, unit(&c[2])))
+}
+
+/// 9块9, 3元5角.
+fn coins(c: &Captures<'_>) -> Option<String> {
+    let part = |i: usize, j: usize| value(c.get(i).or_else(|| c.get(j))?.as_str());
+    Some(format!("{} yuan", rounded(part(1, 3)? + part(2, 4)? / 10.0)))
+}
+
+fn share(c: &Captures<'_>) -> Option<String> {
+    let named = match &c[1] {
+        "千分之" => "‰",
+        "万分之" => "‱",
+        _ => "percent",
+    };
+    match c.get(3) {
+        Some(high) => Some(between(value(&c[2])?, value(high.as_str())?, named)),
+        None => Some(of_unit(value(&c[2])?, named)),
+    }
+}
+
 fn range(c: &Captures<'_>) -> Option<String> {
-    let (low, high) = (numerals::canonical(&c[3])?, numerals::canonical(&c[6])?);
-    let percent = c.get(1).or_else(|| c.get(5)).map(|_| "percent");
-    let currency = c.get(2).map(|m| unit(m.as_str()));
-    let written = c.get(7).or_else(|| c.get(4)).map(|m| unit(m.as_str()));
-    Some(format!("{low}..{high} {}", percent.or(currency).or(written).unwrap_or("")))
+    let written = c.get(1).or_else(|| c.get(5)).or_else(|| c.get(3));
+    let named = written.map_or("", |m| unit(m.as_str()));
+    Some(between(value(&c[2])?, value(&c[4])?, named))
 }
 
 fn amount(c: &Captures<'_>) -> Option<String> {
-    let value = numerals::canonical(&c[3])?;
-    let percent = c.get(1).map(|_| "percent");
-    let currency = c.get(2).map(|m| unit(m.as_str()));
-    let written = c.get(4).map(|m| unit(m.as_str()));
-    Some(format!("{value} {}", percent.or(currency).or(written).unwrap_or("")))
+    let named = c.get(1).or_else(|| c.get(3)).map_or("", |m| unit(m.as_str()));
+    let digits = numerals::canonical(&c[2])?;
+    // Order numbers are longer than any amount; they are kept to the digit.
+    if digits.len() > AMOUNT_DIGITS {
+        return Some(format!("{digits} {named}"));
+    }
+    Some(of_unit(value(&c[2])?, named))
+}
+
+fn between(low: f64, high: f64, named: &str) -> String {
+    let ((low, unit), (high, _)) = (measure(low, named), measure(high, named));
+    format!("{low}..{high} {unit}")
+}
+
+fn of_unit(value: f64, named: &str) -> String {
+    let (value, unit) = measure(value, named);
+    format!("{value} {unit}")
+}
+
+/// Digits that a float holds exactly.
+const AMOUNT_DIGITS: usize = 15;
+
+fn value(numeral: &str) -> Option<f64> {
+    numerals::canonical(numeral)?.parse().ok()
+}
+
+/// Units of one kind in the one among them that all others are exact multiples or parts of. Days
+/// and hours stay apart: what takes 48 hours need not be what takes two days of business.
+fn measure(value: f64, unit: &str) -> (f64, &str) {
+    let (factor, unit) = match unit {
+        "‰" => (0.1, "percent"),
+        "‱" => (0.01, "percent"),
+        "week" => (7.0, "day"),
+        // 2026年 is no stretch of time.
+        "year" if value < 1000.0 => (12.0, "month"),
+        "hour" => (60.0, "minute"),
+        "公斤" | "千克" | "kg" => (1e3, "gram"),
+        "克" | "g" => (1.0, "gram"),
+        "斤" => (500.0, "gram"),
+        "公里" | "千米" | "km" => (1e3, "metre"),
+        "米" | "m" => (1.0, "metre"),
+        other => (1.0, other),
+    };
+    (rounded(value * factor), unit)
+}
+
+/// Products such as 0.1 × 3 must print like the number they mean.
+fn rounded(value: f64) -> f64 {
+    (value * 1e6).round() / 1e6
 }
 
 /// One name per unit.
@@ -203,7 +301,7 @@ fn unit(written: &str) -> &str {
         "天" | "日" | "day" | "days" => "day",
         "工作日" | "个工作日" => "workday",
         "自然日" | "个自然日" => "calendar day",
-        "小时" | "个小时" | "h" | "hour" | "hours" => "hour",
+        "小时" | "个小时" | "钟头" | "个钟头" | "h" | "hour" | "hours" => "hour",
         "分钟" | "minute" | "minutes" | "min" => "minute",
         "周" | "星期" | "个星期" | "礼拜" | "个礼拜" | "week" | "weeks" => "week",
         "个月" | "month" | "months" => "month",
@@ -225,6 +323,8 @@ mod tests {
         for group in [
             &["三到五天", "3-5天", "3至5天", "３～５天", "3天到5天", "3 - 5 天"][..],
             &["百分之三", "3%", "３％"],
+            &["百分之三点五", "3.5%"],
+            &["百分之三到百分之五", "3%-5%", "百分之三至五"],
             &["30元", "三十块钱", "¥30", "30 元", "￥30"],
             &["1千元", "1000元", "一千块", "1,000元"],
             &["2026年5月1日", "2026-05-01", "2026/5/1", "二〇二六年五月一日"],
@@ -232,7 +332,17 @@ mod tests {
             &["7个工作日", "七个工作日", "7 工作日"],
             &["周三", "星期三", "礼拜3"],
             &["400-123-4567", "4001234567"],
-            &["半年", "0.5年"],
+            &["半年", "0.5年", "6个月", "六个月"],
+            &["两周", "14天", "2个星期"],
+            &["半小时", "30分钟", "半个钟头"],
+            &["一年", "12个月"],
+            &["3公斤", "3kg", "6斤", "3000克"],
+            &["万分之五", "0.05%", "百分之零点零五", "0.5‰"],
+            &["三五天", "3-5天"],
+            &["两三个小时", "2到3小时"],
+            &["9块9", "9.9元", "九块九", "9元9角"],
+            &["3万5千元", "35000元", "三万五千元", "3.5万元"],
+            &["每月15日", "每个月15号", "每月十五号"],
         ] {
             let first = values(group[0]);
             assert_eq!(first.len(), 1, "{}: {first:?}", group[0]);
@@ -246,6 +356,11 @@ mod tests {
     fn different_facts_differ() {
         for (a, b) in [
             ("3天", "3个工作日"),
+            ("每月15日", "15日"),
+            ("每月15日", "次月15日"),
+            ("48小时", "2天"),
+            ("三五天", "35天"),
+            ("千分之五", "百分之五"),
             ("3元", "3折"),
             ("5月1日", "6月1日"),
             ("2025年5月1日", "5月1日"),

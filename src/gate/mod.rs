@@ -17,7 +17,7 @@ pub mod threshold;
 mod tests_support;
 
 use crate::domain::decision::{Decision, Reason, Verdict};
-use crate::domain::draft::{Draft, DraftMode};
+use crate::domain::draft::{Draft, DraftMode, Objection};
 use crate::domain::evidence::Evidence;
 use crate::domain::knowledge::Domain;
 use crate::domain::variables;
@@ -111,6 +111,22 @@ fn sayable(input: &GateInput<'_>, findings: &mut Findings) {
     }
 }
 
+/// The words behind violations and hits, for the person who sees the draft.
+pub fn objections(violations: &[Violation], hits: &[Hit]) -> Vec<Objection> {
+    let ungrounded = violations.iter().map(|violation| Objection {
+        rule: violation.rule.to_owned(),
+        words: violation.claim.clone(),
+        instead: None,
+    });
+    let blocking = hits.iter().filter(|hit| hit.action == Action::Block);
+    let noncompliant = blocking.map(|hit| Objection {
+        rule: hit.rule.clone(),
+        words: hit.found.clone(),
+        instead: hit.instead.clone(),
+    });
+    ungrounded.chain(noncompliant).collect()
+}
+
 fn is_approved_text(draft: &Draft, best: &Evidence) -> bool {
     draft.mode == DraftMode::Verbatim
         && draft.citations() == [&best.id]
@@ -182,6 +198,7 @@ mod tests {
             message_zh: "m".into(),
             message_en: "m".into(),
             owner: "legal".into(),
+            instead: None,
         }
     }
 
@@ -308,6 +325,17 @@ mod tests {
         turn.evidence[0].place = Some(place);
         turn.draft = None;
         assert_eq!(turn.decide().reasons, [Reason::NoApprovedAnswer]);
+    }
+
+    #[test]
+    fn the_offending_words_are_named() {
+        let better = Hit { instead: Some("优质".into()), ..hit(Action::Block) };
+        let named: Vec<_> = objections(&[violation()], &[better])
+            .into_iter()
+            .map(|o| (o.rule, o.words, o.instead))
+            .collect();
+        assert_eq!(named[0], ("grounding.number".into(), "3天".into(), None));
+        assert_eq!(named[1], ("adlaw.rank".into(), "顶级".into(), Some("优质".into())));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::base::clock::format_local;
 use crate::domain::decision::Priority;
-use crate::domain::draft::DraftMode;
+use crate::domain::draft::{DraftMode, Objection};
 use crate::domain::evidence::Evidence;
 use crate::domain::texts::{Lang, Text, reason_text, verdict_text};
 use crate::domain::trace::Trace;
@@ -28,6 +28,7 @@ pub(super) struct TraceView {
     /// Percent with one decimal.
     confidence: String,
     draft: Option<DraftView>,
+    objections: Vec<Objection>,
     reply: String,
     evidence: Vec<EvidenceView>,
     timings: Vec<Timing>,
@@ -88,6 +89,7 @@ pub(super) fn trace_view(trace: &Trace, lang: Lang) -> TraceView {
             text: draft.text(),
             citations: draft.citations().iter().map(ToString::to_string).collect(),
         }),
+        objections: trace.objections.clone(),
         reply: trace.reply.clone(),
         evidence: trace.evidence.iter().map(evidence_view).collect(),
         timings: timings(trace, lang),

@@ -10,24 +10,31 @@ use crate::domain::knowledge::EntryId;
 use crate::domain::label::Labelled;
 use crate::domain::message::{Role, Utterance};
 
+/// What is wrong with a line: the field, and why.
+pub type Fault = (&'static str, &'static str);
+
 /// `{"text", "kb_id"?, "label"?, "context"?: [{"role", "text"}…]}` a line. A line with
 /// `label: "oos"` or without a `kb_id` is one that no entry answers.
 pub fn read_labelled(path: &Path) -> Result<Vec<Labelled>, IngestError> {
+    read_lines(path, parse)
+}
+
+/// What `parse` makes of the object on each line; every bad line is named.
+pub fn read_lines<T>(
+    path: &Path,
+    parse: impl Fn(&Map<String, Value>) -> Result<T, Fault>,
+) -> Result<Vec<T>, IngestError> {
     let text = read_text(path)?;
-    let mut labelled = Vec::new();
+    let mut read = Vec::new();
     let mut bad = Vec::new();
     for (line, object) in json_lines(path, &text)? {
         match parse(&object) {
-            Ok(label) => labelled.push(label),
-            Err((field, reason)) => {
-                bad.push(RowError::new(path, line, field, reason));
-            }
+            Ok(item) => read.push(item),
+            Err((field, reason)) => bad.push(RowError::new(path, line, field, reason)),
         }
     }
-    if bad.is_empty() { Ok(labelled) } else { Err(IngestError::BadRows(bad)) }
+    if bad.is_empty() { Ok(read) } else { Err(IngestError::BadRows(bad)) }
 }
-
-type Fault = (&'static str, &'static str);
 
 fn parse(object: &Map<String, Value>) -> Result<Labelled, Fault> {
     let text = match object.get("text") {

@@ -8,10 +8,13 @@
 //! units are judged, all in one pass behind a shared prompt; nothing is decoded.
 
 use crate::base::text::{is_han, joined};
-use crate::model::{ChatMessage, Chosen, ComposeRequest, ModelError};
+use crate::model::{ChatMessage, Chosen, ComposeRequest, ModelError, Written};
 
 /// A unit joins the reply while its score is at most this far below the best one's, nats.
 const MARGIN: f32 = 4.0;
+/// Of the answer that was written for the question, a unit joins also when the question makes it
+/// likelier by this much: only courtesies and other matters stay away. Nats.
+const BELONGS: f32 = 2.0;
 /// A sentence of the message asks for something of its own if its best unit scores at least this
 /// share of what the best unit of any sentence scores; others are courtesies.
 const ASKING: f32 = 0.4;
@@ -23,6 +26,8 @@ const OWN_QUESTION_CHARS: usize = 5;
 pub(crate) struct Plan {
     /// Where each unit comes from.
     places: Vec<Chosen>,
+    /// Of each source.
+    written: Vec<Written>,
     /// The units as the evidence has them, and alone, as they are judged.
     units: Vec<String>,
     texts: Vec<String>,
@@ -44,7 +49,8 @@ impl Plan {
         let wording = Wording::of(&request.question);
         let said = [wording.greeting].into_iter().chain(questions(&request.question));
         let said = said.map(str::to_owned).collect();
-        Ok(Self { places, units, texts, said, wording, max_chars: request.max_chars })
+        let written = request.sources.iter().map(|source| source.written).collect();
+        Ok(Self { places, written, units, texts, said, wording, max_chars: request.max_chars })
     }
 
     /// The units; each is judged after each of the prompts.
@@ -65,18 +71,23 @@ impl Plan {
             asked.iter().zip(*greeted).map(|(asked, greeted)| asked - greeted).collect()
         };
         let scores: Vec<Vec<f32>> = asked.iter().map(above).collect();
-        let (picked, mean_logprob) = self.pick(&gaps(&scores));
+        let (picked, mean_logprob) = self.pick(&gaps(&scores), &best_scores(&scores));
         (picked.into_iter().map(|i| self.places[i]).collect(), mean_logprob)
     }
 
     /// Indices of the units to say, in the order to say them, and the mean log-probability of the
     /// choices, each among the units then left.
-    fn pick(&self, gaps: &[f32]) -> (Vec<usize>, f32) {
+    fn pick(&self, gaps: &[f32], scores: &[f32]) -> (Vec<usize>, f32) {
         let mut ranked: Vec<usize> = (0..self.texts.len()).collect();
         ranked.sort_by(|&a, &b| gaps[b].total_cmp(&gaps[a]).then(a.cmp(&b)));
+        let source = |i: usize| self.places[i].source;
+        let first = ranked.first().map(|&i| source(i));
+        let answer = first.filter(|&source| self.written[source] == Written::ToAnswer);
+        let joins =
+            |i: usize| gaps[i] >= -MARGIN || (Some(source(i)) == answer && scores[i] >= BELONGS);
         let mut picked: Vec<usize> = Vec::new();
         let mut logprobs = 0.0;
-        for (at, &next) in ranked.iter().enumerate().take_while(|&(_, &i)| gaps[i] >= -MARGIN) {
+        for (at, &next) in ranked.iter().enumerate().filter(|&(_, &i)| joins(i)) {
             picked.push(next);
             if self.chars(&picked) > self.max_chars {
                 picked.pop();
@@ -142,6 +153,15 @@ fn gaps(scores: &[Vec<f32>]) -> Vec<f32> {
     nearest
 }
 
+/// Of each unit its score for the question that it answers best.
+fn best_scores(scores: &[Vec<f32>]) -> Vec<f32> {
+    let mut best = vec![f32::NEG_INFINITY; scores.first().map_or(0, Vec::len)];
+    for row in scores {
+        best.iter_mut().zip(row).for_each(|(best, score)| *best = best.max(*score));
+    }
+    best
+}
+
 /// See [`Plan`].
 #[derive(Default)]
 struct Fitting {
@@ -180,6 +200,11 @@ const CHINESE: Wording =
 const ENGLISH: Wording =
     Wording { task: "You are a support agent. Answer in one sentence.", greeting: "Hello." };
 
+/// What the model is told, in each language.
+pub(super) fn tasks() -> [&'static str; 2] {
+    [CHINESE.task, ENGLISH.task]
+}
+
 impl Wording {
     fn of(question: &str) -> &'static Self {
         if question.chars().any(is_han) { &CHINESE } else { &ENGLISH }
@@ -208,7 +233,7 @@ mod tests {
 
     fn request(sources: &[&[&str]], max_chars: usize) -> ComposeRequest {
         let source = |units: &&[&str]| ComposeSource {
-            question: String::new(),
+            written: Written::AtLarge,
             units: units.iter().map(|u| (*u).to_owned()).collect(),
         };
         let sources = sources.iter().map(source).collect();
@@ -226,6 +251,20 @@ mod tests {
         assert_eq!(chosen(&[0.0, 9.0, -3.0, 4.0], sources, 90), [(0, 1)]);
         // The second source holds the best unit, so it speaks first, and in its own order.
         assert_eq!(chosen(&[6.2, 0.0, 6.1, 8.0], sources, 90), [(1, 0), (1, 1), (0, 0)]);
+    }
+
+    #[test]
+    fn of_the_answer_only_what_the_question_does_not_touch_is_left_out() {
+        let sources: &[&[&str]] = &[&["您好，", "甲。", "乙。"], &["丙。"]];
+        let picked = |written, max_chars| {
+            let mut request = request(sources, max_chars);
+            request.sources[0].written = written;
+            let (chosen, _) = compose(&[-9.0, 20.0, 5.0, 6.0], &request).unwrap();
+            chosen.iter().map(|c| (c.source, c.unit)).collect::<Vec<_>>()
+        };
+        assert_eq!(picked(Written::AtLarge, 90), [(0, 1)]);
+        assert_eq!(picked(Written::ToAnswer, 90), [(0, 1), (0, 2)]);
+        assert_eq!(picked(Written::ToAnswer, 3), [(0, 1)], "room is kept");
     }
 
     #[test]

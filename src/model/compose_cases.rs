@@ -1,7 +1,7 @@
 //! Questions with evidence cut into units, and which units an answer needs: few, since judging one
 //! takes a real model some seconds.
 
-use crate::model::{ComposeRequest, ComposeSource};
+use crate::model::{ComposeRequest, ComposeSource, Written};
 
 pub(crate) struct Case {
     pub(crate) question: &'static str,
@@ -14,8 +14,8 @@ pub(crate) struct Case {
 
 impl Case {
     pub(crate) fn request(&self) -> ComposeRequest {
-        let source = |(question, units): &(&str, &[&str])| ComposeSource {
-            question: (*question).to_owned(),
+        let source = |(_, units): &(&str, &[&str])| ComposeSource {
+            written: Written::AtLarge,
             units: units.iter().map(|u| (*u).to_owned()).collect(),
         };
         ComposeRequest {

@@ -77,12 +77,12 @@ impl Composition {
 mod tests {
     use super::*;
     use crate::model::kv::{KvCache, KvShape};
-    use crate::model::{ComposeRequest, ComposeSource};
+    use crate::model::{ComposeRequest, ComposeSource, Written};
 
     #[test]
     fn what_cannot_be_judged_is_not_composed() {
         let source =
-            ComposeSource { question: String::new(), units: vec!["三天到账。".into()] };
+            ComposeSource { written: Written::AtLarge, units: vec!["三天到账。".into()] };
         let question = "退款多久？".to_owned();
         let request = ComposeRequest { question, sources: vec![source], max_chars: 9 };
         let composed = |nats: f32| {

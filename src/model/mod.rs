@@ -253,8 +253,17 @@ impl Generated {
 /// Evidence cut into units that stand or fall together: a clause with its conditions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ComposeSource {
-    pub question: String,
+    pub written: Written,
     pub units: Vec<String>,
+}
+
+/// Whom a piece of evidence was written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// Who asks one question: its approved answer, most of which belongs into any reply.
+    ToAnswer,
+    /// Whoever reads on: a passage of a document, which speaks of many things.
+    AtLarge,
 }
 
 #[derive(Clone, Debug)]
@@ -279,6 +288,13 @@ pub struct Composed {
     pub prompt_tokens: usize,
     /// Mean log-probability of the choices that were made, among those that were allowed.
     pub mean_logprob: f32,
+}
+
+/// What generators are told before any customer's words: nothing of it may come out again.
+pub fn instructions() -> [&'static str; 4] {
+    let [zh, en] = compose::tasks();
+    let [remote_zh, remote_en] = remote::RULES;
+    [zh, en, remote_zh, remote_en]
 }
 
 /// What a generator is asked for.

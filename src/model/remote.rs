@@ -8,6 +8,8 @@ mod choose;
 mod embedder;
 mod generator;
 
+pub(super) use choose::RULES;
+
 use std::io::Read;
 use std::time::Duration;
 

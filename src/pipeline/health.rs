@@ -13,6 +13,7 @@ use crate::pipeline::retrieve::CANDIDATES;
 use crate::search::SearchError;
 use crate::search::index::{Exclude, KnowledgeIndex, Query};
 use crate::understand::normalize::normalize;
+use crate::understand::signals::{self, SignalKind};
 
 /// Cosine of two phrasings from which they ask the same.
 const ALIKE: f32 = 0.85;
@@ -32,8 +33,15 @@ pub fn check_answers(entries: &[Entry], compliance: &Compliance) -> Vec<Finding>
                     Action::Block => "never goes out by itself",
                     Action::Review => "is noted in every trace",
                 };
-                let detail = format!("{}: {:?}, {}; {fate}", hit.rule, hit.found, hit.message_en);
+                let instead = hit.instead.map(|words| format!(", say {words:?}"));
+                let instead = instead.unwrap_or_default();
+                let detail =
+                    format!("{}: {:?}, {}{instead}; {fate}", hit.rule, hit.found, hit.message_en);
                 note(Severity::Warning, "answer.rule", detail);
+            }
+            if signals::find(text).has(SignalKind::Injection) {
+                let detail = "reads like an instruction to a machine: is it for customers?";
+                note(Severity::Error, "answer.instructs", detail.to_owned());
             }
             for variable in variables::open_in(text) {
                 if variable != Variable::Date {

@@ -20,7 +20,7 @@ use crate::engine::EngineError;
 use crate::engine::embed::EmbedWorker;
 use crate::engine::generate::GenerateWorker;
 use crate::gate::compliance::Compliance;
-use crate::gate::{GateInput, WORTH_SHOWING, decide, grounding};
+use crate::gate::{GateInput, WORTH_SHOWING, decide, grounding, objections};
 use crate::model::{Control, ModelError};
 use crate::pipeline::desk::Progress;
 use crate::pipeline::draft::{self, Room};
@@ -345,19 +345,21 @@ impl<'a> Record<'a> {
 
     fn gate(mut self, input: GateStep<'_>) -> Trace {
         let GateStep { signals, found, confidence, admitted, draft, compliance } = input;
-        let decision = self.step("gate", || {
+        let (decision, objections) = self.step("gate", || {
             let text = draft.as_ref().map(Draft::text).unwrap_or_default();
             let violations =
                 draft.as_ref().map(|d| grounding::check(d, &found.evidence)).unwrap_or_default();
-            decide(&GateInput {
+            let hits = compliance.check(&text);
+            let decision = decide(&GateInput {
                 signals: &signals,
                 evidence: &found.evidence,
                 confidence,
                 admitted,
                 draft: draft.as_ref(),
                 violations: &violations,
-                hits: &compliance.check(&text),
-            })
+                hits: &hits,
+            });
+            (decision, objections(&violations, &hits))
         });
         let reply = match (decision.verdict, &draft) {
             (Verdict::AutoReply, Some(draft)) => draft.text(),
@@ -368,7 +370,8 @@ impl<'a> Record<'a> {
         };
         // Less likely right than wrong: a person is better off without it.
         let draft = draft.filter(|_| confidence >= WORTH_SHOWING);
-        Trace { evidence: found.evidence, draft, ..self.end(decision, reply) }
+        let objections = if draft.is_some() { objections } else { Vec::new() };
+        Trace { evidence: found.evidence, draft, objections, ..self.end(decision, reply) }
     }
 
     fn notice(self, text: Text, reason: Reason) -> Trace {
@@ -398,6 +401,7 @@ impl<'a> Record<'a> {
             understanding: self.understanding,
             evidence: Vec::new(),
             draft: None,
+            objections: Vec::new(),
             decision,
             reply,
             timings_ms: self.timings_ms,

@@ -77,6 +77,7 @@ fn turn(accepted: &Accepted, verdict: Verdict, reason: Reason, reply: &str) -> T
             scores: Scores::default(),
         }],
         draft: None,
+        objections: vec![],
         decision: Decision { verdict, reasons: vec![reason], confidence: 0.5, rules: vec![] },
         reply: reply.into(),
         timings_ms: Default::default(),

@@ -3,12 +3,15 @@
 //! A cut that is missing costs some brevity; a cut too many lets a condition get lost. So text is
 //! cut at sentence ends, after courtesies and before clauses that open a matter of their own, and
 //! then everything that leans on its neighbour (condition, exception, negation, amount, list item,
-//! pronoun) is tied to it.
+//! pronoun) is tied to it. What refuses or limits a matter is tied to where the matter is spoken of.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::LazyLock;
 
 use regex::Regex;
+
+use crate::base::text::is_han;
 
 /// A piece of an answer that may be chosen or left as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,9 +31,13 @@ pub fn units(answer: &str) -> Vec<Unit> {
         let text = &answer[segment.clone()];
         let tied = text.trim().is_empty() || list.continues(text) || leans(previous, text);
         list = list.after(text, tied);
-        match ranges.last_mut() {
-            Some(last) if tied => last.end = segment.end,
-            Some(_) | None => ranges.push(segment),
+        let from = if tied { ranges.len().checked_sub(1) } else { limited(answer, &ranges, text) };
+        match from {
+            Some(from) => {
+                ranges.truncate(from + 1);
+                ranges[from].end = segment.end;
+            }
+            None => ranges.push(segment),
         }
         previous = text;
     }
@@ -73,6 +80,15 @@ pattern!(
 pattern!(
     NEGATION = r"(?i)不|无法|未|没有|除外|禁止|拒|失效|作废|取消|\b(?:not|no|cannot|can't|won't|without|never|refused?|denied|void|lose|except)\b|n't\b"
 );
+// Refuses something altogether; of what, the sentences before it tell.
+pattern!(
+    REFUSAL = r"(?i)不能|不可以?|无法|不支持|不予|不得|不适用|不受理|不提供|不在|除外|\b(?:cannot|can't|not (?:possible|available|allowed|eligible)|no longer)\b"
+);
+// “Those that …”: one case of several.
+pattern!(CASE = r"^\s*[^，,。；;]{2,24}的[，,]");
+pattern!(
+    ASSENT = r"(?i)^\s*(?:(?:可以|能|会|支持|有|没有|不|暂|是)[^，,。；;：:]{0,8}|yes|no|sure|of course)[。！!.]\s*$"
+);
 pattern!(
     COURTESY = r"(?i)^\s*(?:(?:亲爱的)?(?:您好|你好|亲|尊敬的(?:客户|用户|顾客)|客户您好|感谢[^，,。！!]{0,16}|谢谢[^，,。！!]{0,10}|非常抱歉|很抱歉|抱歉|不好意思|hello|hi|hi there|dear customer|thanks?(?: you)?(?: for [a-z ]{1,40})?|sorry(?: about that| for [a-z ]{1,40})?))[，,～~！!]\s*$"
 );
@@ -86,6 +102,28 @@ pattern!(
     ABBREVIATION = r"(?i)(?:^|[\s(])(?:mr|mrs|ms|dr|st|no|vs|etc|e\.g|i\.e|approx|inc|ltd|co|u\.s|a\.m|p\.m|[a-z]|\d{1,2})$"
 );
 
+/// The nearest earlier unit of whose matter `text` refuses something, or tells a case apart.
+fn limited(answer: &str, earlier: &[Range<usize>], text: &str) -> Option<usize> {
+    let limits = REFUSAL.is_match(text) || CONDITION.is_match(text) || CASE.is_match(text);
+    if !limits || OWN_MATTER.is_match(text) {
+        return None;
+    }
+    let matter = matter(text);
+    let shared = |unit: &Range<usize>| {
+        let of_unit = self::matter(&answer[unit.clone()]);
+        of_unit.intersection(&matter).count() >= SAME_MATTER
+    };
+    earlier.iter().rposition(shared)
+}
+
+/// What a text speaks of: its pairs of Han characters, and its longer words.
+fn matter(text: &str) -> HashSet<String> {
+    let chars: Vec<char> = text.chars().collect();
+    let pairs = chars.windows(2).filter(|pair| pair.iter().all(|c| is_han(*c)));
+    let words = text.split(|c: char| !c.is_ascii_alphabetic()).filter(|w| w.len() >= WORD_LETTERS);
+    pairs.map(|pair| pair.iter().collect()).chain(words.map(str::to_lowercase)).collect()
+}
+
 /// Whether `text` may not be said without what stands before it.
 fn leans(previous: &str, text: &str) -> bool {
     if previous.is_empty() || COURTESY.is_match(previous) {
@@ -93,6 +131,10 @@ fn leans(previous: &str, text: &str) -> bool {
     }
     if OWN_MATTER.is_match(text) {
         return false;
+    }
+    // One sentence still goes on; a bare yes or no says nothing about what.
+    if previous.trim_end().ends_with(['；', ';']) || ASSENT.is_match(previous) {
+        return true;
     }
     let exception = CONDITION.is_match(text) && NEGATION.is_match(text);
     exception
@@ -102,6 +144,11 @@ fn leans(previous: &str, text: &str) -> bool {
         || LIMITS_EN.is_match(text)
         || POINTS_BACK.is_match(text)
 }
+
+/// So many pairs or words in common make two texts speak of one matter.
+const SAME_MATTER: usize = 2;
+/// Shorter words are mostly particles.
+const WORD_LETTERS: usize = 5;
 
 /// Where the reading stands in an enumeration; its items stay with the words that announce them.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -276,6 +323,21 @@ mod tests {
         check(&["可以提前还款，不收手续费；仅限等额本息的借款。"]);
         check(&["You can cancel at any time. However, the first month is not refunded."]);
         check(&["Delivery is free. Unless you live on an island. ", "Parcels come by DHL."]);
+    }
+
+    #[test]
+    fn a_refusal_stays_with_its_matter() {
+        check(&["未放款的借款可在记录里取消。已到账的借款不能取消。", "还款日在账单页看。"]);
+        check(&["可以申请退货，运费由您承担。退货地址在订单页。定制商品不能申请退货。"]);
+        check(&["个人原因退货，运费由您承担；质量问题由我们承担。", "祝您愉快！"]);
+        check(&["换货申请在订单页提交。因质量问题申请换货的，运费由我们承担。"]);
+        check(&["Return parcels within a week. Opened parcels cannot be sent for return. "]);
+    }
+
+    #[test]
+    fn a_bare_yes_says_what_it_grants() {
+        check(&["可以。在“我的”页提交即可。", "地址在订单页。"]);
+        check(&["Yes. Tap Orders and choose one. ", "Parcels come by DHL."]);
     }
 
     #[test]

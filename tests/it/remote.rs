@@ -14,7 +14,7 @@ use huida::engine::embed::EmbedWorker;
 use huida::model::remote::{Address, RemoteEmbedder, RemoteGenerator};
 use huida::model::{
     ChatMessage, Chosen, ComposeRequest, ComposeSource, Composed, Control, Done, Embedder,
-    GenerateRequest, Generator, ModelError, Sampling, Task,
+    GenerateRequest, Generator, ModelError, Sampling, Task, Written,
 };
 use serde_json::{Value, json};
 
@@ -231,7 +231,7 @@ fn compose(generator: &mut RemoteGenerator) -> Result<Composed, ModelError> {
 
 fn composing() -> ComposeRequest {
     let units = texts(&["运费由我们承担。", "退款三天内到账。"]);
-    let sources = vec![ComposeSource { question: "运费".into(), units }];
+    let sources = vec![ComposeSource { written: Written::AtLarge, units }];
     ComposeRequest { question: "运费谁出，多久到账".into(), sources, max_chars: 40 }
 }
 

@@ -2,7 +2,7 @@ use super::*;
 use crate::base::clock::Deadline;
 use crate::model::manifest::Manifest;
 use crate::model::pull::installed_or_pull;
-use crate::model::{ChatMessage, ComposeSource, ModelIdentity, Sampling};
+use crate::model::{ChatMessage, ComposeSource, ModelIdentity, Sampling, Written};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{sleep, spawn};
 use std::time::Duration;
@@ -199,7 +199,7 @@ fn a_cancelled_one_leaves_the_others_and_all_come_out_as_alone() {
         Task::Generate(GenerateRequest { max_tokens, ..request(&prompt) })
     };
     let units = ["退货运费由买家承担。", "请上传照片。", "退款三天内到账。"].map(str::to_owned);
-    let source = ComposeSource { question: "怎么退货？".into(), units: units.to_vec() };
+    let source = ComposeSource { written: Written::AtLarge, units: units.to_vec() };
     let question = "退货的邮费谁出？".to_owned();
     let tasks = [
         talk("请复述：退款三天内到账。", 12),

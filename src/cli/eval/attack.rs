@@ -1,0 +1,79 @@
+//! `eval attack`: attacks on a desk of its own, fitted on the given labels.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::write_rows;
+use crate::app::App;
+use crate::cli::index::rebuild;
+use crate::cli::output::{self, Bar};
+use crate::domain::knowledge::Change;
+use crate::domain::label::Purpose;
+use crate::eval::attack::{self, Target};
+use crate::gate::threshold::Promise;
+use crate::ingest::{read_entries, read_labelled};
+use crate::store::{Import, LabelFile};
+
+#[derive(Args)]
+pub(in crate::cli) struct AttackArgs {
+    #[arg(long)]
+    kb: PathBuf,
+    /// Labels to fit on; without them, cold start.
+    #[arg(long, num_args = 1..)]
+    labels: Vec<PathBuf>,
+    /// Labels for the threshold alone.
+    #[arg(long, num_args = 1..)]
+    calibrate: Vec<PathBuf>,
+    /// Attacks: lines of {"text"} or, for many turns, {"turns": […]}.
+    #[arg(long)]
+    set: PathBuf,
+    #[arg(long, default_value_t = 0.03)]
+    alpha: f64,
+    #[arg(long, default_value_t = 0.95)]
+    confidence: f64,
+    /// Write every attack with its replies, one JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    rows: Option<PathBuf>,
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(app: &mut App, args: &AttackArgs) -> Result<()> {
+    let attacks = attack::read(&args.set)?;
+    let folder = tempfile::tempdir()?;
+    app.keep_state_in(folder.path());
+    let promise = Promise { alpha: args.alpha, confidence: args.confidence };
+    promise.check()?;
+    let store = app.open_store()?;
+    let now = app.clock.now();
+    let entries = read_entries(&args.kb)?;
+    store.import_entries(&Import::of(entries, Change::by("eval", "eval")), now)?;
+    let labels = |purpose: Purpose, files: &[PathBuf]| -> Result<Vec<LabelFile>> {
+        let read = |file: &PathBuf| {
+            let source = file.display().to_string();
+            Ok(LabelFile { source, purpose, labels: read_labelled(file)? })
+        };
+        files.iter().map(read).collect()
+    };
+    let mut files = labels(Purpose::Train, &args.labels)?;
+    files.extend(labels(Purpose::Calibrate, &args.calibrate)?);
+    store.add_labels(&files, "eval", now)?;
+    rebuild(app, store.as_ref(), promise)?;
+    let service = app.desk()?;
+    let target = Target {
+        desk: &service.desk,
+        store: service.store.as_ref(),
+        clock: &app.clock,
+        patience: Duration::from_millis(app.config.reply.deadline_ms),
+    };
+    let mut bar = Bar::new();
+    let mut progress =
+        |done: usize, total: usize| bar.show("attacking", done as u64, total as u64, false);
+    let (report, rows) = attack::run(&attacks, &target, &mut progress)?;
+    bar.done();
+    write_rows(args.rows.as_deref(), &rows)?;
+    output::report(&report, args.json)
+}
