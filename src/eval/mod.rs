@@ -4,6 +4,7 @@ pub mod bench;
 pub mod gate;
 pub mod generation;
 pub mod retrieval;
+pub mod splits;
 
 use std::path::PathBuf;
 
