@@ -3,6 +3,8 @@
 mod attack;
 mod compliance;
 mod draft;
+mod pii;
+mod rewrite;
 
 use std::path::{Path, PathBuf};
 
@@ -17,9 +19,6 @@ use crate::eval::gate::{self, GateInput};
 use crate::eval::retrieval::{self, RetrievalInput};
 use crate::gate::threshold::Promise;
 use crate::model::Arithmetic;
-
-mod pii;
-mod rewrite;
 
 #[derive(Subcommand)]
 #[command(after_help = "Examples:
@@ -65,6 +64,14 @@ pub(super) enum EvalCommand {
         alpha: f64,
         #[arg(long, default_value_t = 0.95)]
         confidence: f64,
+        /// Divide calibration messages and queries anew so many times, and tell how often the
+        /// promise held.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        splits: usize,
+        /// Fit with so many labels as well, in the order in which the service asks for them and
+        /// by lot: "100,300,1000".
+        #[arg(long, value_name = "N,…", value_delimiter = ',')]
+        curve: Vec<usize>,
         /// Write every message with its confidence and best evidence, one JSON object a line.
         #[arg(long, value_name = "FILE")]
         rows: Option<PathBuf>,
@@ -102,6 +109,8 @@ pub(super) fn run(app: &mut App, command: &EvalCommand) -> Result<()> {
             oos,
             alpha,
             confidence,
+            splits,
+            curve,
             rows,
             json,
         } => {
@@ -112,6 +121,8 @@ pub(super) fn run(app: &mut App, command: &EvalCommand) -> Result<()> {
                 queries: queries.clone(),
                 oos: oos.clone(),
                 promise: Promise { alpha: *alpha, confidence: *confidence },
+                splits: *splits,
+                curve: curve.clone(),
             };
             let embedder = app.open_embedder()?;
             let (report, judged) = gate::run(&input, &embedder, &mut |p| bar.fit(p))?;

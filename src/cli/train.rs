@@ -24,7 +24,7 @@ pub(super) struct TrainArgs {
     /// Labelled messages to learn from.
     #[arg(long, num_args = 1.., value_name = "FILE")]
     labels: Vec<PathBuf>,
-    /// Labelled messages for the threshold alone; without them a quarter of the labels is kept back.
+    /// Labelled messages for the threshold alone; without them a third of the labels is kept back.
     #[arg(long, num_args = 1.., value_name = "FILE")]
     calibrate: Vec<PathBuf>,
     /// Highest share of wrong automatic replies. Remembered: later builds keep it; until it is

@@ -32,4 +32,16 @@ pub struct Scores {
     pub lexical: Option<f32>,
     /// The trained head's probability, 0 to 1.
     pub head: Option<f32>,
+    /// Cosine of the question with the mean of the entry's phrasings, −1 to 1.
+    #[serde(default)]
+    pub profile: Option<f32>,
+    /// Cosine with the answer, centred by the answers' mean; `None` without answer.
+    #[serde(default)]
+    pub answer_dense: Option<f32>,
+    /// Lexical score against the answer; `None` without answer.
+    #[serde(default)]
+    pub answer_lexical: Option<f32>,
+    /// The vote by likeness to labelled messages, as its training weighed it.
+    #[serde(default)]
+    pub kin: Option<f32>,
 }

@@ -6,15 +6,18 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::base::clock::Clock;
+use crate::base::random::SplitMix64;
 use crate::domain::label::Labelled;
 use crate::engine::embed::EmbedWorker;
 use crate::eval::retrieval::knowledge;
+use crate::eval::splits::{self, Judged, Parts, SplitReport};
 use crate::eval::{EvalError, read_all};
-use crate::gate::metrics::{GateMetrics, ScoredRow, measure};
+use crate::gate::metrics::{GateMetrics, Intervals, ScoredRow, bootstrap, measure};
 use crate::gate::threshold::Promise;
-use crate::pipeline::fit::{Bench, FitProgress, Material, build};
-use crate::pipeline::generation::Generation;
+use crate::pipeline::fit::{FitError, FitProgress, Fitted, build_index, fit};
+use crate::pipeline::observe::{Bench, Message, tells_unanswerable};
 use crate::search::layers::Layers;
+use crate::search::telling;
 
 /// Keys as scripts know them; the metrics' own follow.
 #[derive(Clone, Debug, Serialize)]
@@ -27,6 +30,33 @@ pub struct GateReport {
     pub promised: bool,
     #[serde(flatten)]
     pub metrics: GateMetrics,
+    #[serde(flatten)]
+    pub intervals: Intervals,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub splits: Option<SplitReport>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub labels_curve: Vec<CurvePoint>,
+}
+
+/// What some of the labels would have brought.
+#[derive(Clone, Debug, Serialize)]
+pub struct CurvePoint {
+    pub labels: usize,
+    pub order: Order,
+    pub promised: bool,
+    pub precision: Option<f64>,
+    pub answerable_covered: Option<f64>,
+    pub oos_answered: Option<f64>,
+}
+
+/// Which labels come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// As the service asks for them.
+    Asked,
+    /// By lot.
+    Random,
 }
 
 /// Files of one evaluation.
@@ -40,6 +70,10 @@ pub struct GateInput {
     /// Every line of these is unanswerable.
     pub oos: Vec<PathBuf>,
     pub promise: Promise,
+    /// How often calibration messages and queries are divided anew; 0: not at all.
+    pub splits: usize,
+    /// Numbers of labels to fit with, in both orders.
+    pub curve: Vec<usize>,
 }
 
 /// One message as it was judged, for whoever wants to see what is behind a figure.
@@ -74,64 +108,128 @@ pub fn run(
         return Err(EvalError::Input("no queries: nothing to measure".into()));
     }
     let folder = tempfile::tempdir()?;
-    let dir = folder.path().join("generation");
     let now = Clock::System.now();
-    let material = Material {
-        entries: &entries,
-        train: &train,
-        calibrate: &calibrate,
-        promise: input.promise,
-        now,
-        known: None,
-    };
-    build(&dir, material, embedder, progress)?;
-    let generation = Generation::open(&dir).map_err(|e| EvalError::Input(e.to_string()))?;
-    let rows = score(&generation, &queries, embedder, progress)?;
-    let scored: Vec<ScoredRow> = rows
-        .iter()
-        .map(|row| ScoredRow {
-            confidence: row.confidence,
-            answerable: row.kb_id.is_some(),
-            correct: row.correct,
-        })
-        .collect();
-    let threshold = generation.gate.threshold;
+    let index = build_index(&folder.path().join("generation"), &entries, None, embedder, progress)?;
+    let knowledge = Layers::of(Arc::new(index));
+    let mut bench = Bench { knowledge: &knowledge, embedder, now, progress };
+    let fitted = fit(&mut bench, &train, &calibrate, input.promise)?;
+    let messages = bench.messages(&queries)?;
+    let judged = judge(&bench, &fitted, &messages)?;
+    let threshold = fitted.gate.threshold.map(|t| t.value);
+    let scored: Vec<ScoredRow> = judged.iter().map(|(judged, _)| judged.row).collect();
+    let splits = (input.splits > 0).then(|| divided(&bench, &fitted, &messages, input));
     let report = GateReport {
         alpha: input.promise.alpha,
         confidence: input.promise.confidence,
-        threshold: threshold.map(|t| t.value),
-        promised: generation.gate.promised(),
-        metrics: measure(&scored, threshold.map(|t| t.value)),
+        threshold,
+        promised: fitted.gate.promised(),
+        metrics: measure(&scored, threshold),
+        intervals: bootstrap(&scored, threshold),
+        splits: splits.transpose()?,
+        labels_curve: curve(&mut bench, &train, &messages, input)?,
     };
-    Ok((report, rows))
+    let rows =
+        queries.iter().zip(&messages).zip(judged).map(|((query, message), (judged, best))| {
+            GateRow {
+                text: query.text.clone(),
+                question: message.question.clone(),
+                kb_id: query.answer.as_ref().map(ToString::to_string),
+                confidence: judged.row.confidence,
+                gated: judged.gated,
+                correct: judged.row.correct,
+                best,
+            }
+        });
+    Ok((report, rows.collect()))
 }
 
-/// A message that a hard rule, a greeting or noise decides has no confidence: it is never an
-/// automatic answer from the knowledge.
-fn score(
-    generation: &Generation,
-    queries: &[Labelled],
-    embedder: &EmbedWorker,
-    progress: &mut dyn FnMut(FitProgress),
-) -> Result<Vec<GateRow>, EvalError> {
-    let now = Clock::System.now();
-    let knowledge = Layers::of(Arc::clone(&generation.index));
-    let mut bench = Bench { knowledge: &knowledge, embedder, now, progress };
-    let messages = bench.messages(queries)?;
-    let mut rows = Vec::with_capacity(messages.len());
-    for (message, query) in messages.iter().zip(queries) {
-        let found = bench.find(message, generation.head.as_ref())?;
+/// Each message with the id of its best evidence. One that a hard rule, a greeting or noise decides
+/// has no confidence: it is never an automatic answer from the knowledge.
+fn judge(
+    bench: &Bench<'_>,
+    fitted: &Fitted,
+    messages: &[Message],
+) -> Result<Vec<(Judged, Option<String>)>, FitError> {
+    let mut all = Vec::with_capacity(messages.len());
+    for message in messages {
+        let found = bench.find(message, fitted.learned.head.as_ref())?;
         let best = found.evidence.first().map(|e| e.id.clone());
+        let entry = best.as_ref().and_then(|id| bench.knowledge.base().ordinal(id));
         let seen = found.features.filter(|_| message.gated);
-        rows.push(GateRow {
-            text: query.text.clone(),
-            question: message.question.clone(),
-            kb_id: query.answer.as_ref().map(ToString::to_string),
-            confidence: seen.map_or(0.0, |features| generation.gate.confidence(&features)),
-            gated: message.gated,
-            correct: best.is_some() && best == query.answer,
-            best: best.map(|id| id.0),
-        });
+        let row = ScoredRow {
+            confidence: seen.map_or(0.0, |features| fitted.gate.confidence(&features)),
+            answerable: message.answer.is_some(),
+            correct: entry.is_some() && entry == message.answer,
+        };
+        all.push((Judged { row, gated: message.gated, without: None }, best.map(|id| id.0)));
     }
-    Ok(rows)
+    Ok(all)
+}
+
+fn divided(
+    bench: &Bench<'_>,
+    fitted: &Fitted,
+    queries: &[Message],
+    input: &GateInput,
+) -> Result<SplitReport, FitError> {
+    let told = tells_unanswerable(&fitted.calibrate);
+    let part = |messages: &[Message]| -> Result<Vec<Judged>, FitError> {
+        let judged = judge(bench, fitted, messages)?;
+        let mut part: Vec<Judged> = judged.into_iter().map(|(judged, _)| judged).collect();
+        if !told {
+            let messages: Vec<&Message> = messages.iter().collect();
+            for (at, seen) in bench.without_answer(&fitted.learned.parts, &messages)? {
+                part[at].without = Some(fitted.gate.confidence(&seen.features));
+            }
+        }
+        Ok(part)
+    };
+    let (calibrate, queries) = (part(&fitted.calibrate)?, part(queries)?);
+    let parts = Parts {
+        calibrate: &calibrate,
+        queries: &queries,
+        promise: input.promise,
+        start: fitted.gate.start,
+    };
+    Ok(splits::divide(&parts, input.splits, 1))
+}
+
+/// Fits with the first of the labels, in the order in which the service asks for them and by lot.
+fn curve(
+    bench: &mut Bench<'_>,
+    labels: &[Labelled],
+    queries: &[Message],
+    input: &GateInput,
+) -> Result<Vec<CurvePoint>, EvalError> {
+    let Some(most) = input.curve.iter().max() else { return Ok(Vec::new()) };
+    let mut by_lot: Vec<usize> = (0..labels.len()).collect();
+    SplitMix64::new(1).shuffle(&mut by_lot);
+    // What was never asked about has no order of its own.
+    by_lot.truncate(telling::MOST_MESSAGES);
+    let pool: Vec<Labelled> = by_lot.iter().map(|at| labels[*at].clone()).collect();
+    let messages = bench.messages(&pool)?;
+    let vectors: Vec<&[f32]> = messages.iter().map(|m| m.vector.as_slice()).collect();
+    let known = bench.knowledge.base().phrasing_vectors()?;
+    let asked = telling::first(&vectors, &known, *most)?;
+    let mut points = Vec::new();
+    for &count in &input.curve {
+        let in_turn: Vec<usize> = (0..pool.len()).collect();
+        for (order, places) in [(Order::Asked, &asked), (Order::Random, &in_turn)] {
+            let first: Vec<Labelled> =
+                places.iter().take(count).map(|at| pool[*at].clone()).collect();
+            let fitted = fit(bench, &first, &[], input.promise)?;
+            let rows = judge(bench, &fitted, queries)?;
+            let scored: Vec<ScoredRow> = rows.into_iter().map(|(judged, _)| judged.row).collect();
+            let metrics = measure(&scored, fitted.gate.threshold.map(|t| t.value));
+            points.push(CurvePoint {
+                labels: first.len(),
+                order,
+                promised: fitted.gate.promised(),
+                precision: metrics.precision,
+                answerable_covered: metrics.answerable_covered,
+                oos_answered: metrics.oos_answered,
+            });
+        }
+    }
+    Ok(points)
 }

@@ -11,6 +11,7 @@ pub mod pii;
 pub mod retrieval;
 pub mod rewrite;
 pub mod serving;
+pub mod splits;
 
 use std::path::PathBuf;
 

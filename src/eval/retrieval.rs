@@ -12,7 +12,8 @@ use crate::engine::embed::EmbedWorker;
 use crate::eval::{EvalError, percentile, read_all};
 use crate::ingest::read_entries;
 use crate::model::Control;
-use crate::pipeline::fit::{Bench, FitProgress, build_index};
+use crate::pipeline::fit::{FitProgress, build_index};
+use crate::pipeline::observe::Bench;
 use crate::pipeline::retrieve::{CANDIDATES, Question, Scope, look_up};
 use crate::search::head::Head;
 use crate::search::index::Exclude;
@@ -53,13 +54,10 @@ pub fn run(
     let now = Clock::System.now();
     let index = build_index(&dir, &entries, None, embedder, progress)?;
     let knowledge = Layers::of(Arc::new(index));
-    if input.labels.is_empty() {
-        return measure(&knowledge, None, &queries, embedder);
-    }
     let mut bench = Bench { knowledge: &knowledge, embedder, now, progress };
     let train = bench.messages(&read_all(&input.labels)?)?;
     // Nothing is promised here: no label is kept back for a threshold, as with `train --calibrate`.
-    let (head, _) = bench.train(&train)?;
+    let head = bench.train(&train)?;
     measure(&knowledge, head.as_ref(), &queries, embedder)
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::evidence::{Evidence, Scores};
 
 /// Number of features.
-pub const COUNT: usize = 22;
+pub const COUNT: usize = 28;
 
 /// Names in the order of [`Features::values`], as they appear in traces and fitted models.
 pub const NAMES: [&str; COUNT] = [
@@ -27,6 +27,12 @@ pub const NAMES: [&str; COUNT] = [
     "head_entropy",
     "head_elsewhere",
     "head_agrees",
+    "head_outside",
+    "kin_chosen",
+    "kin_margin",
+    "kin_agrees",
+    "kin_total",
+    "kin_outside",
     "question_log_chars",
     "question_short",
     "question_long",
@@ -34,12 +40,16 @@ pub const NAMES: [&str; COUNT] = [
 ];
 
 /// What is known of the message besides its candidates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Facts {
     /// Length of the question that was searched for, characters.
     pub chars: usize,
     /// True when the conversation was needed to make it stand alone.
     pub rewritten: bool,
+    /// The trained head's probability that no entry answers.
+    pub head_outside: Option<f32>,
+    /// What the vote by likeness gives to that.
+    pub kin_outside: Option<f32>,
 }
 
 /// One number per name; `None` where its list did not score the candidates.
@@ -61,6 +71,7 @@ impl Features {
         let dense = List::of(&scores, |s| s.dense);
         let lexical = List::of(&scores, |s| s.lexical);
         let head = List::of(&scores, |s| s.head);
+        let kin = List::of(&scores, |s| s.kin);
         let lists_agree = dense.best.zip(lexical.best).map(|(d, l)| flag(d == l));
         let values = [
             Some(top),
@@ -81,6 +92,12 @@ impl Features {
             head.best.map(|_| entropy(&scores)),
             head.best.map(|_| elsewhere(&scores)),
             head.best.map(|best| flag(best == 0)),
+            facts.head_outside,
+            kin.chosen,
+            kin.margin,
+            kin.best.map(|best| flag(best == 0)),
+            kin.best.map(|_| scores.iter().filter_map(|s| s.kin).sum()),
+            facts.kin_outside,
             Some((1.0 + facts.chars as f32).ln()),
             Some(flag(facts.chars <= 4)),
             Some(flag(facts.chars > 25)),
@@ -158,10 +175,11 @@ mod tests {
     use super::*;
     use crate::gate::tests_support::evidence;
 
-    const FACTS: Facts = Facts { chars: 4, rewritten: false };
+    const FACTS: Facts =
+        Facts { chars: 4, rewritten: false, head_outside: None, kin_outside: None };
 
     fn scores(fused: f32, dense: f32, lexical: Option<f32>, head: Option<f32>) -> Scores {
-        Scores { fused, dense: Some(dense), lexical, head }
+        Scores { fused, dense: Some(dense), lexical, head, ..Scores::default() }
     }
 
     #[test]

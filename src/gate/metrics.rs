@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::base::random::SplitMix64;
+
 /// One evaluated message.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ScoredRow {
@@ -33,8 +35,16 @@ pub struct GateMetrics {
     pub curve: Vec<[f64; 2]>,
 }
 
+/// 95 % intervals of shares: what other messages like these might have given.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Intervals {
+    pub precision_ci: Option<[f64; 2]>,
+    pub answerable_covered_ci: Option<[f64; 2]>,
+}
+
 pub const CURVE_POINTS: usize = 50;
 const BINS: usize = 10;
+const RESAMPLES: usize = 1_000;
 
 /// `threshold` is `None` for a gate that lets nothing out.
 pub fn measure(rows: &[ScoredRow], threshold: Option<f32>) -> GateMetrics {
@@ -56,6 +66,34 @@ pub fn measure(rows: &[ScoredRow], threshold: Option<f32>) -> GateMetrics {
         ece: ece(rows),
         curve: curve(&steps),
     }
+}
+
+/// Percentile bootstrap (Efron & Tibshirani 1993): messages drawn with replacement, the threshold
+/// as it is.
+pub fn bootstrap(rows: &[ScoredRow], threshold: Option<f32>) -> Intervals {
+    let mut random = SplitMix64::new(1);
+    let (mut precision, mut covered) = (Vec::new(), Vec::new());
+    for _ in 0..RESAMPLES {
+        let (mut sent, mut right, mut answerable) = (0, 0, 0);
+        for _ in rows {
+            let row = rows[(random.bits() % rows.len() as u64) as usize];
+            let out = threshold.is_some_and(|t| row.confidence >= t);
+            sent += usize::from(out);
+            right += usize::from(out && row.answerable && row.correct);
+            answerable += usize::from(row.answerable);
+        }
+        precision.extend(share(right, sent));
+        covered.extend(share(right, answerable));
+    }
+    Intervals { precision_ci: middle(precision), answerable_covered_ci: middle(covered) }
+}
+
+/// What lies between the lowest and the highest 2.5 %.
+fn middle(mut values: Vec<f64>) -> Option<[f64; 2]> {
+    values.sort_by(f64::total_cmp);
+    let tail = values.len() / 40;
+    let high = values.len().checked_sub(1 + tail)?;
+    Some([values[tail], values[high]])
 }
 
 /// Expected calibration error: Σ over bins of (rows in bin / rows) · |mean confidence − share right|.
@@ -149,6 +187,17 @@ mod tests {
         assert!((m.ece - (0.05 + 0.85 + 0.75 + 0.75) / 4.0).abs() < 1e-6, "{}", m.ece);
         assert_eq!(m.curve.first(), Some(&[0.25, 1.0]));
         assert_eq!(m.curve.last(), Some(&[1.0, 0.5]));
+    }
+
+    #[test]
+    fn intervals_are_as_wide_as_the_binomial_says() {
+        let rows: Vec<ScoredRow> = (0..400).map(|i| row(0.9, true, i % 10 > 0)).collect();
+        let [low, high] = bootstrap(&rows, Some(0.5)).precision_ci.unwrap();
+        // ± 1.96 √(0.9 · 0.1 / 400) = ± 0.0294.
+        assert!((low - 0.8706).abs() < 0.008 && (high - 0.9294).abs() < 0.008, "{low} {high}");
+        let shut = bootstrap(&rows, None);
+        assert_eq!((shut.precision_ci, shut.answerable_covered_ci), (None, Some([0.0, 0.0])));
+        assert_eq!(bootstrap(&[], Some(0.5)).precision_ci, None);
     }
 
     #[test]

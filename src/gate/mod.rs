@@ -12,6 +12,7 @@ pub mod logistic;
 pub mod metrics;
 pub mod model;
 pub mod threshold;
+pub mod trees;
 
 #[cfg(test)]
 mod tests_support;

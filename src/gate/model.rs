@@ -6,6 +6,7 @@ use crate::gate::calibrate::{Calibrator, Scored};
 use crate::gate::features::{Features, NAMES};
 use crate::gate::logistic::{Logistic, Row, cross_entropy};
 use crate::gate::threshold::{self, Outcome, Promise, Threshold};
+use crate::gate::trees::Boosted;
 
 /// How an observation was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,7 +16,7 @@ pub enum Kind {
     Labelled,
     /// A phrasing of the knowledge, searched for while it was left out of its entry.
     LeftOut,
-    /// A phrasing of the knowledge, searched for while its whole entry was taken out.
+    /// A phrasing or a labelled message, searched for while its whole entry was taken out.
     EntryRemoved,
     /// A question of another world.
     Far,
@@ -57,6 +58,10 @@ pub struct Counts {
     pub entry_removed: usize,
     pub far: usize,
     pub calibration: usize,
+    /// Among the calibration rows: messages whose entry was taken out, since no label says of a
+    /// message that no entry answers it. The promise then rests on their share.
+    #[serde(default)]
+    pub calibration_removed: usize,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -81,13 +86,20 @@ pub enum GateError {
     Unreadable(String),
 }
 
-/// Standardisation and weight of one feature.
+/// Standardisation of one feature.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Input {
     name: String,
     mean: f64,
     scale: f64,
-    weight: f64,
+}
+
+/// From standardised inputs to log-odds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Judge {
+    Sum(Logistic),
+    Trees(Boosted),
 }
 
 /// A calibrated selective classifier for one knowledge base.
@@ -98,19 +110,24 @@ pub struct GateModel {
     pub fingerprint: Fingerprint,
     pub counts: Counts,
     pub promise: Promise,
-    bias: f64,
     inputs: Vec<Input>,
+    judge: Judge,
     /// Lists that every observation had; without one of them nothing is known of the message.
     required: Vec<String>,
     calibrator: Calibrator,
+    /// Where the observations said that the promise would be easiest to show.
+    #[serde(default)]
+    pub start: Option<f32>,
     /// `None`: nothing goes out by itself.
     pub threshold: Option<Threshold>,
 }
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const MIN_OBSERVATIONS: usize = 20;
 /// Fewer labels than this cannot carry weights for every feature.
-pub const MIN_LABELS_FOR_ALL: usize = 200;
+pub const MIN_LABELS_FOR_ALL: usize = 150;
+/// Fewer rows than this grow no trees worth trying.
+const MIN_ROWS_FOR_TREES: usize = 500;
 const FOLDS: usize = 5;
 /// Penalties to choose from by cross-validation, strongest first.
 const PENALTIES: [f64; 5] = [30.0, 10.0, 3.0, 1.0, 0.3];
@@ -125,7 +142,10 @@ const FAR_SHARE: f64 = 0.1;
 /// Phrasings left out are harder than messages, since the knowledge lost just what they match:
 /// where they predicted this share of wrong replies, real messages showed about half of it. A
 /// cold gate opens up to here, or to twice α if that is stricter.
-const COLD_RISK: f64 = 0.06;
+const COLD_RISK: f64 = 0.07;
+/// Share of α up to which labels open the gate while they are too few for a bound: heads that saw
+/// fewer labels than the one that serves predict a little too much, and half of the time too little.
+const UNPROVEN_SHARE: f64 = 0.9;
 
 impl Promise {
     /// [`Promise::rows_needed`] of a promise that can be kept at all.
@@ -151,38 +171,39 @@ impl GateModel {
         let rows_needed = promise.check()?;
         let counts = Counts::of(observations, calibration);
         let from_labels = counts.labelled >= MIN_LABELS_FOR_ALL;
-        let used: Vec<Observation> = observations
-            .iter()
-            .filter(|o| !from_labels || o.kind == Kind::Labelled)
-            .copied()
-            .collect();
+        let used = observations;
         let right = used.iter().filter(|o| o.correct).count();
         let wrong = used.len() - right;
         if used.len() < MIN_OBSERVATIONS || right == 0 || wrong == 0 {
             return Err(GateError::TooFewObservations { right, wrong });
         }
         let names: &[&str] = if from_labels { &NAMES } else { &COLD_INPUTS };
-        let fitted = Fitted::new(&used, &counts, names);
+        let fitted = Fitted::new(used, &counts, names);
         let mut model = Self {
             version: VERSION,
             origin: Origin::SelfCalibrated,
             fingerprint: options.fingerprint.clone(),
             counts,
             promise,
-            bias: fitted.logistic.bias,
             inputs: fitted.inputs,
-            required: required_lists(&used),
+            judge: fitted.judge,
+            required: required_lists(used),
             calibrator: fitted.calibrator,
+            start: None,
             threshold: None,
         };
         let unseen = model.outcomes(calibration);
         // The first test waits for half of the rows at most, so this many can fail it honestly.
         let decisive = unseen.len() >= 2 * rows_needed;
-        let cold = || {
-            cold_threshold(&fitted.out_of_fold, &fitted.weights, promise)
+        let unproven = || {
+            let most =
+                if from_labels { UNPROVEN_SHARE * promise.alpha } else { cold_risk(promise) };
+            threshold::by_expected_risk(&fitted.out_of_fold, &fitted.weights, most, promise)
                 .filter(|t| !decisive && !threshold::refutes(&unseen, t.value, promise))
         };
-        model.threshold = threshold::select(&unseen, promise).or_else(cold);
+        model.start =
+            threshold::likeliest(&fitted.out_of_fold, &fitted.weights, unseen.len(), promise);
+        model.threshold = threshold::select(&unseen, promise, model.start).or_else(unproven);
         if from_labels || decisive || model.promised() {
             model.origin = Origin::Labelled;
         }
@@ -198,10 +219,11 @@ impl GateModel {
             fingerprint: options.fingerprint.clone(),
             counts: Counts::default(),
             promise: options.promise,
-            bias: 0.0,
             inputs: Vec::new(),
+            judge: Judge::Sum(Logistic { bias: 0.0, weights: Vec::new() }),
             required: Vec::new(),
             calibrator: Calibrator::Platt { slope: 0.0, bias: 0.0 },
+            start: None,
             threshold: None,
         }
     }
@@ -212,8 +234,11 @@ impl GateModel {
         if self.required.iter().any(|name| features.get(name) != Some(0.0)) {
             return 0.0;
         }
-        let terms = self.inputs.iter().map(|i| i.weight * i.standardised(features));
-        self.calibrator.probability(self.bias + terms.sum::<f64>()) as f32
+        self.calibrator.probability(self.judge.score(&self.standardised(features))) as f32
+    }
+
+    fn standardised(&self, features: &Features) -> Vec<f64> {
+        self.inputs.iter().map(|i| i.standardised(features)).collect()
     }
 
     /// True when a reply of this confidence may go out by itself.
@@ -233,8 +258,9 @@ impl GateModel {
 
     /// Signed contribution of each feature to the log-odds, largest first, for the trace.
     pub fn contributions(&self, features: &Features) -> Vec<(String, f64)> {
-        let of = |i: &Input| (i.name.clone(), i.weight * i.standardised(features));
-        let mut all: Vec<(String, f64)> = self.inputs.iter().map(of).collect();
+        let parts = self.judge.contributions(&self.standardised(features));
+        let names = self.inputs.iter().map(|i| i.name.clone());
+        let mut all: Vec<(String, f64)> = names.zip(parts).collect();
         all.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
         all
     }
@@ -250,6 +276,9 @@ impl GateModel {
         if model.version != VERSION {
             let reason = format!("version {} where {VERSION} is read", model.version);
             return Err(GateError::Unreadable(reason));
+        }
+        if !model.judge.is_sound(model.inputs.len()) {
+            return Err(GateError::Unreadable("its judge and its inputs do not fit".into()));
         }
         let names = model.inputs.iter().map(|i| &i.name).chain(&model.required);
         for name in names {
@@ -278,6 +307,10 @@ impl Counts {
             entry_removed: count(Kind::EntryRemoved),
             far: count(Kind::Far),
             calibration: calibration.len(),
+            calibration_removed: calibration
+                .iter()
+                .filter(|o| o.kind == Kind::EntryRemoved)
+                .count(),
         }
     }
 
@@ -308,19 +341,38 @@ impl Input {
         let total: f64 = present().map(|(_, w)| w).sum();
         let mean = present().map(|(v, w)| v * w).sum::<f64>() / total;
         let variance = present().map(|(v, w)| w * (v - mean) * (v - mean)).sum::<f64>() / total;
-        (variance > 1e-12).then(|| Self {
-            name: name.to_owned(),
-            mean,
-            scale: variance.sqrt(),
-            weight: 0.0,
-        })
+        let scale = variance.sqrt();
+        (variance > 1e-12).then(|| Self { name: name.to_owned(), mean, scale })
     }
 }
 
-/// Weights and calibrator, with what the observations look like to a model that has not seen them.
+impl Judge {
+    fn score(&self, x: &[f64]) -> f64 {
+        match self {
+            Self::Sum(sum) => sum.score(x),
+            Self::Trees(trees) => trees.score(x),
+        }
+    }
+
+    fn contributions(&self, x: &[f64]) -> Vec<f64> {
+        match self {
+            Self::Sum(sum) => sum.weights.iter().zip(x).map(|(w, x)| w * x).collect(),
+            Self::Trees(trees) => trees.contributions(x),
+        }
+    }
+
+    fn is_sound(&self, width: usize) -> bool {
+        match self {
+            Self::Sum(sum) => sum.weights.len() == width,
+            Self::Trees(trees) => trees.is_sound(width),
+        }
+    }
+}
+
+/// Judge and calibrator, with what the observations look like to a model that has not seen them.
 struct Fitted {
     inputs: Vec<Input>,
-    logistic: Logistic,
+    judge: Judge,
     calibrator: Calibrator,
     out_of_fold: Vec<Outcome>,
     weights: Vec<f64>,
@@ -329,7 +381,7 @@ struct Fitted {
 impl Fitted {
     fn new(observations: &[Observation], counts: &Counts, names: &[&str]) -> Self {
         let weights: Vec<f64> = observations.iter().map(|o| counts.weight(o.kind)).collect();
-        let mut inputs: Vec<Input> = names
+        let inputs: Vec<Input> = names
             .iter()
             .filter_map(|name| Input::standardise(name, observations, &weights))
             .collect();
@@ -339,11 +391,7 @@ impl Fitted {
             weight: *w,
         };
         let rows: Vec<Row> = observations.iter().zip(&weights).map(row).collect();
-        let (penalty, scores) = choose_penalty(&rows);
-        let logistic = Logistic::fit(&rows, penalty);
-        for (input, weight) in inputs.iter_mut().zip(&logistic.weights) {
-            input.weight = *weight;
-        }
+        let (judge, scores) = choose_judge(&rows);
         let scored: Vec<Scored> = scores
             .iter()
             .zip(observations.iter().zip(&weights))
@@ -355,29 +403,35 @@ impl Fitted {
             correct: s.correct,
         };
         let out_of_fold = scored.iter().map(outcome).collect();
-        Self { inputs, logistic, calibrator, out_of_fold, weights }
+        Self { inputs, judge, calibrator, out_of_fold, weights }
     }
 }
 
-/// The penalty with the least cross-validated loss, and the out-of-fold scores under it.
-fn choose_penalty(rows: &[Row]) -> (f64, Vec<f64>) {
-    let loss = |scores: &[f64]| -> f64 {
+/// How a judge of one kind is fitted.
+type Fit = Box<dyn Fn(&[Row]) -> Judge>;
+
+/// The judge with the least cross-validated loss, and the out-of-fold scores of its kind.
+fn choose_judge(rows: &[Row]) -> (Judge, Vec<f64>) {
+    let sum =
+        |penalty: f64| -> Fit { Box::new(move |rows| Judge::Sum(Logistic::fit(rows, penalty))) };
+    let trees: Fit = Box::new(|rows| Judge::Trees(Boosted::fit(rows)));
+    let trees = (rows.len() >= MIN_ROWS_FOR_TREES).then_some(trees);
+    let mut best: Option<(f64, Fit, Vec<f64>)> = None;
+    for fit in PENALTIES.map(sum).into_iter().chain(trees) {
+        let scores = out_of_fold_scores(rows, fit.as_ref());
         let one = |(s, r): (&f64, &Row)| r.weight * cross_entropy(*s, r.target);
-        scores.iter().zip(rows).map(one).sum()
-    };
-    let mut best = (PENALTIES[0], out_of_fold_scores(rows, PENALTIES[0]));
-    let mut best_loss = loss(&best.1);
-    for penalty in &PENALTIES[1..] {
-        let scores = out_of_fold_scores(rows, *penalty);
-        let this_loss = loss(&scores);
-        if this_loss < best_loss {
-            (best, best_loss) = ((*penalty, scores), this_loss);
+        let loss: f64 = scores.iter().zip(rows).map(one).sum();
+        if best.as_ref().is_none_or(|(least, ..)| loss < *least) {
+            best = Some((loss, fit, scores));
         }
     }
-    best
+    match best {
+        Some((_, fit, scores)) => (fit(rows), scores),
+        None => (sum(PENALTIES[0])(rows), vec![0.0; rows.len()]),
+    }
 }
 
-fn out_of_fold_scores(rows: &[Row], penalty: f64) -> Vec<f64> {
+fn out_of_fold_scores(rows: &[Row], fit: &dyn Fn(&[Row]) -> Judge) -> Vec<f64> {
     let mut scores = vec![0.0; rows.len()];
     for fold in 0..FOLDS {
         let kept: Vec<Row> = rows
@@ -386,9 +440,9 @@ fn out_of_fold_scores(rows: &[Row], penalty: f64) -> Vec<f64> {
             .filter(|(i, _)| i % FOLDS != fold)
             .map(|(_, r)| r.clone())
             .collect();
-        let model = Logistic::fit(&kept, penalty);
+        let judge = fit(&kept);
         for i in (fold..rows.len()).step_by(FOLDS) {
-            scores[i] = model.score(&rows[i].x);
+            scores[i] = judge.score(&rows[i].x);
         }
     }
     scores
@@ -399,9 +453,8 @@ fn required_lists(observations: &[Observation]) -> Vec<String> {
     LIST_MISSING.iter().copied().filter(always).map(str::to_owned).collect()
 }
 
-fn cold_threshold(rows: &[Outcome], weights: &[f64], promise: Promise) -> Option<Threshold> {
-    let risk = promise.alpha.max(COLD_RISK.min(2.0 * promise.alpha));
-    threshold::by_expected_risk(rows, weights, risk, promise)
+fn cold_risk(promise: Promise) -> f64 {
+    promise.alpha.max(COLD_RISK.min(2.0 * promise.alpha))
 }
 
 #[cfg(test)]
@@ -411,7 +464,8 @@ mod tests {
     use crate::gate::features::Facts;
     use crate::gate::tests_support::evidence;
 
-    const FACTS: Facts = Facts { chars: 8, rewritten: false };
+    const FACTS: Facts =
+        Facts { chars: 8, rewritten: false, head_outside: None, kin_outside: None };
 
     /// Two candidates `margin` apart; `head` is the first one's probability.
     fn features(top: f32, margin: f32, head: Option<f32>) -> Features {
@@ -420,6 +474,7 @@ mod tests {
             dense: Some(fused / 2.0),
             lexical: Some(fused / 2.0),
             head,
+            ..Scores::default()
         };
         let rest = head.map(|h| (1.0 - h) / 2.0);
         let list = [evidence("a", score(top, head)), evidence("b", score(top - margin, rest))];
@@ -534,7 +589,7 @@ mod tests {
         assert_eq!(back.confidence(&probe), model.confidence(&probe));
         assert!(back.fits(&model.fingerprint) && !back.fits(&Fingerprint::default()));
         for broken in [
-            text.replacen("\"version\": 1", "\"version\": 2", 1),
+            text.replacen("\"version\": 2", "\"version\": 1", 1),
             text.replacen("fused_margin", "fused_nothing", 1),
             "{}".to_owned(),
         ] {

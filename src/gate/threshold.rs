@@ -5,8 +5,13 @@
 //! has the null hypothesis "of the replies with confidence ≥ t, more than α are wrong". Its exact
 //! p-value after k errors among n replies is P(Binomial(n, α) ≤ k); p ≤ δ says the same as "the
 //! Clopper–Pearson upper bound of the error share at level 1 − δ is ≤ α". Hypotheses are tested
-//! from the strictest threshold down and the first that stands ends the walk, so the whole walk
-//! errs with probability ≤ δ without any correction for their number.
+//! from a start down and the first that stands ends the walk, so the whole walk errs with
+//! probability ≤ δ without any correction for their number.
+//!
+//! Where a walk starts must be known before the calibration rows are seen. Strict thresholds select
+//! few rows, and a single wrong one there ends the walk, so the best start is the threshold whose
+//! proof other rows promise to be easiest ([`likeliest`]). That walk spends most of δ; one from the
+//! strict end spends the rest, should the other rows have misled.
 //!
 //! What it rests on: calibration rows the model never saw, drawn like the messages to come.
 //! Thresholds that select too few rows are passed over by count alone; that is exact as long as
@@ -67,22 +72,49 @@ pub struct Threshold {
     pub promised: bool,
 }
 
-/// The loosest threshold that keeps the promise, or `None`: then nothing goes out by itself.
-pub fn select(outcomes: &[Outcome], promise: Promise) -> Option<Threshold> {
+/// Share of δ that the walk from a [`likeliest`] start spends.
+const LIKELY_SHARE: f64 = 0.8;
+
+/// The loosest threshold that keeps the promise, or `None`: then nothing goes out by itself. `start`
+/// must come from other rows.
+pub fn select(outcomes: &[Outcome], promise: Promise, start: Option<f32>) -> Option<Threshold> {
     let sorted = Sorted::new(outcomes);
     let fewest = first_test_size(outcomes.len(), promise)?;
-    let mut chosen = None;
-    for value in grid() {
-        let (n_selected, errors) = sorted.at_or_above(value);
-        if n_selected < fewest {
-            continue;
+    let delta = promise.delta();
+    let from_strict = |level| sorted.walk(grid(), fewest, promise.alpha, level);
+    let value = match start {
+        None => from_strict(delta),
+        Some(start) => {
+            let looser = grid().filter(|value| *value <= start);
+            sorted
+                .walk(looser, 1, promise.alpha, LIKELY_SHARE * delta)
+                .or_else(|| from_strict((1.0 - LIKELY_SHARE) * delta))
         }
-        if binomial::cdf(errors, n_selected, promise.alpha) > promise.delta() {
-            break;
+    }?;
+    Some(sorted.threshold(value, promise, true))
+}
+
+/// The threshold whose bound would be easiest to show on `rows` calibration rows, if they were like
+/// these; `weights` says how much each of these counts.
+pub fn likeliest(
+    outcomes: &[Outcome],
+    weights: &[f64],
+    rows: usize,
+    promise: Promise,
+) -> Option<f32> {
+    let scale = rows as f64 / weights.iter().sum::<f64>();
+    let level = |value: &f32| {
+        let (mut selected, mut wrong) = (0.0, 0.0);
+        for (outcome, weight) in outcomes.iter().zip(weights) {
+            if outcome.confidence >= *value {
+                selected += weight * scale;
+                wrong += if outcome.correct { 0.0 } else { weight * scale };
+            }
         }
-        chosen = Some(sorted.threshold(value, promise, true));
-    }
-    chosen
+        binomial::cdf(wrong.ceil() as usize, selected as usize, promise.alpha)
+    };
+    let levels = grid().map(|value| (value, level(&value))).filter(|(_, level)| *level < 1.0);
+    levels.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(value, _)| value)
 }
 
 /// The loosest threshold above which the mean of 1 − confidence stays within `risk`; for the cold
@@ -153,6 +185,29 @@ impl Sorted {
         Self { confidences: outcomes.iter().map(|o| o.confidence).collect(), errors }
     }
 
+    /// The last of falling values whose bound is shown before one fails; values that select fewer
+    /// than `fewest` rows are passed over.
+    fn walk(
+        &self,
+        values: impl Iterator<Item = f32>,
+        fewest: usize,
+        alpha: f64,
+        level: f64,
+    ) -> Option<f32> {
+        let mut chosen = None;
+        for value in values {
+            let (n_selected, errors) = self.at_or_above(value);
+            if n_selected < fewest {
+                continue;
+            }
+            if binomial::cdf(errors, n_selected, alpha) > level {
+                break;
+            }
+            chosen = Some(value);
+        }
+        chosen
+    }
+
     /// Rows with confidence ≥ `value` and the wrong ones among them; equal confidences stay together.
     fn at_or_above(&self, value: f32) -> (usize, usize) {
         let n = self.confidences.partition_point(|c| *c >= value);
@@ -179,10 +234,10 @@ mod tests {
     #[test]
     fn too_few_rows_promise_nothing() {
         let clean: Vec<Outcome> = (0..60).map(|_| outcome(0.99, true)).collect();
-        assert_eq!(select(&clean, Promise::default()), None);
+        assert_eq!(select(&clean, Promise::default(), None), None);
         assert_eq!(Promise::default().rows_needed(), Some(99));
         let enough: Vec<Outcome> = (0..99).map(|_| outcome(0.99, true)).collect();
-        let threshold = select(&enough, Promise::default()).expect("99 clean rows show 3 %");
+        let threshold = select(&enough, Promise::default(), None).expect("99 clean rows show 3 %");
         assert_eq!((threshold.n_selected, threshold.errors), (99, 0));
         assert!(threshold.promised && threshold.coverage == 1.0);
     }
@@ -192,7 +247,7 @@ mod tests {
         // 200 clean rows, then 100 equal ones of which every second is wrong.
         let mut rows: Vec<Outcome> = (0..200).map(|_| outcome(0.95, true)).collect();
         rows.extend((0..100).map(|i| outcome(0.80, i % 2 == 0)));
-        let threshold = select(&rows, Promise::default()).expect("the clean rows suffice");
+        let threshold = select(&rows, Promise::default(), None).expect("the clean rows suffice");
         assert_eq!((threshold.n_selected, threshold.errors), (200, 0));
         assert!(threshold.value > 0.80 && threshold.value <= 0.95);
     }
@@ -203,16 +258,16 @@ mod tests {
         // though the whole would pass at α = 0.2.
         let mut rows: Vec<Outcome> = (0..200).map(|i| outcome(0.99, i % 2 == 0)).collect();
         rows.extend((0..800).map(|_| outcome(0.5, true)));
-        assert_eq!(select(&rows, Promise { alpha: 0.2, confidence: 0.95 }), None);
+        assert_eq!(select(&rows, Promise { alpha: 0.2, confidence: 0.95 }, None), None);
     }
 
     #[test]
     fn nonsense_promises_are_never_kept() {
         let rows: Vec<Outcome> = (0..500).map(|_| outcome(0.9, true)).collect();
         for (alpha, confidence) in [(0.0, 0.95), (1.0, 0.95), (0.03, 1.0), (0.03, 0.0)] {
-            assert_eq!(select(&rows, Promise { alpha, confidence }), None);
+            assert_eq!(select(&rows, Promise { alpha, confidence }, None), None);
         }
-        assert_eq!(select(&[], Promise::default()), None);
+        assert_eq!(select(&[], Promise::default(), None), None);
     }
 
     #[test]
@@ -245,22 +300,42 @@ mod tests {
         // 1 − ∫ₜ¹ u^0.3 du / (1 − t) = 1 − (1 − t^1.3) / (1.3 (1 − t)).
         let risk = |t: f64| 1.0 - (1.0 - t.powf(1.3)) / (1.3 * (1.0 - t));
         let mut dice = SplitMix64::new(7);
-        let (mut broken, mut opened) = (0, 0);
-        for _ in 0..DRAWS {
-            let rows: Vec<Outcome> = (0..1500)
+        let mut draw = |n: usize| -> Vec<Outcome> {
+            (0..n)
                 .map(|_| {
                     let u = f64::from(dice.unit());
                     outcome(u as f32, f64::from(dice.unit()) < u.powf(0.3))
                 })
-                .collect();
-            if let Some(threshold) = select(&rows, promise) {
-                opened += 1;
-                broken += usize::from(risk(f64::from(threshold.value)) > promise.alpha);
+                .collect()
+        };
+        for hinted in [false, true] {
+            let (mut broken, mut opened) = (0, 0);
+            for _ in 0..DRAWS {
+                let (rows, others) = (draw(1500), draw(500));
+                let start = likeliest(&others, &[1.0; 500], rows.len(), promise);
+                if let Some(threshold) = select(&rows, promise, start.filter(|_| hinted)) {
+                    opened += 1;
+                    broken += usize::from(risk(f64::from(threshold.value)) > promise.alpha);
+                }
             }
+            assert!(opened > DRAWS / 2, "the test would be empty: {opened}");
+            // Slack: that many broken draws or more happen with probability < 1 % at rate δ.
+            let p_value = binomial::upper_tail(broken, DRAWS, promise.delta());
+            assert!(p_value > 0.01, "{broken} of {DRAWS} draws broke the promise");
         }
-        assert!(opened > DRAWS / 2, "the test would be empty: {opened}");
-        // Slack: that many broken draws or more would happen with probability < 1 % at rate δ.
-        let p_value = binomial::upper_tail(broken, DRAWS, promise.delta());
-        assert!(p_value > 0.01, "{broken} of {DRAWS} draws broke the promise");
+    }
+
+    #[test]
+    fn a_likely_start_is_not_ended_by_one_wrong_row_at_the_top() {
+        // The two most confident of 400 rows are wrong: the first half cannot show 3 %, all can.
+        let rows: Vec<Outcome> =
+            (0..400).map(|i| outcome(0.99 - i as f32 / 1000.0, i > 3)).collect();
+        let promise = Promise::default();
+        assert_eq!(select(&rows, promise, None), None);
+        let start = likeliest(&rows, &[1.0; 400], 400, promise).expect("all rows are best");
+        let threshold = select(&rows, promise, Some(start)).expect("4 of 400 show 3 %");
+        assert_eq!((threshold.n_selected, threshold.errors), (400, 4));
+        let misled = select(&rows, promise, Some(0.985));
+        assert_eq!(misled, None, "a start that does not hold is no start");
     }
 }

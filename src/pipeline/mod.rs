@@ -11,6 +11,7 @@ pub mod gaps;
 pub mod generation;
 pub mod generations;
 pub mod health;
+pub mod observe;
 pub mod responder;
 pub mod retrieve;
 mod seal;

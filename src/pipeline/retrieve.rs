@@ -12,6 +12,8 @@ use crate::search::layers::Layers;
 
 /// Candidates that become evidence: enough for recall@10 and for every margin of the gate.
 pub const CANDIDATES: usize = 10;
+/// The head's class for messages that no entry answers.
+pub const OUT_OF_SCOPE: &str = "";
 
 /// A question as it is searched for.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +79,16 @@ pub fn look_up(
         head: head.map(Head::classes).zip(votes.as_deref()),
         kin: head.map(Head::classes).zip(kin.as_deref()),
     })?;
-    let facts = Facts { chars: text.chars().count(), rewritten: question.rewritten };
+    let outside = |votes: &Option<Vec<f32>>| {
+        let class = head?.classes().iter().position(|class| class == OUT_OF_SCOPE)?;
+        votes.as_ref()?.get(class).copied()
+    };
+    let facts = Facts {
+        chars: text.chars().count(),
+        rewritten: question.rewritten,
+        head_outside: outside(&votes),
+        kin_outside: outside(&kin),
+    };
     let features = Features::extract(&evidence, facts);
     Ok(Retrieved { evidence, features })
 }

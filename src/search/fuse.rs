@@ -44,19 +44,6 @@ const HEAD: f32 = 2.0;
 /// beside .795 among the bank's alone.
 const UNANSWERED: f32 = 0.5;
 
-/// Views of an entry beside its best phrasings; the gate may want them as features.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Signals {
-    /// Cosine of the question with the mean of the entry's phrasings, −1 to 1.
-    pub profile: f32,
-    /// Cosine of the question with the answer, centred by the answers' mean; `None` without answer.
-    pub answer_dense: Option<f32>,
-    /// Lexical score of the question against the answer; `None` without answer.
-    pub answer_lexical: Option<f32>,
-    /// The vote by likeness to labelled messages, as its training weighed it.
-    pub kin: Option<f32>,
-}
-
 /// How well a single phrasing matches: decides which of an entry's phrasings is shown.
 pub(super) fn phrasing(dense: f32, lexical: f32) -> f32 {
     DENSE * dense + LEXICAL * lexical
@@ -64,14 +51,14 @@ pub(super) fn phrasing(dense: f32, lexical: f32) -> f32 {
 
 /// The score that orders entries. A list that knows nothing of the entry adds nothing, which for
 /// centred cosines is also what an unrelated text adds on average.
-pub(super) fn entry(scores: &Scores, signals: &Signals) -> f32 {
+pub(super) fn entry(scores: &Scores) -> f32 {
     let known = |score: Option<f32>| score.unwrap_or(0.0);
     phrasing(known(scores.dense), known(scores.lexical))
-        + PROFILE * signals.profile
-        + ANSWER * (known(signals.answer_dense) + known(signals.answer_lexical))
+        + PROFILE * known(scores.profile)
+        + ANSWER * (known(scores.answer_dense) + known(scores.answer_lexical))
         + HEAD * known(scores.head)
-        + known(signals.kin)
-        - if signals.answer_dense.is_none() { UNANSWERED } else { 0.0 }
+        + known(scores.kin)
+        - if scores.answer_dense.is_none() { UNANSWERED } else { 0.0 }
 }
 
 #[cfg(test)]
@@ -80,35 +67,36 @@ mod tests {
 
     #[test]
     fn every_list_counts_and_silence_does_not() {
-        let all = Scores { fused: 0.0, dense: Some(0.5), lexical: Some(0.5), head: Some(0.5) };
-        let signals = Signals {
-            profile: 0.5,
+        let all = Scores {
+            fused: 0.0,
+            dense: Some(0.5),
+            lexical: Some(0.5),
+            head: Some(0.5),
+            profile: Some(0.5),
             answer_dense: Some(0.5),
             answer_lexical: Some(0.5),
             kin: Some(0.5),
         };
-        let total = entry(&all, &signals);
-        let unrelated = Signals { answer_dense: Some(0.0), ..Signals::default() };
-        assert_eq!(entry(&Scores::default(), &unrelated), 0.0);
-        for (scores, signals) in [
-            (Scores { dense: None, ..all }, signals),
-            (Scores { lexical: None, ..all }, signals),
-            (Scores { head: None, ..all }, signals),
-            (all, Signals { profile: 0.0, ..signals }),
-            (all, Signals { answer_dense: None, ..signals }),
-            (all, Signals { answer_lexical: None, ..signals }),
-            (all, Signals { kin: None, ..signals }),
+        let unrelated = Scores { answer_dense: Some(0.0), ..Scores::default() };
+        assert_eq!(entry(&unrelated), 0.0);
+        for silent in [
+            Scores { dense: None, ..all },
+            Scores { lexical: None, ..all },
+            Scores { head: None, ..all },
+            Scores { profile: None, ..all },
+            Scores { answer_dense: None, ..all },
+            Scores { answer_lexical: None, ..all },
+            Scores { kin: None, ..all },
         ] {
-            assert!(entry(&scores, &signals) < total);
+            assert!(entry(&silent) < entry(&all));
         }
     }
 
     #[test]
     fn an_answer_outweighs_a_closer_question_but_not_the_same_one() {
         let seen = |dense| Scores { dense: Some(dense), lexical: Some(dense), ..Scores::default() };
-        let mute = |dense| entry(&seen(dense), &Signals { profile: dense, ..Signals::default() });
-        let answered = Signals { profile: 0.5, answer_dense: Some(0.0), ..Signals::default() };
-        let near = entry(&seen(0.5), &answered);
+        let mute = |dense| entry(&Scores { profile: Some(dense), ..seen(dense) });
+        let near = entry(&Scores { profile: Some(0.5), answer_dense: Some(0.0), ..seen(0.5) });
         assert!(mute(0.5) < near && mute(0.7) < near && mute(1.0) > near);
     }
 }

@@ -16,7 +16,7 @@ use crate::search::bm25::Bm25Index;
 use crate::search::dense::DenseIndex;
 use crate::search::distance::dot;
 use crate::search::flat::{add_scaled, normalise};
-use crate::search::fuse::{self, Signals};
+use crate::search::fuse;
 use crate::search::manifest::{FORMAT, Manifest, VectorSpace, stamp_files};
 use crate::search::near::{top_groups, top_k};
 use crate::search::vectors::Matrix;
@@ -439,19 +439,17 @@ impl KnowledgeIndex {
         }
         let (phrasing, _) = best?;
         let answer = self.answer_of[at];
-        let signals = Signals {
-            profile: self.profile(entry, left_out, lists),
-            answer_dense: answer.map(|a| self.answer_dense_score(a, lists)),
-            answer_lexical: answer.map(|a| lists.answer_lexical[a]),
-            kin: lists.kin.as_ref().map(|votes| votes[at]),
-        };
         let mut scores = Scores {
             fused: 0.0,
             dense: Some(dense),
             lexical: (lexical > 0.0).then_some(lexical),
             head: lists.head.as_ref().map(|votes| votes[at]),
+            profile: Some(self.profile(entry, left_out, lists)),
+            answer_dense: answer.map(|a| self.answer_dense_score(a, lists)),
+            answer_lexical: answer.map(|a| lists.answer_lexical[a]),
+            kin: lists.kin.as_ref().map(|votes| votes[at]),
         };
-        scores.fused = fuse::entry(&scores, &signals);
+        scores.fused = fuse::entry(&scores);
         Some(Candidate { entry, phrasing, scores })
     }
 

@@ -21,6 +21,7 @@ pub mod layers;
 pub mod manifest;
 mod near;
 pub mod sample;
+pub mod telling;
 pub mod vectors;
 
 use std::io;
