@@ -120,7 +120,7 @@ mod tests {
             .map(|at| {
                 let confidence = dice.unit();
                 let answerable = at < n * 9 / 10;
-                let correct = answerable && dice.unit() < confidence.powf(0.2);
+                let correct = answerable && dice.unit() < confidence.powf(0.08);
                 let confidence = if answerable { confidence } else { confidence / 4.0 };
                 let row = ScoredRow { confidence, answerable, correct };
                 Judged { row, gated: true, without: None }
