@@ -69,7 +69,7 @@ pattern!(
     LIMITS = r"^\s*(?:但|不过|然而|可是|只是|只有|只限|只能|只支持|仅|否则|不然|除|前提|需|须|必须|务必|限|注意|请注意|请您?(?:务必|确保|先)|注[:：]|备注|例外|特殊|特别|不|无法|无需|无须|未|没有|逾期|超|最[高低多少大小长短晚迟早快]|至[少多]|上限|下限|每[笔次人日天月年户单张]|单[笔次日]|因此|所以|故|从而|即[^将可]|也就是|包括|包含|例如|比如|如[:：]|节假日|周末|法定|遇|具体|实际|以[^。]{1,16}为准|仍|一般|通常|预计|大约|约|[（(¥￥$]|\d)"
 );
 pattern!(
-    POINTS_BACK = r"^\s*(?:其中|其[余他]|该|此[^外]|上述|以上|这|那|它|他们?|她们?|届时|期间|同样|同理|到时|如此|前者|后者|两者|二者|均|都|也|还|并|且|而)"
+    POINTS_BACK = r"^\s*(?:其中|其[余他]|该|此[^外]|上述|以上|这|那|它|他们?|她们?|届时|期间|同样|同理|到时|如此|前者|后者|两者|二者|均|都|也|还[^款清]|并|且|而)"
 );
 pattern!(
     LIMITS_EN = r"(?i)^\s*(?:but|however|unless|except|otherwise|provided|providing|only|if not|note|please note|up to|at (?:most|least)|not?|never|excluding|including|must|subject to|also|although|though|because|so|therefore|thus|hence|it|its|this|that|these|those|they|them|their|such|he|she|both|either|neither|for example|e\.g\.|i\.e\.|that is|in (?:this|that|these|those|such)|or|and|nor)\b"
