@@ -1,5 +1,7 @@
 //! `eval`: figures on labelled sets, in the keys that scripts know.
 
+mod classify;
+
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -61,6 +63,8 @@ pub(super) enum EvalCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Are messages put into the right class?
+    Classify(classify::ClassifyArgs),
 }
 
 pub(super) fn run(app: &App, command: &EvalCommand) -> Result<()> {
@@ -103,6 +107,7 @@ pub(super) fn run(app: &App, command: &EvalCommand) -> Result<()> {
             }
             output::report(&report, *json)
         }
+        EvalCommand::Classify(args) => classify::run(app, args),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Floor 5: figures on labelled sets, made by the same steps that answer customers.
 
 pub mod bench;
+pub mod classify;
 pub mod gate;
 pub mod generation;
 pub mod retrieval;

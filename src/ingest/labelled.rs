@@ -7,34 +7,60 @@ use serde_json::{Map, Value};
 use super::rows::{json_lines, read_text};
 use super::{IngestError, RowError};
 use crate::domain::knowledge::EntryId;
-use crate::domain::label::Labelled;
+use crate::domain::label::{Classed, Labelled, SaidIn};
 use crate::domain::message::{Role, Utterance};
 
 /// `{"text", "kb_id"?, "label"?, "context"?: [{"role", "text"}…]}` a line. A line with
 /// `label: "oos"` or without a `kb_id` is one that no entry answers.
 pub fn read_labelled(path: &Path) -> Result<Vec<Labelled>, IngestError> {
-    let text = read_text(path)?;
-    let mut labelled = Vec::new();
-    let mut bad = Vec::new();
-    for (line, object) in json_lines(path, &text)? {
-        match parse(&object) {
-            Ok(label) => labelled.push(label),
-            Err((field, reason)) => {
-                bad.push(RowError::new(path, line, field, reason));
-            }
-        }
-    }
-    if bad.is_empty() { Ok(labelled) } else { Err(IngestError::BadRows(bad)) }
+    each_line(path, parse)
+}
+
+/// `{"text", "dialog"?, "speaker"?}` a line, and its class in `field`.
+pub fn read_classed(path: &Path, field: &'static str) -> Result<Vec<Classed>, IngestError> {
+    each_line(path, |object| classed(object, field))
 }
 
 type Fault = (&'static str, &'static str);
 
-fn parse(object: &Map<String, Value>) -> Result<Labelled, Fault> {
-    let text = match object.get("text") {
-        Some(Value::String(text)) => text.clone(),
-        Some(_) => return Err(("text", "must be text")),
-        None => return Err(("text", "is missing")),
+/// Every line as `parse` reads it, or all faults.
+fn each_line<T>(
+    path: &Path,
+    parse: impl Fn(&Map<String, Value>) -> Result<T, Fault>,
+) -> Result<Vec<T>, IngestError> {
+    let text = read_text(path)?;
+    let mut rows = Vec::new();
+    let mut bad = Vec::new();
+    for (line, object) in json_lines(path, &text)? {
+        match parse(&object) {
+            Ok(row) => rows.push(row),
+            Err((field, reason)) => bad.push(RowError::new(path, line, field, reason)),
+        }
+    }
+    if bad.is_empty() { Ok(rows) } else { Err(IngestError::BadRows(bad)) }
+}
+
+fn required(object: &Map<String, Value>, field: &'static str) -> Result<String, Fault> {
+    match object.get(field) {
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(_) => Err((field, "must be text")),
+        None => Err((field, "is missing")),
+    }
+}
+
+fn classed(object: &Map<String, Value>, field: &'static str) -> Result<Classed, Fault> {
+    let said_in = match object.get("dialog") {
+        None | Some(Value::Null) => None,
+        Some(_) => Some(SaidIn {
+            dialog: required(object, "dialog")?,
+            speaker: required(object, "speaker")?,
+        }),
     };
+    Ok(Classed { text: required(object, "text")?, class: required(object, field)?, said_in })
+}
+
+fn parse(object: &Map<String, Value>) -> Result<Labelled, Fault> {
+    let text = required(object, "text")?;
     let answer = match object.get("kb_id") {
         None | Some(Value::Null) => None,
         Some(Value::String(id)) => Some(EntryId(id.clone())),
@@ -79,5 +105,19 @@ mod tests {
         std::fs::write(&path, "{\"text\":\"a\"}\n{\"kb_id\":\"a\"}").unwrap();
         let error = read_labelled(&path).unwrap_err().to_string();
         assert!(error.contains("q.jsonl:2: text: is missing"), "{error}");
+    }
+
+    #[test]
+    fn classes_stand_in_the_field_that_is_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("q.jsonl");
+        let lines = r#"{"text":"走吧","sentiment":"neutral","dialog":"7","speaker":"a"}
+{"text":"好","sentiment":"positive"}"#;
+        std::fs::write(&path, lines).unwrap();
+        let rows = read_classed(&path, "sentiment").unwrap();
+        assert_eq!((rows[0].class.as_str(), rows[0].said_by()), ("neutral", Some("a")));
+        assert_eq!((rows[1].class.as_str(), rows[1].said_by()), ("positive", None));
+        let error = read_classed(&path, "label").unwrap_err().to_string();
+        assert!(error.contains("q.jsonl:1: label: is missing"), "{error}");
     }
 }

@@ -23,7 +23,7 @@ pub use entries::{
 };
 pub use kind::{FILE_BYTES, FileKind, kind};
 pub use knowledge::{Knowledge, read_knowledge};
-pub use labelled::read_labelled;
+pub use labelled::{read_classed, read_labelled};
 pub use passages::{Passage, passages};
 pub use tables::{ColumnPreview, SheetPreview};
 
