@@ -1,6 +1,7 @@
 //! `eval`: figures on labelled sets, in the keys that scripts know.
 
 mod attack;
+mod classify;
 mod compliance;
 mod draft;
 mod pii;
@@ -88,6 +89,8 @@ pub(super) enum EvalCommand {
     Attack(attack::AttackArgs),
     /// Which outgoing texts do the rule packs stop?
     Compliance(compliance::ComplianceArgs),
+    /// Are messages put into the right class?
+    Classify(classify::ClassifyArgs),
 }
 
 pub(super) fn run(app: &mut App, command: &EvalCommand) -> Result<()> {
@@ -135,6 +138,7 @@ pub(super) fn run(app: &mut App, command: &EvalCommand) -> Result<()> {
         EvalCommand::Draft(args) => draft::run(app, args),
         EvalCommand::Attack(args) => attack::run(app, args),
         EvalCommand::Compliance(args) => compliance::run(args),
+        EvalCommand::Classify(args) => classify::run(app, args),
     }
 }
 

@@ -20,3 +20,25 @@ pub struct Labelled {
     /// The entry that answers the message; `None` when no entry does.
     pub answer: Option<EntryId>,
 }
+
+/// A message with the class that it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Classed {
+    pub text: String,
+    pub class: String,
+    /// Rows of a dialogue stand one after the other.
+    pub said_in: Option<SaidIn>,
+}
+
+impl Classed {
+    pub fn said_by(&self) -> Option<&str> {
+        self.said_in.as_ref().map(|said| said.speaker.as_str())
+    }
+}
+
+/// Where a message was said, and by whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SaidIn {
+    pub dialog: String,
+    pub speaker: String,
+}

@@ -2,6 +2,7 @@
 
 pub mod attack;
 pub mod bench;
+pub mod classify;
 pub mod compliance;
 pub mod draft;
 pub mod faults;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::rows::{json_lines, read_text};
 use super::{IngestError, RowError};
 use crate::domain::knowledge::EntryId;
-use crate::domain::label::Labelled;
+use crate::domain::label::{Classed, Labelled, SaidIn};
 use crate::domain::message::{Role, Utterance};
 
 /// What is wrong with a line: the field, and why.
@@ -17,6 +17,11 @@ pub type Fault = (&'static str, &'static str);
 /// `label: "oos"` or without a `kb_id` is one that no entry answers.
 pub fn read_labelled(path: &Path) -> Result<Vec<Labelled>, IngestError> {
     read_lines(path, parse)
+}
+
+/// `{"text", "dialog"?, "speaker"?}` a line, and its class in `field`.
+pub fn read_classed(path: &Path, field: &'static str) -> Result<Vec<Classed>, IngestError> {
+    read_lines(path, |object| classed(object, field))
 }
 
 /// What `parse` makes of the object on each line; every bad line is named.
@@ -36,12 +41,27 @@ pub fn read_lines<T>(
     if bad.is_empty() { Ok(read) } else { Err(IngestError::BadRows(bad)) }
 }
 
-fn parse(object: &Map<String, Value>) -> Result<Labelled, Fault> {
-    let text = match object.get("text") {
-        Some(Value::String(text)) => text.clone(),
-        Some(_) => return Err(("text", "must be text")),
-        None => return Err(("text", "is missing")),
+fn required(object: &Map<String, Value>, field: &'static str) -> Result<String, Fault> {
+    match object.get(field) {
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(_) => Err((field, "must be text")),
+        None => Err((field, "is missing")),
+    }
+}
+
+fn classed(object: &Map<String, Value>, field: &'static str) -> Result<Classed, Fault> {
+    let said_in = match object.get("dialog") {
+        None | Some(Value::Null) => None,
+        Some(_) => Some(SaidIn {
+            dialog: required(object, "dialog")?,
+            speaker: required(object, "speaker")?,
+        }),
     };
+    Ok(Classed { text: required(object, "text")?, class: required(object, field)?, said_in })
+}
+
+fn parse(object: &Map<String, Value>) -> Result<Labelled, Fault> {
+    let text = required(object, "text")?;
     let answer = match object.get("kb_id") {
         None | Some(Value::Null) => None,
         Some(Value::String(id)) => Some(EntryId(id.clone())),
@@ -86,5 +106,19 @@ mod tests {
         std::fs::write(&path, "{\"text\":\"a\"}\n{\"kb_id\":\"a\"}").unwrap();
         let error = read_labelled(&path).unwrap_err().to_string();
         assert!(error.contains("q.jsonl:2: text: is missing"), "{error}");
+    }
+
+    #[test]
+    fn classes_stand_in_the_field_that_is_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("q.jsonl");
+        let lines = r#"{"text":"走吧","sentiment":"neutral","dialog":"7","speaker":"a"}
+{"text":"好","sentiment":"positive"}"#;
+        std::fs::write(&path, lines).unwrap();
+        let rows = read_classed(&path, "sentiment").unwrap();
+        assert_eq!((rows[0].class.as_str(), rows[0].said_by()), ("neutral", Some("a")));
+        assert_eq!((rows[1].class.as_str(), rows[1].said_by()), ("positive", None));
+        let error = read_classed(&path, "label").unwrap_err().to_string();
+        assert!(error.contains("q.jsonl:1: label: is missing"), "{error}");
     }
 }

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::file::write_atomic;
 use crate::search::SearchError;
-use crate::search::bm25::terms;
+use crate::search::bag::hashed_terms;
 use crate::search::flat::{add_scaled, centre_of, centred};
 use crate::search::frame::{self, Frame};
 use crate::search::head::train::{Encoded, train};
@@ -27,7 +27,7 @@ use crate::search::vectors::Matrix;
 
 pub use crate::search::head::train::FitOptions;
 
-const FRAME: Frame = Frame { magic: *b"HUIDAHED", version: 2, what: "head file" };
+const FRAME: Frame = Frame { magic: *b"HUIDAHED", version: 3, what: "head file" };
 
 /// Length of the embedding's part of the features; the terms' part has length 1.
 const DENSE_SCALE: f32 = 3.0;
@@ -190,7 +190,7 @@ impl Head {
         let dim = examples[0].vector.len();
         let centre = centre_of(&Matrix::from_rows(dim, examples.iter().map(|e| e.vector))?);
         let known: BTreeSet<u32> =
-            examples.iter().flat_map(|e| terms(e.text)).map(|t| hash(&t)).collect();
+            examples.iter().flat_map(|e| hashed_terms(e.text).into_keys()).collect();
         Ok(Self {
             classes: classes.to_vec(),
             centre,
@@ -250,7 +250,7 @@ fn softmax(scores: &mut [f32]) {
     scores.iter_mut().for_each(|s| *s /= total);
 }
 
-fn check(examples: &[Example<'_>], classes: usize) -> Result<(), SearchError> {
+pub(super) fn check(examples: &[Example<'_>], classes: usize) -> Result<(), SearchError> {
     if classes < 2 || examples.is_empty() {
         return Err(SearchError::BadInput("a head needs examples of two classes".into()));
     }
@@ -258,21 +258,6 @@ fn check(examples: &[Example<'_>], classes: usize) -> Result<(), SearchError> {
         Some(bad) => Err(SearchError::BadInput(format!("an example of class {}", bad.class))),
         None => Ok(()),
     }
-}
-
-/// The hashes of a text's terms with their weights: a term that is there twice does not count twice.
-pub(super) fn hashed_terms(text: &str) -> BTreeMap<u32, f32> {
-    let mut counts: BTreeMap<u32, f32> = BTreeMap::new();
-    for term in terms(text) {
-        *counts.entry(hash(&term)).or_default() += 1.0;
-    }
-    counts.values_mut().for_each(|count| *count = 1.0 + count.ln());
-    counts
-}
-
-/// 32-bit FNV-1a: the same on every machine and in every version, unlike the standard hasher.
-fn hash(term: &str) -> u32 {
-    term.bytes().fold(0x811C_9DC5, |h, byte| (h ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 #[cfg(test)]

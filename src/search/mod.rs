@@ -4,9 +4,12 @@
 //! [`index::KnowledgeIndex`] is the door: built once per knowledge generation, read-only afterwards.
 //! It stands on dense vectors ([`dense`]: an exact scan, [`flat`], and for many a graph, [`hnsw`]),
 //! an inverted index ([`bm25`]), a trained vote ([`head`], with [`kin`] beside it) and one formula
-//! that joins them ([`fuse`]).
+//! that joins them ([`fuse`]). [`classifier::Classifier`] puts messages into classes of any kind.
 
+mod bag;
 mod bm25;
+mod cholesky;
+pub mod classifier;
 mod codes;
 pub mod dense;
 mod distance;

@@ -17,7 +17,7 @@ pub mod signals;
 pub use language::Language;
 pub use pii::PersonalKind;
 pub use readability::{Greeting, Readability};
-pub use signals::{SignalKind, Signals};
+pub use signals::{Concern, SignalKind, Signals};
 
 /// A message as the rest of the service sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -34,9 +34,28 @@ words!(
         AngerStrong = "anger_strong",
         AngerAbuse = "anger_abuse",
         HumanRequest = "human_request",
+        /// Staff or machines are spoken of, asked for or not.
+        StaffMentioned = "staff_mentioned",
+        /// Safety is spoken of, whether or not anything has happened.
+        SecurityInquiry = "security_inquiry",
         /// The message instructs or probes the machine.
         Injection = "injection",
         Urgency = "urgency",
+    }
+);
+
+words!(
+    /// What a message wants of people, in one word: the most pressing that holds.
+    Concern {
+        SecurityIncident = "security_incident",
+        LegalThreat = "legal_threat",
+        HumanRequest = "human_request",
+        Complaint = "complaint",
+        Urgent = "urgent",
+        SecurityInquiry = "security_inquiry",
+        /// Staff are spoken of and not asked for: “可以人工提额吗”.
+        NoRequest = "no_request",
+        Routine = "routine",
     }
 );
 
@@ -79,6 +98,25 @@ impl Signals {
             (Reason::Injection, self.has(SignalKind::Injection)),
         ];
         demands.into_iter().filter_map(|(reason, holds)| holds.then_some(reason)).collect()
+    }
+
+    /// The most pressing concern; a life in danger is urgent before all others.
+    pub fn concern(&self) -> Concern {
+        let concerns: [(Concern, &[SignalKind]); 10] = [
+            (Concern::Urgent, &[SignalKind::SelfHarm]),
+            (Concern::SecurityIncident, &[SignalKind::SecurityIncident]),
+            (Concern::LegalThreat, &[SignalKind::LegalThreat]),
+            (Concern::HumanRequest, &[SignalKind::HumanRequest]),
+            (Concern::Complaint, &[SignalKind::ComplaintDeclared, SignalKind::Complaint]),
+            (Concern::Complaint, &[SignalKind::AngerStrong, SignalKind::AngerAbuse]),
+            (Concern::Urgent, &[SignalKind::Urgency]),
+            (Concern::Complaint, &[SignalKind::AngerMild]),
+            (Concern::SecurityInquiry, &[SignalKind::SecurityInquiry]),
+            (Concern::NoRequest, &[SignalKind::StaffMentioned]),
+        ];
+        let holds = |kinds: &[SignalKind]| kinds.iter().any(|kind| self.has(*kind));
+        let first = concerns.into_iter().find(|(_, kinds)| holds(kinds));
+        first.map_or(Concern::Routine, |(concern, _)| concern)
     }
 
     /// Strong words alone are a complaint; milder ones need something that is complained about.
