@@ -305,9 +305,8 @@ mod tests {
     }
 
     #[test]
-    fn what_the_reply_names_or_asks_is_carried_over() {
+    fn answers_and_statements_lean_on_what_was_asked() {
         for (previous, reply, text, expected) in [
-            ("有什么套餐", "有畅享套餐", "多少钱一个月", "畅享套餐多少钱一个月"),
             ("怎么退款", "请问是哪种商品？", "生鲜", "退款生鲜"),
             ("这款耳机能退吗", "拆封的耳机不能退", "那没拆呢", "耳机没拆"),
             ("延长保修是什么", "一种服务", "是免费的", "保修是免费的"),
