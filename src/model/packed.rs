@@ -334,7 +334,7 @@ mod tests {
         let model = site.write("model.gguf", 1.0);
         site.weight(&model);
         let digest = sha256_file(&site.packed(&model)).unwrap();
-        let golden = "6e69e022f54e20c582cb95c3f280855443ca882c8dfd2103fb90d50e50c80157";
+        let golden = "dd6ded41e26304afcf08493d6e008329070e0bc722caef8bae088735ebc70075";
         assert_eq!((LAYOUT, digest.as_str()), (2, golden));
     }
 

@@ -14,8 +14,6 @@ use crate::model::packed::{Matrix, PackedModel, SCREEN};
 /// deviations of the row. A rough logit is off by less than half of it
 /// (`rough_logits_are_off_by_less_than_half_the_margin`), so the best one is never missed.
 pub(super) const MARGIN: f32 = 1.0;
-/// For more rows than these the products take longer than the reading, and four bits save nothing.
-const MOST_ROWS: usize = 8;
 
 /// The output matrix of a model.
 pub(super) struct Output {
@@ -42,7 +40,7 @@ impl Output {
     pub(super) fn logits(&self, packed: &PackedModel, x: &Activations, rough: bool) -> Vec<f32> {
         let exact = packed.view(&self.exact);
         let mut logits = vec![0.0; x.rows * exact.rows()];
-        let screen = self.screen.as_ref().filter(|_| rough && x.rows <= MOST_ROWS);
+        let screen = self.screen.as_ref().filter(|_| rough);
         let first = screen.map_or(exact, |screen| packed.view(screen));
         multiply(&[first], x, Sink::Store { out: &mut logits, bias: None });
         if screen.is_some() {

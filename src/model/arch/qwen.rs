@@ -447,29 +447,52 @@ impl Qwen {
         rows
     }
 
-    /// Logits of the rows that were asked for.
+    /// Logits of the rows that were asked for. Rows that may be rough are told apart from the others,
+    /// so that none depends on those beside it.
     fn logits(&self, parts: &[Part<'_>], work: &mut Workspace) -> LogitRows {
         let QwenConfig { hidden, vocab, .. } = self.config;
         let Workspace { x, wide, inputs, qkv: asked, .. } = work;
-        asked.clear();
-        let mut rows = x.chunks_exact(hidden);
-        for part in parts {
-            let from = match part.logits {
-                Logits::None => part.tokens.len(),
-                Logits::Last => part.tokens.len() - 1,
-                Logits::All => 0,
-            };
-            rows.by_ref().take(part.tokens.len()).skip(from).for_each(|row| asked.extend(row));
+        let wanted = wanted(parts);
+        let mut values = vec![0.0; wanted.len() * vocab];
+        for rough in [true, false] {
+            let own = || (0_usize..).zip(&wanted).filter(|(_, row)| row.rough == rough);
+            asked.clear();
+            own().for_each(|(_, row)| asked.extend(&x[row.at * hidden..][..hidden]));
+            if asked.is_empty() {
+                continue;
+            }
+            self.norm(&self.norm, asked, wide, inputs);
+            let logits = self.output.logits(&self.packed, inputs, rough);
+            if logits.len() == values.len() {
+                return LogitRows { vocab, values: logits };
+            }
+            for ((at, _), logits) in own().zip(logits.chunks_exact(vocab)) {
+                values[at * vocab..][..vocab].copy_from_slice(logits);
+            }
         }
-        if asked.is_empty() {
-            return LogitRows { vocab, values: Vec::new() };
-        }
-        self.norm(&self.norm, asked, wide, inputs);
-        // One that needs all of them is given all with the others.
-        let rough = parts.iter().all(|part| part.rough || part.logits == Logits::None);
-        let values = self.output.logits(&self.packed, inputs, rough);
         LogitRows { vocab, values }
     }
+}
+
+/// A row of a pass whose logits were asked for.
+struct WantedRow {
+    at: usize,
+    rough: bool,
+}
+
+fn wanted(parts: &[Part<'_>]) -> Vec<WantedRow> {
+    let (mut wanted, mut first) = (Vec::new(), 0);
+    for part in parts {
+        let end = first + part.tokens.len();
+        let from = match part.logits {
+            Logits::None => end,
+            Logits::Last => end - 1,
+            Logits::All => first,
+        };
+        wanted.extend((from..end).map(|at| WantedRow { at, rough: part.rough }));
+        first = end;
+    }
+    wanted
 }
 
 /// Where the heads of one row are: those of the first key head, and the step to the next one's.
