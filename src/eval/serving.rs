@@ -1,7 +1,7 @@
 //! `bench serve`: questions to a running service as its chat page sends them, each from a new visitor,
 //! timed from sending to the reply.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -73,14 +73,14 @@ pub fn serve(
                     let watch = Stopwatch::start();
                     let replies = door.ask(text).unwrap_or(0);
                     let ms = watch.ms();
-                    asked.lock().unwrap_or_else(|e| e.into_inner()).push((replies, ms));
+                    asked.lock().unwrap_or_else(PoisonError::into_inner).push((replies, ms));
                     progress(done.fetch_add(1, Ordering::Relaxed) + 1, texts.len());
                 }
             });
         }
     });
     let seconds = watch.elapsed().as_secs_f64();
-    let asked = asked.into_inner().unwrap_or_else(|e| e.into_inner());
+    let asked = asked.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(summary(&asked, seconds))
 }
 
