@@ -1,8 +1,8 @@
 //! `bench serve`: questions to a running service as its chat page sends them, each from a new visitor,
 //! timed from sending to the reply.
 
-use std::sync::{Mutex, PoisonError};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 

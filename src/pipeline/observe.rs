@@ -32,11 +32,12 @@ const PARTS: usize = 5;
 const MOST_PHRASINGS: usize = 2_000;
 /// Beyond this many entries a head costs more than it tells: labels per entry become few.
 const MOST_CLASSES: usize = 500;
-/// Without labels, a head learns from so many phrasings; of more, training it over and over takes
-/// minutes ...
-const PHRASINGS_TO_LEARN: std::ops::RangeInclusive<usize> = 200..=3_000;
-/// ... and needs so many of an entry: one alone says no more than the lists do.
+/// Without labels, a head needs so many phrasings in all to learn from ...
+const LEAST_PHRASINGS: usize = 200;
+/// ... and so many of an entry: one alone says no more than the lists do.
 const PHRASINGS_PER_ENTRY: usize = 2;
+/// Phrasings times entries beyond which training it over and over takes minutes.
+const MOST_UNLABELLED_WORK: usize = 50_000;
 /// What the vote by likeness may count in the sum of the lists; it runs from 0 to 1.
 const KIN_WEIGHTS: [f32; 3] = [2.5, 5.0, 10.0];
 /// What it counts while labels are too few to find out. In a trial beside this code, a bank's 63
@@ -162,8 +163,8 @@ impl Bench<'_> {
         let far = self.far()?;
         let entries = self.index().entries().len();
         let phrasings = self.phrasings().count();
-        let telling =
-            PHRASINGS_TO_LEARN.contains(&phrasings) && phrasings >= PHRASINGS_PER_ENTRY * entries;
+        let telling = phrasings >= LEAST_PHRASINGS.max(PHRASINGS_PER_ENTRY * entries)
+            && phrasings * entries <= MOST_UNLABELLED_WORK;
         Ok(Lesson {
             said: labels.iter().chain(&far).cloned().collect(),
             labels: labels.len(),

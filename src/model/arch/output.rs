@@ -13,7 +13,7 @@ use crate::model::packed::{Matrix, PackedModel, SCREEN};
 /// How far below the best rough logit of its row another one is computed again, in standard
 /// deviations of the row. A rough logit is off by less than half of it
 /// (`rough_logits_are_off_by_less_than_half_the_margin`), so the best one is never missed.
-pub(super) const MARGIN: f32 = 1.0;
+pub(super) const MARGIN: f32 = 2.0;
 
 /// The output matrix of a model.
 pub(super) struct Output {
