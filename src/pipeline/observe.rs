@@ -33,7 +33,7 @@ const MOST_PHRASINGS: usize = 2_000;
 /// Beyond this many entries a head costs more than it tells: labels per entry become few.
 const MOST_CLASSES: usize = 500;
 /// Without labels, a head needs so many phrasings in all to learn from ...
-const LEAST_PHRASINGS: usize = 200;
+const LEAST_PHRASINGS: usize = 250;
 /// ... and so many of an entry: one alone says no more than the lists do.
 const PHRASINGS_PER_ENTRY: usize = 2;
 /// Phrasings times entries beyond which training it over and over takes minutes.
