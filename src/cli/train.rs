@@ -61,7 +61,8 @@ pub(super) fn run(app: &App, args: &TrainArgs) -> Result<()> {
     report_built(app, &id, args.json)
 }
 
-fn read(purpose: Purpose, files: &[PathBuf]) -> Result<Vec<LabelFile>> {
+/// Labels of several files, each with its name.
+pub(super) fn read(purpose: Purpose, files: &[PathBuf]) -> Result<Vec<LabelFile>> {
     let read = |file: &PathBuf| {
         let source = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         Ok(LabelFile { source, purpose, labels: read_labelled(file)? })

@@ -3,8 +3,8 @@
 //! The classes are voted for by likeness to the labelled messages ([`kin`](crate::search::kin)).
 //! Messages outside of all classes may be among the examples under a name of their own. They are a
 //! class like the others, and since what lies outside is never shown in full, the classifier also
-//! abstains where the best class is hardly ahead of it: as often as that costs one in
-//! two hundred of the messages that it would have classified rightly.
+//! abstains where the best class is hardly ahead of it: as often as that costs one in two hundred of
+//! the messages that it would have classified rightly.
 
 use crate::base::random::SplitMix64;
 use crate::search::SearchError;

@@ -49,7 +49,7 @@ use crate::search::vectors::Matrix;
 /// The terms' part of a likeness; the embeddings' part is 1 for equal ones.
 const TERMS: f32 = 0.5;
 /// Added to every message's likeness with itself: how little a single label is believed.
-const RIDGE: f32 = 0.3;
+pub(super) const RIDGE: f32 = 0.3;
 /// Likenesses are kept for each pair while fitting: so many messages take 72 MB.
 pub(super) const MOST_MESSAGES: usize = 6_000;
 

@@ -2,20 +2,18 @@
 //!
 //! Active learning by transductive experimental design (Yu, Bi & Tresp 2006): a message is worth as
 //! much as its label would lower the doubt about the rest, were labels a Gaussian process over
-//! embeddings, the kernel being that of the vote by likeness
-//! (`kin.rs`). What the knowledge's own phrasings say is known beforehand. No label is
-//! needed to tell, so the order is the same however the labels fall. One place in three is drawn by
-//! lot: these labels are like the messages to come, and it is these that fitting keeps back for the
-//! threshold.
+//! embeddings with the kernel of the vote by likeness (`kin.rs`). What the knowledge's own phrasings
+//! say is known beforehand. No label is needed to tell, so the order is the same however the labels
+//! fall. One place in three is drawn by lot: these labels are like the messages to come, and it is
+//! these that fitting keeps back for the threshold.
 
 use crate::base::random::SplitMix64;
 use crate::search::SearchError;
 use crate::search::distance::dot;
 use crate::search::flat::{centre_of, centred};
+use crate::search::kin::RIDGE;
 use crate::search::vectors::Matrix;
 
-/// How little a single label is believed, as for the vote by likeness.
-const RIDGE: f32 = 0.3;
 /// Messages among which is chosen; doubt is kept for each pair.
 pub const MOST_MESSAGES: usize = 4_000;
 /// One in so many places is drawn by lot.

@@ -10,12 +10,13 @@ use super::write_rows;
 use crate::app::App;
 use crate::cli::index::rebuild;
 use crate::cli::output::{self, Bar};
+use crate::cli::train;
 use crate::domain::knowledge::Change;
 use crate::domain::label::Purpose;
 use crate::eval::attack::{self, Target};
 use crate::gate::threshold::Promise;
-use crate::ingest::{read_entries, read_labelled};
-use crate::store::{Import, LabelFile};
+use crate::ingest::read_entries;
+use crate::store::Import;
 
 #[derive(Args)]
 pub(in crate::cli) struct AttackArgs {
@@ -51,15 +52,8 @@ pub(super) fn run(app: &mut App, args: &AttackArgs) -> Result<()> {
     let now = app.clock.now();
     let entries = read_entries(&args.kb)?;
     store.import_entries(&Import::of(entries, Change::by("eval", "eval")), now)?;
-    let labels = |purpose: Purpose, files: &[PathBuf]| -> Result<Vec<LabelFile>> {
-        let read = |file: &PathBuf| {
-            let source = file.display().to_string();
-            Ok(LabelFile { source, purpose, labels: read_labelled(file)? })
-        };
-        files.iter().map(read).collect()
-    };
-    let mut files = labels(Purpose::Train, &args.labels)?;
-    files.extend(labels(Purpose::Calibrate, &args.calibrate)?);
+    let mut files = train::read(Purpose::Train, &args.labels)?;
+    files.extend(train::read(Purpose::Calibrate, &args.calibrate)?);
     store.add_labels(&files, "eval", now)?;
     rebuild(app, store.as_ref(), promise)?;
     let service = app.desk()?;
