@@ -6,6 +6,7 @@ mod compliance;
 mod draft;
 mod pii;
 mod rewrite;
+mod run;
 
 use std::path::{Path, PathBuf};
 
@@ -27,7 +28,8 @@ use crate::model::Arithmetic;
   huida eval gate --kb eval/sets/demo/kb.jsonl --labels eval/sets/demo/train.jsonl \\
         --calibrate eval/sets/demo/calibrate.jsonl --queries eval/sets/demo/test.jsonl --json
   huida eval draft --kb eval/sets/demo/kb.jsonl --queries eval/sets/demo/test.jsonl --rows d.jsonl
-  huida eval compliance --set replies.jsonl --json")]
+  huida eval compliance --set replies.jsonl --json
+  huida eval run --suite eval/suites/own.toml --html report.html")]
 pub(super) enum EvalCommand {
     /// Does the right entry come first?
     Retrieval {
@@ -91,9 +93,12 @@ pub(super) enum EvalCommand {
     Compliance(compliance::ComplianceArgs),
     /// Are messages put into the right class?
     Classify(classify::ClassifyArgs),
+    /// A suite of these commands, with the figures that they must reach.
+    Run(run::RunArgs),
 }
 
-pub(super) fn run(app: &mut App, command: &EvalCommand) -> Result<()> {
+/// `config`: the file that was named, for commands that call others.
+pub(super) fn run(app: &mut App, config: Option<&Path>, command: &EvalCommand) -> Result<()> {
     let mut bar = Bar::new();
     match command {
         EvalCommand::Retrieval { kb, queries, labels, float, json } => {
@@ -139,6 +144,7 @@ pub(super) fn run(app: &mut App, command: &EvalCommand) -> Result<()> {
         EvalCommand::Attack(args) => attack::run(app, args),
         EvalCommand::Compliance(args) => compliance::run(args),
         EvalCommand::Classify(args) => classify::run(app, args),
+        EvalCommand::Run(args) => run::run(app, config, args),
     }
 }
 

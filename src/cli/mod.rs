@@ -153,7 +153,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Kb(command) => return kb::run(&app, &command),
         Command::Index(command) => return index::run(&app, &command),
         Command::Train(args) => train::run(&app, &args)?,
-        Command::Eval(command) => eval::run(&mut app, &command)?,
+        Command::Eval(command) => eval::run(&mut app, file, &command)?,
         Command::Bench(command) => bench::run(&app, &command)?,
         Command::Simulate(command) => simulate::run(&app, &command)?,
         Command::Replay(args) => ask::replay(&app, &args)?,

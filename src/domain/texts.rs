@@ -65,6 +65,25 @@ texts! {
     HandoffAttachment "handoff_attachment" { "收到您发来的内容了，已转给人工客服查看，请稍候。", "Thank you, I received it. A colleague will look at it, one moment please." }
     HandoffLong "handoff_long" { "这个问题的完整答复较长，一条消息放不下，已请同事发给您，请稍候。", "The full answer does not fit into one message. A colleague will send it to you, one moment please." }
 
+    // Evaluation reports.
+    EvalTitle "eval_title" { "评测报告", "Evaluation report" }
+    EvalCommand "eval_command" { "命令", "Command" }
+    EvalFigure "eval_figure" { "指标", "Figure" }
+    EvalAsked "eval_asked" { "要求", "Asked" }
+    EvalMeasured "eval_measured" { "实测", "Measured" }
+    EvalReached "eval_reached" { "达到", "Reached" }
+    EvalMissed "eval_missed" { "未达到", "Missed" }
+    EvalAllReached "eval_all_reached" { "全部达到要求。", "Every bound is reached." }
+    EvalFailed "eval_failed" { "命令失败", "The command failed" }
+    EvalSeconds "eval_seconds" { "用时（秒）", "Seconds" }
+    EvalAllFigures "eval_all_figures" { "全部指标", "All figures" }
+    EvalCoverage "eval_coverage" { "自动回复占全部消息的比例", "Automatic replies among all messages" }
+    EvalPrecision "eval_precision" { "其中答对的比例", "Right ones among them" }
+    EvalRiskCurve "eval_risk_curve" { "多答一些，错多少", "What answering more costs" }
+    EvalReliability "eval_reliability" { "置信度是否可信", "Is the confidence honest?" }
+    EvalConfidence "eval_confidence" { "置信度", "Confidence" }
+    EvalRight "eval_right" { "实际答对的比例", "Share that was right" }
+
     // Pages.
     AppName "app_name" { "Huida 回答", "Huida 回答" }
     NavChat "nav_chat" { "对话", "Chat" }

@@ -8,11 +8,13 @@ pub mod draft;
 pub mod faults;
 pub mod gate;
 pub mod generation;
+pub mod page;
 pub mod pii;
 pub mod retrieval;
 pub mod rewrite;
 pub mod serving;
 pub mod splits;
+pub mod suite;
 
 use std::path::PathBuf;
 

@@ -31,8 +31,20 @@ pub struct GateMetrics {
     pub aurc: f64,
     /// Expected calibration error over ten bins of equal width.
     pub ece: f64,
+    /// What the confidences said and what came of it, bin by bin, empty ones left out.
+    pub reliability: Vec<Bin>,
     /// At most [`CURVE_POINTS`] pairs of coverage and precision, coverage rising.
     pub curve: Vec<[f64; 2]>,
+}
+
+/// Messages of similar confidence.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Bin {
+    pub n: usize,
+    /// Mean over the bin.
+    pub confidence: f64,
+    /// Share of those whose best evidence was right.
+    pub right: f64,
 }
 
 /// 95 % intervals of shares: what other messages like these might have given.
@@ -55,6 +67,7 @@ pub fn measure(rows: &[ScoredRow], threshold: Option<f32>) -> GateMetrics {
     let n_oos = rows.iter().filter(|r| !r.answerable).count();
     let oos_sent = sent.iter().filter(|r| !r.answerable).count();
     let steps = risk_coverage(rows);
+    let reliability = reliability(rows);
     GateMetrics {
         n: rows.len(),
         n_oos,
@@ -63,7 +76,8 @@ pub fn measure(rows: &[ScoredRow], threshold: Option<f32>) -> GateMetrics {
         answerable_covered: share(n_right, rows.len() - n_oos),
         oos_answered: share(oos_sent, n_oos),
         aurc: aurc(&steps),
-        ece: ece(rows),
+        ece: ece(&reliability),
+        reliability,
         curve: curve(&steps),
     }
 }
@@ -97,15 +111,22 @@ fn middle(mut values: Vec<f64>) -> Option<[f64; 2]> {
 }
 
 /// Expected calibration error: Σ over bins of (rows in bin / rows) · |mean confidence − share right|.
-pub fn ece(rows: &[ScoredRow]) -> f64 {
-    let mut bins = [(0.0_f64, 0.0_f64); BINS];
-    for row in rows {
-        let confidence = f64::from(row.confidence);
-        let bin = ((confidence * BINS as f64) as usize).min(BINS - 1);
-        bins[bin].0 += confidence;
-        bins[bin].1 += f64::from(u8::from(row.answerable && row.correct));
-    }
-    bins.iter().map(|(sum, right)| (sum - right).abs()).sum::<f64>() / rows.len().max(1) as f64
+fn ece(bins: &[Bin]) -> f64 {
+    let n: usize = bins.iter().map(|bin| bin.n).sum();
+    let off = |bin: &Bin| bin.n as f64 * (bin.confidence - bin.right).abs();
+    bins.iter().map(off).sum::<f64>() / n.max(1) as f64
+}
+
+fn reliability(rows: &[ScoredRow]) -> Vec<Bin> {
+    let bin_of = |row: &ScoredRow| ((row.confidence * BINS as f32) as usize).min(BINS - 1);
+    let bins = (0..BINS).filter_map(|bin| {
+        let rows: Vec<&ScoredRow> = rows.iter().filter(|row| bin_of(row) == bin).collect();
+        let n = rows.len();
+        let right = rows.iter().filter(|row| row.answerable && row.correct).count();
+        let confidence = rows.iter().map(|row| f64::from(row.confidence)).sum::<f64>() / n as f64;
+        (n > 0).then(|| Bin { n, confidence, right: right as f64 / n as f64 })
+    });
+    bins.collect()
 }
 
 /// The rows at or above one distinct confidence.
@@ -185,6 +206,8 @@ mod tests {
         assert!((m.aurc - (0.0 + 0.5 + 2.0 / 3.0 + 0.5) / 4.0).abs() < 1e-12);
         // Each row in a bin of its own: 0.05, 0.85, 0.75, 0.75.
         assert!((m.ece - (0.05 + 0.85 + 0.75 + 0.75) / 4.0).abs() < 1e-6, "{}", m.ece);
+        assert_eq!(m.reliability.len(), 4);
+        assert_eq!((m.reliability[0].n, m.reliability[0].right), (1, 1.0));
         assert_eq!(m.curve.first(), Some(&[0.25, 1.0]));
         assert_eq!(m.curve.last(), Some(&[1.0, 0.5]));
     }

@@ -159,9 +159,10 @@ impl GateModel {
     /// Fits weights and calibrator on `observations`, the threshold on `calibration`: labelled
     /// rows that nothing else was fitted on.
     ///
-    /// A calibration set too small to show the promise does not close the gate either, unless it
-    /// refutes it: the threshold is then taken from out-of-fold confidences of the observations,
-    /// and not promised. Twice [`Promise::rows_needed`] rows are enough to decide.
+    /// A calibration set that does not show the promise does not close the gate either, unless it
+    /// speaks against it: the threshold is then taken from out-of-fold confidences of the
+    /// observations, and not promised. Few rows must refute the promise there to close the gate;
+    /// twice [`Promise::rows_needed`] are enough to be asked for its error share at least.
     pub fn fit(
         observations: &[Observation],
         calibration: &[Observation],
@@ -193,13 +194,11 @@ impl GateModel {
             threshold: None,
         };
         let unseen = model.outcomes(calibration);
-        // The first test waits for half of the rows at most, so this many can fail it honestly.
         let decisive = unseen.len() >= 2 * rows_needed;
+        let most = if from_labels { UNPROVEN_SHARE * promise.alpha } else { cold_risk(promise) };
         let unproven = || {
-            let most =
-                if from_labels { UNPROVEN_SHARE * promise.alpha } else { cold_risk(promise) };
-            threshold::by_expected_risk(&fitted.out_of_fold, &fitted.weights, most, promise)
-                .filter(|t| !decisive && !threshold::refutes(&unseen, t.value, promise))
+            let (seen, weights) = (&fitted.out_of_fold, &fitted.weights);
+            threshold::unproven(seen, weights, most, &unseen, promise)
         };
         model.start =
             threshold::likeliest(&fitted.out_of_fold, &fitted.weights, unseen.len(), promise);

@@ -117,16 +117,19 @@ pub fn likeliest(
     levels.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(value, _)| value)
 }
 
-/// The loosest threshold above which the mean of 1 − confidence stays within `risk`; for the cold
-/// start, whose rows are too few and too unlike real messages for a bound. Never promised.
-/// `weights` says how much each outcome counts in the mean.
-pub fn by_expected_risk(
+/// The loosest threshold above which the mean of 1 − confidence stays within `risk`, if `unseen`
+/// outcomes do not speak against it; where rows are too few or too unlike real messages for a bound.
+/// Never promised. `weights` says how much each outcome counts in the mean.
+///
+/// Few unseen rows must refute the promise to close the gate. Twice [`Promise::rows_needed`] say
+/// more: the threshold is then the loosest at which no more than α of them are wrong as well.
+pub fn unproven(
     outcomes: &[Outcome],
     weights: &[f64],
     risk: f64,
+    unseen: &[Outcome],
     promise: Promise,
 ) -> Option<Threshold> {
-    let sorted = Sorted::new(outcomes);
     let within = |value: &f32| {
         let (mut wrong, mut total) = (0.0, 0.0);
         for (outcome, weight) in outcomes.iter().zip(weights) {
@@ -137,14 +140,19 @@ pub fn by_expected_risk(
         }
         total > 0.0 && wrong <= risk * total
     };
-    let value = grid().filter(within).last()?;
-    Some(sorted.threshold(value, promise, false))
-}
-
-/// True when the outcomes refute "at most α of the replies at or above `value` are wrong".
-pub fn refutes(outcomes: &[Outcome], value: f32, promise: Promise) -> bool {
-    let (n, errors) = Sorted::new(outcomes).at_or_above(value);
-    binomial::upper_tail(errors, n, promise.alpha) <= promise.delta()
+    let rows_needed = promise.rows_needed()?;
+    let seen = Sorted::new(unseen);
+    let value = if unseen.len() < 2 * rows_needed {
+        let loosest = grid().filter(within).last()?;
+        Some(loosest).filter(|value| !seen.refutes(*value, promise))
+    } else {
+        let shown = |value: &f32| {
+            let (n_selected, errors) = seen.at_or_above(*value);
+            n_selected >= rows_needed && errors as f64 <= promise.alpha * n_selected as f64
+        };
+        grid().filter(within).filter(shown).last()
+    }?;
+    Some(Sorted::new(outcomes).threshold(value, promise, false))
 }
 
 /// Thresholds from strict to loose, in even steps of log-odds since confidences crowd near 1;
@@ -206,6 +214,12 @@ impl Sorted {
             chosen = Some(value);
         }
         chosen
+    }
+
+    /// True when the outcomes refute "at most α of the replies at or above `value` are wrong".
+    fn refutes(&self, value: f32, promise: Promise) -> bool {
+        let (n_selected, errors) = self.at_or_above(value);
+        binomial::upper_tail(errors, n_selected, promise.alpha) <= promise.delta()
     }
 
     /// Rows with confidence ≥ `value` and the wrong ones among them; equal confidences stay together.
@@ -273,21 +287,38 @@ mod tests {
     #[test]
     fn refuted_only_by_clearly_too_many_errors() {
         let promise = Promise { alpha: 0.1, confidence: 0.95 };
-        let rows =
-            |wrong: usize| -> Vec<Outcome> { (0..30).map(|i| outcome(0.9, i >= wrong)).collect() };
-        assert!(!refutes(&rows(4), 0.8, promise), "4 of 30 happen often enough at 10 %");
-        assert!(refutes(&rows(8), 0.8, promise));
-        assert!(!refutes(&rows(30), 0.95, promise), "nothing is selected there");
+        let rows = |wrong: usize| -> Sorted {
+            Sorted::new(&(0..30).map(|i| outcome(0.9, i >= wrong)).collect::<Vec<_>>())
+        };
+        assert!(!rows(4).refutes(0.8, promise), "4 of 30 happen often enough at 10 %");
+        assert!(rows(8).refutes(0.8, promise));
+        assert!(!rows(30).refutes(0.95, promise), "nothing is selected there");
     }
 
     #[test]
     fn expected_risk_opens_to_the_stated_mean() {
         let rows: Vec<Outcome> = (0..100).map(|i| outcome(1.0 - i as f32 / 100.0, true)).collect();
-        let found = by_expected_risk(&rows, &[1.0; 100], 0.06, Promise::default())
-            .expect("the top is safe");
+        let found =
+            unproven(&rows, &[1.0; 100], 0.06, &[], Promise::default()).expect("the top is safe");
         // 1 − c runs 0, 0.01, …: the mean of the first n is (n − 1)/200 ≤ 0.06 up to n = 13.
         assert!((11..=13).contains(&found.n_selected), "{}", found.n_selected);
         assert!(!found.promised);
+    }
+
+    #[test]
+    fn many_unseen_rows_move_an_unproven_threshold_to_where_they_agree() {
+        let promise = Promise { alpha: 0.1, confidence: 0.95 };
+        let seen: Vec<Outcome> = (0..100).map(|i| outcome(1.0 - i as f32 / 500.0, true)).collect();
+        let open = |unseen: &[Outcome]| unproven(&seen, &[1.0; 100], 0.09, unseen, promise);
+        let loosest = open(&[]).expect("nothing speaks against it").value;
+        // The lower half of the unseen is wrong in a third of the cases, the upper half never.
+        let unseen: Vec<Outcome> =
+            (0..200).map(|i| outcome(1.0 - i as f32 / 1000.0, i < 100 || i % 3 > 0)).collect();
+        let found = open(&unseen).expect("the upper half agrees");
+        assert!(found.value > loosest && !found.promised, "{} {loosest}", found.value);
+        let contrary: Vec<Outcome> =
+            unseen.iter().map(|o| Outcome { correct: false, ..*o }).collect();
+        assert_eq!(open(&contrary), None);
     }
 
     /// The true error share above the threshold exceeds α in at most δ of the draws.
