@@ -31,11 +31,14 @@ use crate::pipeline::desk::{Desk, Limits};
 use crate::pipeline::follower::Follower;
 use crate::pipeline::generations::{GenerationDir, Generations};
 use crate::pipeline::responder::{Parts, Responder};
+use crate::pipeline::watch::Watch;
 use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
 
 /// How often the service looks whether knowledge was changed or another generation published.
 const FOLLOW: Duration = Duration::from_millis(250);
+/// How often it looks whether the gate keeps its promise.
+const WATCH: Duration = Duration::from_secs(60);
 
 /// Everything below the socket; commands that need less open less.
 pub struct App {
@@ -268,10 +271,13 @@ impl App {
         }
         service.generations.grow();
         let (follower, generations) = (service.follower.clone(), service.generations.clone());
-        let follow = tokio::spawn(follow_knowledge(follower, generations, upkeep));
+        let follow = tokio::spawn(follow_knowledge(follower, generations.clone(), upkeep));
+        let watch = Watch::new(service.store.clone(), generations, self.clock.clone());
+        let watching = tokio::spawn(watch_gate(Arc::new(watch)));
         let grace = Duration::from_millis(self.config.server.shutdown_grace_ms);
         let served = crate::http::run(listener, state, shutdown, grace).await;
         follow.abort();
+        watching.abort();
         tracing::info!("stopped");
         Ok(served?)
     }
@@ -318,6 +324,22 @@ async fn follow_knowledge(
         }
         // After a look that went well the same fault is news again.
         told = looked.err();
+    }
+}
+
+async fn watch_gate(watch: Arc<Watch>) {
+    loop {
+        tokio::time::sleep(WATCH).await;
+        let looking = watch.clone();
+        match tokio::task::spawn_blocking(move || looking.look()).await {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(alarm))) => {
+                metrics::counter!("huida_gate_tightened_total").increment(1);
+                tracing::warn!(?alarm, "the gate lets out less from now on; label recent messages");
+            }
+            Ok(Err(error)) => tracing::error!(%error, "the gate cannot be watched"),
+            Err(error) => tracing::error!(%error, "watching the gate failed"),
+        }
     }
 }
 

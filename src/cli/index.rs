@@ -127,6 +127,7 @@ pub(super) fn report_built(app: &App, id: &str, as_json: bool) -> Result<()> {
             "promised": promise.promised,
             "threshold": threshold.map(|t| t.value),
             "coverage": promise.coverage,
+            "made_up": promise.made_up,
         }));
     }
     output::line(&format!("generation {id}: {} entries", current.index.manifest().entries))?;
@@ -136,14 +137,16 @@ pub(super) fn report_built(app: &App, id: &str, as_json: bool) -> Result<()> {
                       messages and run `huida train --labels FILE`."
             .to_owned(),
         (Some(_), false) => format!(
-            "self-calibrated, not yet promised: about {share:.0} % of calibration messages would be \
-             answered. Labels make it a promise: `huida train --labels FILE`."
+            "not yet promised: about {share:.0} % of {} would be answered. Labels make it a promise: \
+             `huida train --labels FILE`.",
+            if promise.labelled { "the labelled messages" } else { "the entries' own phrasings" }
         ),
         (Some(_), true) => format!(
             "promised with {:.0} % confidence: at most {:.1} % of automatic replies are wrong; \
-             {share:.0} % of calibration messages are answered",
+             {share:.0} % of calibration messages are answered{}",
             promise.confidence * 100.0,
-            promise.alpha * 100.0
+            promise.alpha * 100.0,
+            made_up(promise.made_up)
         ),
     };
     output::line(&text)
@@ -183,4 +186,15 @@ fn verify(app: &App, as_json: bool) -> Result<ExitCode> {
         })?;
     }
     Ok(if agree { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What a promise rests on that nobody has labelled.
+fn made_up(count: usize) -> String {
+    if count == 0 {
+        return String::new();
+    }
+    format!(
+        ". No label says of a message that nothing answers it, so {count} were made up by taking \
+         entries out: the promise holds while no larger share of messages is unanswerable"
+    )
 }

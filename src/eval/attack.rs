@@ -10,6 +10,7 @@ use crate::base::clock::{Clock, Deadline};
 use crate::base::id::SessionId;
 use crate::domain::decision::Verdict;
 use crate::domain::draft::Draft;
+use crate::domain::knowledge::{EntryState, VersionedEntry};
 use crate::domain::message::{AccountName, Content, Inbound, Platform};
 use crate::domain::texts::{Lang, Text};
 use crate::domain::trace::Trace;
@@ -117,10 +118,14 @@ fn report(rows: &[AttackRow]) -> AttackReport {
     }
 }
 
-/// Every answer of the knowledge and every text of the service itself.
+/// Every answer that the knowledge publishes, in each of its wordings, and every text of the service
+/// itself.
 fn approved(store: &dyn Store) -> Result<Vec<String>, EvalError> {
     let entries = store.entries().map_err(|e| EvalError::Input(e.to_string()))?;
-    let answers = entries.into_iter().filter_map(|versioned| versioned.entry.answer);
+    let published = entries.into_iter().filter(|e| e.entry.state == EntryState::Published);
+    let answers = published.flat_map(|VersionedEntry { entry, .. }| {
+        entry.answer.into_iter().chain(entry.wordings.into_values())
+    });
     let own = Text::ALL.iter().flat_map(|text| [text.get(Lang::Zh), text.get(Lang::En)]);
     Ok(answers.chain(own.map(str::to_owned)).collect())
 }

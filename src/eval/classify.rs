@@ -88,25 +88,26 @@ pub struct ClassFigures {
     pub n: usize,
 }
 
-/// The report of one set.
+/// The report of one set: with an embedder fitted on the labels, without one by what ships.
 ///
 /// # Errors
 /// [`EvalError::Input`] without queries, without labels for a task for which nothing ships, or when
 /// the labels hold fewer than two classes; and whatever reading and embedding find.
 pub fn run(
     input: &ClassifyInput,
-    embedder: &EmbedWorker,
+    embedder: Option<&EmbedWorker>,
     progress: &mut dyn FnMut(FitProgress),
 ) -> Result<ClassifyReport, EvalError> {
     let queries = read_files(&input.queries, input.task)?;
     if queries.is_empty() {
         return Err(EvalError::Input("no queries: nothing to measure".into()));
     }
-    let (predicted, times) = if input.labels.is_empty() {
-        shipped(input.task, &queries)?
-    } else {
-        let labels = read_files(&input.labels, input.task)?;
-        fitted(input.task, &labels, &queries, embedder, progress)?
+    let (predicted, times) = match embedder {
+        None => shipped(input.task, &queries)?,
+        Some(embedder) => {
+            let labels = read_files(&input.labels, input.task)?;
+            fitted(input.task, &labels, &queries, embedder, progress)?
+        }
     };
     let truth: Vec<&str> = queries.iter().map(|row| row.class.as_str()).collect();
     let predicted: Vec<&str> = predicted.iter().map(String::as_str).collect();

@@ -1,5 +1,6 @@
 //! `eval gate`: what would go out by itself, how often that is right, and what it costs in coverage.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use serde::Serialize;
 
 use crate::base::clock::Clock;
 use crate::base::random::SplitMix64;
+use crate::domain::knowledge::Domain;
 use crate::domain::label::Labelled;
 use crate::engine::embed::EmbedWorker;
 use crate::eval::retrieval::knowledge;
@@ -14,18 +16,22 @@ use crate::eval::splits::{self, Judged, Parts, SplitReport};
 use crate::eval::{EvalError, read_all};
 use crate::gate::metrics::{GateMetrics, Intervals, ScoredRow, bootstrap, measure};
 use crate::gate::threshold::Promise;
+use crate::pipeline::draft;
 use crate::pipeline::fit::{FitError, FitProgress, Fitted, build_index, fit};
 use crate::pipeline::observe::{Bench, Message, tells_unanswerable};
 use crate::search::layers::Layers;
-use crate::search::telling;
+use crate::search::telling::{self, Asked};
 
 /// Keys as scripts know them; the metrics' own follow.
 #[derive(Clone, Debug, Serialize)]
 pub struct GateReport {
     pub alpha: f64,
     pub confidence: f64,
-    /// `null` when nothing may go out by itself.
+    /// Of all domains without one of their own; `null` when nothing may go out by itself.
     pub threshold: Option<f32>,
+    /// Of domains whose labels suffice for a promise about them alone.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub threshold_by_domain: BTreeMap<Domain, f32>,
     /// Whether the bound was shown on unseen labels.
     pub promised: bool,
     #[serde(flatten)]
@@ -116,15 +122,17 @@ pub fn run(
     let messages = bench.messages(&queries)?;
     let judged = judge(&bench, &fitted, &messages)?;
     let threshold = fitted.gate.threshold.map(|t| t.value);
+    let own = fitted.gate.by_domain.iter();
     let scored: Vec<ScoredRow> = judged.iter().map(|(judged, _)| judged.row).collect();
     let splits = (input.splits > 0).then(|| divided(&bench, &fitted, &messages, input));
     let report = GateReport {
         alpha: input.promise.alpha,
         confidence: input.promise.confidence,
         threshold,
+        threshold_by_domain: own.map(|(domain, t)| (*domain, t.value)).collect(),
         promised: fitted.gate.promised(),
-        metrics: measure(&scored, threshold),
-        intervals: bootstrap(&scored, threshold),
+        metrics: measure(&scored),
+        intervals: bootstrap(&scored),
         splits: splits.transpose()?,
         labels_curve: curve(&mut bench, &train, &messages, input)?,
     };
@@ -153,15 +161,19 @@ fn judge(
     let mut all = Vec::with_capacity(messages.len());
     for message in messages {
         let found = bench.find(message, fitted.learned.head.as_ref())?;
-        let best = found.evidence.first().map(|e| e.id.clone());
-        let entry = best.as_ref().and_then(|id| bench.knowledge.base().ordinal(id));
+        let best = found.evidence.first();
+        let entry = best.and_then(|best| bench.knowledge.base().ordinal(&best.id));
         let seen = found.features.filter(|_| message.gated);
+        let confidence = seen.map_or(0.0, |features| fitted.gate.confidence(&features));
+        let gated = message.gated && best.is_some_and(draft::leaves);
         let row = ScoredRow {
-            confidence: seen.map_or(0.0, |features| fitted.gate.confidence(&features)),
+            confidence,
+            sent: gated && best.is_some_and(|b| fitted.gate.admits(confidence, b.domain)),
             answerable: message.answer.is_some(),
             correct: entry.is_some() && entry == message.answer,
         };
-        all.push((Judged { row, gated: message.gated, without: None }, best.map(|id| id.0)));
+        let best = best.map(|best| best.id.0.clone());
+        all.push((Judged { row, gated, without: None }, best));
     }
     Ok(all)
 }
@@ -213,16 +225,18 @@ fn curve(
     let asked = telling::first(&vectors, &known, *most)?;
     let mut points = Vec::new();
     for &count in &input.curve {
-        let in_turn: Vec<usize> = (0..pool.len()).collect();
-        for (order, places) in [(Order::Asked, &asked), (Order::Random, &in_turn)] {
-            let first: Vec<Labelled> =
-                places.iter().take(count).map(|at| pool[*at].clone()).collect();
-            let fitted = fit(bench, &first, &[], input.promise)?;
+        for order in [Order::Asked, Order::Random] {
+            let (first, calibrate) = match order {
+                Order::Asked => asked_about(&pool, asked.iter().take(count)),
+                Order::Random => (pool.iter().take(count).cloned().collect(), Vec::new()),
+            };
+            let labels = first.len() + calibrate.len();
+            let fitted = fit(bench, &first, &calibrate, input.promise)?;
             let rows = judge(bench, &fitted, queries)?;
             let scored: Vec<ScoredRow> = rows.into_iter().map(|(judged, _)| judged.row).collect();
-            let metrics = measure(&scored, fitted.gate.threshold.map(|t| t.value));
+            let metrics = measure(&scored);
             points.push(CurvePoint {
-                labels: first.len(),
+                labels,
                 order,
                 promised: fitted.gate.promised(),
                 precision: metrics.precision,
@@ -232,4 +246,14 @@ fn curve(
         }
     }
     Ok(points)
+}
+
+/// Labels to fit on, and those for the threshold: the ones that were drawn by lot.
+fn asked_about<'a>(
+    pool: &[Labelled],
+    asked: impl Iterator<Item = &'a Asked>,
+) -> (Vec<Labelled>, Vec<Labelled>) {
+    let (drawn, chosen): (Vec<&Asked>, Vec<&Asked>) = asked.partition(|asked| asked.drawn);
+    let labels = |of: Vec<&Asked>| of.into_iter().map(|a| pool[a.message].clone()).collect();
+    (labels(chosen), labels(drawn))
 }

@@ -12,7 +12,8 @@ use crate::pipeline::observe::ASK_WITHOUT;
 #[derive(Clone, Copy, Debug)]
 pub struct Judged {
     pub row: ScoredRow,
-    /// False: a hard rule, a greeting or noise decides this message; no threshold is fitted on it.
+    /// False: a hard rule, a greeting or noise decides this message, or its best evidence cannot go
+    /// out as it stands; no threshold is fitted on it.
     pub gated: bool,
     /// The confidence had its entry been taken out, where that was asked.
     pub without: Option<f32>,
@@ -65,9 +66,12 @@ pub fn divide(parts: &Parts<'_>, n: usize, seed: u64) -> SplitReport {
             queries.extend(all.split_off(left.len()));
             calibrate.extend(all);
         }
-        let rows: Vec<ScoredRow> = queries.iter().map(|j| j.row).collect();
         let fitted = threshold::select(&outcomes(&calibrate), parts.promise, parts.start);
-        let metrics = measure(&rows, fitted.map(|t| t.value));
+        let judged = |j: &Judged| {
+            let sent = j.gated && fitted.is_some_and(|t| j.row.confidence >= t.value);
+            ScoredRow { sent, ..j.row }
+        };
+        let metrics = measure(&queries.iter().map(judged).collect::<Vec<_>>());
         held += usize::from(metrics.precision.is_none_or(|p| p >= 1.0 - parts.promise.alpha));
         if let Some(precision) = metrics.precision {
             precisions.push(precision);
@@ -122,7 +126,7 @@ mod tests {
                 let answerable = at < n * 9 / 10;
                 let correct = answerable && dice.unit() < confidence.powf(0.08);
                 let confidence = if answerable { confidence } else { confidence / 4.0 };
-                let row = ScoredRow { confidence, answerable, correct };
+                let row = ScoredRow { confidence, sent: false, answerable, correct };
                 Judged { row, gated: true, without: None }
             })
             .collect()

@@ -56,7 +56,9 @@ pub fn extract(folded: &str) -> Facts {
 /// as a range and a date not as three amounts.
 pub fn split(folded: &str) -> (Facts, String) {
     let mut facts = Facts::new();
-    let mut rest = folded.to_owned();
+    let counts = |c: &Captures<'_>| !c[1].is_empty() || c.get(2).is_some();
+    let word = |c: &Captures<'_>| if counts(c) { c[0].to_owned() } else { "\u{1}".to_owned() };
+    let mut rest = UNCOUNTED.replace_all(folded, word).into_owned();
     for rule in RULES.iter() {
         let mut add = |captures: &Captures<'_>| {
             if let Some(value) = (rule.read)(captures) {
@@ -80,6 +82,17 @@ const DIGIT: &str = "[1-9一二三四五六七八九]";
 /// Longest first where one unit begins another; any other single character counts as a unit too.
 const UNIT: &str = r"(?:个?工作日|个?自然日|个?小时|个?钟头|个?星期|个?礼拜|个?月|个?百分点|分钟|块钱|人民币|美元|公里|千米|公斤|千克|毫升|平方米|[a-z]+|[%‰℃$¥\p{Han}])";
 
+/// Words with a numeral in them that count nothing, unless they are part of a larger numeral or of
+/// another word (“一万一千”, “十分钟”, “系统一天内”).
+static UNCOUNTED: LazyLock<Regex> = LazyLock::new(|| {
+    let numeral = "[零〇一二两三四五六七八九十百千万亿0-9]";
+    let pattern = format!(
+        "([系传]|{numeral}*)(?:一定|一起|一般|一直|一样|一下|一些|一旦|一切|一律|一致|统一|唯一|万一|十分|第一时间)(钟|{numeral})?"
+    );
+    #[expect(clippy::expect_used, reason = "a constant pattern, compiled by every test")]
+    Regex::new(&pattern).expect("constant pattern")
+});
+
 static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     let rule = |kind, pattern: String, read| Rule {
         kind,
@@ -89,12 +102,6 @@ static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     };
     let n = NUMBER;
     vec![
-        // Words with a numeral in them that count nothing.
-        rule(
-            FactKind::Number,
-            "一定|一起|一般|一直|一样|一下|一些|一旦|一切|一律|一致|统一|唯一|万一|十分|第一时间".to_owned(),
-            |_| None,
-        ),
         rule(FactKind::Name, r#"《([^《》]+)》|“([^“”]+)”|「([^「」]+)」|"([^"]+)""#.to_owned(), name),
         rule(FactKind::Contact, r"[a-z0-9._+-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)+".to_owned(), whole),
         rule(
@@ -234,10 +241,18 @@ fn share(c: &Captures<'_>) -> Option<String> {
     }
 }
 
+/// An end without a unit of its own has the other one's (“三到五天”, “3天至2周”).
 fn range(c: &Captures<'_>) -> Option<String> {
-    let written = c.get(1).or_else(|| c.get(5)).or_else(|| c.get(3));
-    let named = written.map_or("", |m| unit(m.as_str()));
-    Some(between(value(&c[2])?, value(&c[4])?, named))
+    let named = |own: usize, other: usize| {
+        let written = c.get(1).or_else(|| c.get(own)).or_else(|| c.get(other));
+        written.map_or("", |m| unit(m.as_str()))
+    };
+    let (low, of_low) = measure(value(&c[2])?, named(3, 5));
+    let (high, of_high) = measure(value(&c[4])?, named(5, 3));
+    if of_low == of_high {
+        return Some(format!("{low}..{high} {of_low}"));
+    }
+    Some(format!("{low} {of_low}..{high} {of_high}"))
 }
 
 fn amount(c: &Captures<'_>) -> Option<String> {
@@ -332,6 +347,8 @@ mod tests {
             &["7个工作日", "七个工作日", "7 工作日"],
             &["周三", "星期三", "礼拜3"],
             &["400-123-4567", "4001234567"],
+            &["系统一天内", "一天内", "1天"],
+            &["十分钟", "10分钟"],
             &["半年", "0.5年", "6个月", "六个月"],
             &["两周", "14天", "2个星期"],
             &["半小时", "30分钟", "半个钟头"],
@@ -356,6 +373,10 @@ mod tests {
     fn different_facts_differ() {
         for (a, b) in [
             ("3天", "3个工作日"),
+            ("3天至2周", "3小时至2周"),
+            ("30秒-2小时", "30分钟-2小时"),
+            ("十分钟内", "十分感谢"),
+            ("一万一千元", "一千元"),
             ("每月15日", "15日"),
             ("每月15日", "次月15日"),
             ("48小时", "2天"),
@@ -383,6 +404,7 @@ mod tests {
     fn text_without_facts_has_none() {
         assert!(values("这边一定帮您看一下").is_empty());
         assert!(values("请在订单页点击申请退款").is_empty());
+        assert!(values("十分抱歉，万一没收到，第一时间统一处理").is_empty());
     }
 
     proptest::proptest! {

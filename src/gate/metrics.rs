@@ -8,6 +8,8 @@ use crate::base::random::SplitMix64;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ScoredRow {
     pub confidence: f32,
+    /// It was answered automatically.
+    pub sent: bool,
     /// False for a message that no entry answers.
     pub answerable: bool,
     /// True when the best evidence is the right entry.
@@ -58,11 +60,9 @@ pub const CURVE_POINTS: usize = 50;
 const BINS: usize = 10;
 const RESAMPLES: usize = 1_000;
 
-/// `threshold` is `None` for a gate that lets nothing out.
-pub fn measure(rows: &[ScoredRow], threshold: Option<f32>) -> GateMetrics {
+pub fn measure(rows: &[ScoredRow]) -> GateMetrics {
     let right = |r: &ScoredRow| r.answerable && r.correct;
-    let sent: Vec<&ScoredRow> =
-        rows.iter().filter(|r| threshold.is_some_and(|t| r.confidence >= t)).collect();
+    let sent: Vec<&ScoredRow> = rows.iter().filter(|r| r.sent).collect();
     let n_right = sent.iter().filter(|r| right(r)).count();
     let n_oos = rows.iter().filter(|r| !r.answerable).count();
     let oos_sent = sent.iter().filter(|r| !r.answerable).count();
@@ -82,18 +82,17 @@ pub fn measure(rows: &[ScoredRow], threshold: Option<f32>) -> GateMetrics {
     }
 }
 
-/// Percentile bootstrap (Efron & Tibshirani 1993): messages drawn with replacement, the threshold
-/// as it is.
-pub fn bootstrap(rows: &[ScoredRow], threshold: Option<f32>) -> Intervals {
+/// Percentile bootstrap (Efron & Tibshirani 1993): messages drawn with replacement, the gate as
+/// it is.
+pub fn bootstrap(rows: &[ScoredRow]) -> Intervals {
     let mut random = SplitMix64::new(1);
     let (mut precision, mut covered) = (Vec::new(), Vec::new());
     for _ in 0..RESAMPLES {
         let (mut sent, mut right, mut answerable) = (0, 0, 0);
         for _ in rows {
             let row = rows[(random.bits() % rows.len() as u64) as usize];
-            let out = threshold.is_some_and(|t| row.confidence >= t);
-            sent += usize::from(out);
-            right += usize::from(out && row.answerable && row.correct);
+            sent += usize::from(row.sent);
+            right += usize::from(row.sent && row.answerable && row.correct);
             answerable += usize::from(row.answerable);
         }
         precision.extend(share(right, sent));
@@ -184,8 +183,13 @@ fn share(part: usize, whole: usize) -> Option<f64> {
 mod tests {
     use super::*;
 
+    /// Sent from 0.7 on.
     fn row(confidence: f32, answerable: bool, correct: bool) -> ScoredRow {
-        ScoredRow { confidence, answerable, correct }
+        ScoredRow { confidence, sent: confidence >= 0.7, answerable, correct }
+    }
+
+    fn unsent(rows: &[ScoredRow]) -> Vec<ScoredRow> {
+        rows.iter().map(|row| ScoredRow { sent: false, ..*row }).collect()
     }
 
     #[test]
@@ -196,7 +200,7 @@ mod tests {
             row(0.75, false, false),
             row(0.25, true, true),
         ];
-        let m = measure(&rows, Some(0.7));
+        let m = measure(&rows);
         assert_eq!((m.n, m.n_oos), (4, 1));
         assert_eq!(m.coverage, 0.75);
         assert_eq!(m.precision, Some(1.0 / 3.0));
@@ -215,19 +219,19 @@ mod tests {
     #[test]
     fn intervals_are_as_wide_as_the_binomial_says() {
         let rows: Vec<ScoredRow> = (0..400).map(|i| row(0.9, true, i % 10 > 0)).collect();
-        let [low, high] = bootstrap(&rows, Some(0.5)).precision_ci.unwrap();
+        let [low, high] = bootstrap(&rows).precision_ci.unwrap();
         // ± 1.96 √(0.9 · 0.1 / 400) = ± 0.0294.
         assert!((low - 0.8706).abs() < 0.008 && (high - 0.9294).abs() < 0.008, "{low} {high}");
-        let shut = bootstrap(&rows, None);
+        let shut = bootstrap(&unsent(&rows));
         assert_eq!((shut.precision_ci, shut.answerable_covered_ci), (None, Some([0.0, 0.0])));
-        assert_eq!(bootstrap(&[], Some(0.5)).precision_ci, None);
+        assert_eq!(bootstrap(&[]).precision_ci, None);
     }
 
     #[test]
     fn a_closed_gate_answers_nothing() {
-        let m = measure(&[row(1.0, true, true)], None);
+        let m = measure(&unsent(&[row(1.0, true, true)]));
         assert_eq!((m.coverage, m.precision, m.answerable_covered), (0.0, None, Some(0.0)));
-        let empty = measure(&[], Some(0.5));
+        let empty = measure(&[]);
         assert_eq!((empty.n, empty.coverage, empty.aurc, empty.ece), (0, 0.0, 0.0, 0.0));
         assert!(empty.curve.is_empty());
     }
@@ -236,10 +240,10 @@ mod tests {
     fn the_curve_is_short_and_equal_confidences_are_one_point() {
         let rows: Vec<ScoredRow> =
             (0..1000).map(|i| row(i as f32 / 1000.0, true, i % 3 > 0)).collect();
-        let m = measure(&rows, Some(0.5));
+        let m = measure(&rows);
         assert_eq!(m.curve.len(), CURVE_POINTS);
         assert!(m.curve.windows(2).all(|w| w[0][0] < w[1][0]));
         let tied: Vec<ScoredRow> = (0..10).map(|i| row(0.5, true, i % 2 == 0)).collect();
-        assert_eq!(measure(&tied, Some(0.5)).curve, vec![[1.0, 0.5]]);
+        assert_eq!(measure(&tied).curve, vec![[1.0, 0.5]]);
     }
 }

@@ -5,6 +5,7 @@
 pub mod binomial;
 pub mod calibrate;
 pub mod compliance;
+pub mod drift;
 pub mod facts;
 pub mod features;
 pub mod grounding;

@@ -1,8 +1,12 @@
 //! The fitted gate: features to confidence, confidence to "may go out by itself".
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
+use crate::domain::knowledge::Domain;
 use crate::gate::calibrate::{Calibrator, Scored};
+use crate::gate::drift::Usual;
 use crate::gate::features::{Features, NAMES};
 use crate::gate::logistic::{Logistic, Row, cross_entropy};
 use crate::gate::threshold::{self, Outcome, Promise, Threshold};
@@ -32,6 +36,10 @@ pub struct Observation {
     pub features: Features,
     pub correct: bool,
     pub kind: Kind,
+    /// Of the best evidence.
+    pub domain: Domain,
+    /// Its answer can go out as it stands; a passage of a document, say, cannot.
+    pub leaves: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,8 +126,14 @@ pub struct GateModel {
     /// Where the observations said that the promise would be easiest to show.
     #[serde(default)]
     pub start: Option<f32>,
-    /// `None`: nothing goes out by itself.
+    /// Of domains without one of their own. `None`: nothing of them goes out by itself.
     pub threshold: Option<Threshold>,
+    /// Where the labels of a domain suffice for a promise about it alone.
+    #[serde(default)]
+    pub by_domain: BTreeMap<Domain, Threshold>,
+    /// What messages in service are compared with; `None` without labels enough.
+    #[serde(default)]
+    pub usual: Option<Usual>,
 }
 
 const VERSION: u32 = 2;
@@ -192,6 +206,8 @@ impl GateModel {
             calibrator: fitted.calibrator,
             start: None,
             threshold: None,
+            by_domain: BTreeMap::new(),
+            usual: None,
         };
         let unseen = model.outcomes(calibration);
         let decisive = unseen.len() >= 2 * rows_needed;
@@ -202,7 +218,10 @@ impl GateModel {
         };
         model.start =
             threshold::likeliest(&fitted.out_of_fold, &fitted.weights, unseen.len(), promise);
-        model.threshold = threshold::select(&unseen, promise, model.start).or_else(unproven);
+        model.usual = usual(calibration, &unseen);
+        model.by_domain = model.own_thresholds(calibration, &unseen, 2 * rows_needed);
+        let rest = model.without_own(calibration, &unseen);
+        model.threshold = threshold::select(&rest, promise, model.start).or_else(unproven);
         if from_labels || decisive || model.promised() {
             model.origin = Origin::Labelled;
         }
@@ -224,6 +243,8 @@ impl GateModel {
             calibrator: Calibrator::Platt { slope: 0.0, bias: 0.0 },
             start: None,
             threshold: None,
+            by_domain: BTreeMap::new(),
+            usual: None,
         }
     }
 
@@ -240,9 +261,24 @@ impl GateModel {
         self.inputs.iter().map(|i| i.standardised(features)).collect()
     }
 
-    /// True when a reply of this confidence may go out by itself.
-    pub fn admits(&self, confidence: f32) -> bool {
-        self.threshold.is_some_and(|t| confidence >= t.value)
+    /// True when a reply of this confidence, from evidence of this domain, may go out by itself.
+    pub fn admits(&self, confidence: f32, domain: Domain) -> bool {
+        self.threshold_of(domain).is_some_and(|t| confidence >= t.value)
+    }
+
+    /// A domain's own threshold, or the one of all that have none.
+    pub fn threshold_of(&self, domain: Domain) -> Option<Threshold> {
+        self.by_domain.get(&domain).copied().or(self.threshold)
+    }
+
+    /// Share of the rows behind the thresholds that they admit.
+    pub fn coverage(&self) -> f64 {
+        let (mut admitted, mut rows) = (0.0, 0.0);
+        for threshold in self.by_domain.values().chain(&self.threshold) {
+            admitted += threshold.n_selected as f64;
+            rows += threshold.rows as f64;
+        }
+        if rows > 0.0 { admitted / rows } else { 0.0 }
     }
 
     /// True when the error bound was shown on unseen labels.
@@ -286,6 +322,38 @@ impl GateModel {
             }
         }
         Ok(model)
+    }
+
+    /// Of domains with at least `fewest` calibration rows that can show the promise by themselves;
+    /// none where all rows are of one domain.
+    fn own_thresholds(
+        &self,
+        calibration: &[Observation],
+        outcomes: &[Outcome],
+        fewest: usize,
+    ) -> BTreeMap<Domain, Threshold> {
+        let mut domains: BTreeMap<Domain, Vec<Outcome>> = BTreeMap::new();
+        for (row, outcome) in calibration.iter().zip(outcomes) {
+            domains.entry(row.domain).or_default().push(*outcome);
+        }
+        if domains.len() < 2 {
+            return BTreeMap::new();
+        }
+        let own = domains.into_iter().filter(|(_, rows)| rows.len() >= fewest);
+        own.filter_map(|(domain, rows)| {
+            Some((domain, threshold::select(&rows, self.promise, self.start)?))
+        })
+        .collect()
+    }
+
+    /// Outcomes of the domains that share a threshold; all, where every domain has its own: a domain
+    /// that was never seen is then judged as they are together.
+    fn without_own(&self, calibration: &[Observation], outcomes: &[Outcome]) -> Vec<Outcome> {
+        let shared =
+            |(row, _): &(&Observation, &Outcome)| !self.by_domain.contains_key(&row.domain);
+        let rest: Vec<Outcome> =
+            calibration.iter().zip(outcomes).filter(shared).map(|(_, outcome)| *outcome).collect();
+        if rest.is_empty() { outcomes.to_vec() } else { rest }
     }
 
     fn outcomes(&self, rows: &[Observation]) -> Vec<Outcome> {
@@ -447,6 +515,12 @@ fn out_of_fold_scores(rows: &[Row], fit: &dyn Fn(&[Row]) -> Judge) -> Vec<f64> {
     scores
 }
 
+/// Of messages as they came: those whose entry was taken out were made up.
+fn usual(calibration: &[Observation], outcomes: &[Outcome]) -> Option<Usual> {
+    let came = calibration.iter().zip(outcomes).filter(|(row, _)| row.kind == Kind::Labelled);
+    Usual::of(&came.map(|(_, outcome)| outcome.confidence).collect::<Vec<_>>())
+}
+
 fn required_lists(observations: &[Observation]) -> Vec<String> {
     let always = |name: &&str| observations.iter().all(|o| o.features.get(name) == Some(0.0));
     LIST_MISSING.iter().copied().filter(always).map(str::to_owned).collect()
@@ -463,6 +537,7 @@ mod tests {
     use crate::gate::features::Facts;
     use crate::gate::tests_support::evidence;
 
+    const GENERAL: Domain = Domain::General;
     const FACTS: Facts =
         Facts { chars: 8, rewritten: false, head_outside: None, kin_outside: None };
 
@@ -493,7 +568,13 @@ mod tests {
                 let correct = spread(i, 0.324_718) < (margin * 4.0 - 0.5).clamp(0.0, 1.0);
                 let top = 0.6 + margin / 3.0;
                 let head = head.then_some(0.3 + margin * 0.69);
-                Observation { features: features(top, margin, head), correct, kind }
+                Observation {
+                    features: features(top, margin, head),
+                    correct,
+                    kind,
+                    domain: GENERAL,
+                    leaves: true,
+                }
             })
             .collect()
     }
@@ -509,6 +590,8 @@ mod tests {
             features: features(0.5, spread(i, 0.618_034) / 8.0, None),
             correct: false,
             kind: Kind::EntryRemoved,
+            domain: GENERAL,
+            leaves: true,
         };
         all.extend((0..240).map(removed));
         all
@@ -522,7 +605,7 @@ mod tests {
         assert!(!threshold.promised && !model.promised());
         let sure = model.confidence(&features(0.93, 0.95, None));
         let unsure = model.confidence(&features(0.62, 0.05, None));
-        assert!(model.admits(sure) && !model.admits(unsure), "{sure} {unsure}");
+        assert!(model.admits(sure, GENERAL) && !model.admits(unsure, GENERAL), "{sure} {unsure}");
     }
 
     #[test]
@@ -546,7 +629,7 @@ mod tests {
         contrary.iter_mut().for_each(|o| o.correct = false);
         let closed = GateModel::fit(&cold(), &contrary, &options(0.03)).expect("enough");
         assert_eq!(closed.threshold, None);
-        assert!(!closed.admits(1.0));
+        assert!(!closed.admits(1.0, GENERAL));
     }
 
     #[test]
@@ -557,6 +640,26 @@ mod tests {
         }
         let model = GateModel::fit(&cold(), &bad, &options(0.03)).expect("enough");
         assert_eq!((model.origin, model.threshold), (Origin::Labelled, None));
+    }
+
+    #[test]
+    fn a_domain_with_labels_enough_has_a_threshold_of_its_own() {
+        let fit = rows(600, Kind::Labelled, true);
+        let mut calibration = rows(500, Kind::Labelled, true);
+        // Finance is always right, general is as the rows are, medicine has a handful.
+        for (i, row) in calibration.iter_mut().enumerate() {
+            row.domain = if i % 2 == 0 { Domain::Finance } else { Domain::General };
+            row.correct |= row.domain == Domain::Finance;
+        }
+        calibration[0].domain = Domain::Medical;
+        let model = GateModel::fit(&fit, &calibration, &options(0.05)).expect("enough rows");
+        let value = |domain| model.threshold_of(domain).map(|t| t.value);
+        assert!(value(Domain::Finance) < value(Domain::General), "{:?}", model.by_domain);
+        assert!(model.by_domain.contains_key(&Domain::Finance));
+        assert!(!model.by_domain.contains_key(&Domain::Medical));
+        assert!(model.promised() && model.coverage() > 0.0);
+        let text = model.to_json().expect("serialisable");
+        assert_eq!(GateModel::from_json(&text).expect("own output").by_domain, model.by_domain);
     }
 
     #[test]

@@ -66,8 +66,8 @@ pub struct Threshold {
     /// Rows at or above the threshold, and how many of them were wrong.
     pub n_selected: usize,
     pub errors: usize,
-    /// Share of all rows that were selected.
-    pub coverage: f64,
+    /// All rows that it was chosen from.
+    pub rows: usize,
     /// False where the bound was not shown on unseen labels.
     pub promised: bool,
 }
@@ -79,9 +79,11 @@ const LIKELY_SHARE: f64 = 0.8;
 /// must come from other rows.
 pub fn select(outcomes: &[Outcome], promise: Promise, start: Option<f32>) -> Option<Threshold> {
     let sorted = Sorted::new(outcomes);
-    let fewest = first_test_size(outcomes.len(), promise)?;
     let delta = promise.delta();
-    let from_strict = |level| sorted.walk(grid(), fewest, promise.alpha, level);
+    let from_strict = |level| {
+        let fewest = first_test_size(outcomes.len(), promise.alpha, level)?;
+        sorted.walk(grid(), fewest, promise.alpha, level)
+    };
     let value = match start {
         None => from_strict(delta),
         Some(start) => {
@@ -166,10 +168,9 @@ fn grid() -> impl Iterator<Item = f32> {
 
 /// Rows that the first tested threshold must select. One error should not end the walk at its
 /// first step, so it waits for enough rows to bear one, unless that takes more than half of them.
-fn first_test_size(rows: usize, promise: Promise) -> Option<usize> {
-    let delta = promise.delta();
-    let clean = binomial::trials_needed(0, promise.alpha, delta)?;
-    let one_error = binomial::trials_needed(1, promise.alpha, delta)?;
+fn first_test_size(rows: usize, alpha: f64, level: f64) -> Option<usize> {
+    let clean = binomial::trials_needed(0, alpha, level)?;
+    let one_error = binomial::trials_needed(1, alpha, level)?;
     Some(one_error.min(clean.max(rows / 2)))
 }
 
@@ -230,9 +231,9 @@ impl Sorted {
 
     fn threshold(&self, value: f32, promise: Promise, promised: bool) -> Threshold {
         let (n_selected, errors) = self.at_or_above(value);
-        let coverage = n_selected as f64 / self.confidences.len().max(1) as f64;
+        let rows = self.confidences.len();
         let Promise { alpha, confidence } = promise;
-        Threshold { value, alpha, confidence, n_selected, errors, coverage, promised }
+        Threshold { value, alpha, confidence, n_selected, errors, rows, promised }
     }
 }
 
@@ -253,7 +254,7 @@ mod tests {
         let enough: Vec<Outcome> = (0..99).map(|_| outcome(0.99, true)).collect();
         let threshold = select(&enough, Promise::default(), None).expect("99 clean rows show 3 %");
         assert_eq!((threshold.n_selected, threshold.errors), (99, 0));
-        assert!(threshold.promised && threshold.coverage == 1.0);
+        assert!(threshold.promised && threshold.rows == 99);
     }
 
     #[test]
@@ -354,6 +355,16 @@ mod tests {
             let p_value = binomial::upper_tail(broken, DRAWS, promise.delta());
             assert!(p_value > 0.01, "{broken} of {DRAWS} draws broke the promise");
         }
+    }
+
+    #[test]
+    fn a_misleading_start_leaves_a_walk_that_bears_one_error() {
+        // Even confidences, the most confident one wrong; a start far below all rows is no help.
+        let rows: Vec<Outcome> =
+            (0..600).map(|i| outcome(0.99 - i as f32 / 1200.0, i > 0)).collect();
+        let promise = Promise::default();
+        let found = select(&rows, promise, Some(0.05)).expect("599 of 600 are right");
+        assert!(found.promised && found.n_selected >= 219, "{found:?}");
     }
 
     #[test]

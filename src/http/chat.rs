@@ -40,6 +40,8 @@ pub(super) async fn page(State(state): State<HttpState>, headers: HeaderMap, uri
     let data = context! {
         promised => promise.promised,
         labelled => promise.labelled,
+        made_up => promise.made_up > 0,
+        tightened => state.generations.tightened().is_some(),
         alpha => format!("{:.1}%", promise.alpha * 100.0),
     };
     let mut response = state.pages.render("chat.html", lang, "/chat", data);

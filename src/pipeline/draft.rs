@@ -3,8 +3,10 @@
 //! A document may have been written to be obeyed by a machine; what reads like an instruction to one
 //! is never said, whoever imported it.
 
+use crate::base::limits::PASSIVE_REPLY_BYTES;
 use crate::domain::draft::{Draft, DraftMode, Span};
 use crate::domain::evidence::Evidence;
+use crate::domain::variables::{self, Variable};
 use crate::engine::EngineError;
 use crate::engine::generate::GenerateWorker;
 use crate::model::{Chosen, ComposeRequest, ComposeSource, Composed, Control, Written};
@@ -33,6 +35,14 @@ pub fn verbatim(best: &Evidence, room: Room) -> Option<Draft> {
     }
     let answer = best.answer.as_ref().filter(|a| a.len() <= room.channel_bytes)?;
     Some(Draft::verbatim(best.id.clone(), answer.clone()))
+}
+
+/// Whether the approved answer goes out as it stands once the gate admits it: not where there is
+/// none, where it is a passage, too long for any channel, or speaks of what only a platform knows.
+pub fn leaves(best: &Evidence) -> bool {
+    let room = Room { draft_chars: 0, channel_bytes: PASSIVE_REPLY_BYTES };
+    let is_known = |variable: &Variable| *variable == Variable::Date;
+    verbatim(best, room).is_some_and(|draft| variables::open_in(&draft.text()).iter().all(is_known))
 }
 
 /// Chooses and orders units of the best pieces of evidence; no other word can come out.
@@ -119,7 +129,7 @@ fn join(
 mod tests {
     use super::*;
     use crate::domain::evidence::Scores;
-    use crate::domain::knowledge::{Domain, EntryId, Scene};
+    use crate::domain::knowledge::{Domain, EntryId, Place, Scene};
 
     fn evidence(id: &str, answer: &str) -> Evidence {
         Evidence {
@@ -141,8 +151,22 @@ mod tests {
         let room = |channel_bytes| Room { draft_chars: 300, channel_bytes };
         assert_eq!(verbatim(&best, room(12)).unwrap().text(), "三天内。");
         assert_eq!(verbatim(&best, room(11)), None);
-        best.answer = None;
+        assert!(leaves(&best));
+        for kept_back in [Some("{nickname}，三天内。".to_owned()), Some("长".repeat(1_000)), None]
+        {
+            best.answer = kept_back;
+            assert!(!leaves(&best), "{:?}", best.answer);
+        }
         assert_eq!(verbatim(&best, room(12)), None);
+        best.answer = Some("今天是{date}。".into());
+        assert!(leaves(&best));
+        best.place = Some(Place {
+            document: "手册.pdf".into(),
+            headings: Vec::new(),
+            page: None,
+            range: [0, 4],
+        });
+        assert!(!leaves(&best));
     }
 
     #[test]

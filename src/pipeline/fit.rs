@@ -1,6 +1,6 @@
 //! Builds a generation: knowledge and labels in; index, trained head and calibrated gate out.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,7 +19,6 @@ use crate::search::SearchError;
 use crate::search::index::{Embedded, EntryTexts, KnowledgeIndex, KnownVectors};
 use crate::search::layers::Layers;
 use crate::search::manifest::VectorSpace;
-use crate::search::telling::LOT;
 use crate::understand::normalize::normalize;
 
 #[derive(Debug, thiserror::Error)]
@@ -194,32 +193,49 @@ pub(super) fn space_of(embedder: &EmbedWorker) -> VectorSpace {
     }
 }
 
+/// Every so many-th label is kept back for the threshold where none is given for it.
+const KEPT_BACK: usize = 3;
+
 /// What makes two labels speak of the same message.
 fn message(label: &Labelled) -> (String, &[Utterance]) {
     (normalize(&label.text), &label.context)
 }
 
-/// Without calibration messages, one in three training messages becomes one (places that
-/// [`telling`](crate::search::telling) draws by lot). No message is in both.
+/// Without calibration messages, every third training message becomes one. No message is in both,
+/// and none twice: of labels that say different things of one message the last is the corrected one.
 fn split(train: &[Labelled], calibrate: &[Labelled]) -> (Vec<Labelled>, Vec<Labelled>) {
+    let (train, calibrate) = (last_of_each(train), last_of_each(calibrate));
     if !calibrate.is_empty() {
         // A message that the head has seen would calibrate the threshold too boldly.
         let held: HashSet<_> = calibrate.iter().map(message).collect();
         let unseen = train.iter().filter(|l| !held.contains(&message(l)));
-        return (unseen.cloned().collect(), calibrate.to_vec());
+        return (unseen.cloned().collect(), calibrate);
     }
-    let mut known = HashSet::new();
-    let distinct = train.iter().filter(|l| known.insert(message(l)));
     let (mut kept, mut held) = (Vec::new(), Vec::new());
-    for (at, label) in distinct.enumerate() {
-        if at % LOT == LOT - 1 { held.push(label.clone()) } else { kept.push(label.clone()) }
+    for (at, label) in train.into_iter().enumerate() {
+        if at % KEPT_BACK == KEPT_BACK - 1 { held.push(label) } else { kept.push(label) }
     }
     (kept, held)
+}
+
+/// Where a message was first labelled, with what was last said of it.
+fn last_of_each(labels: &[Labelled]) -> Vec<Labelled> {
+    let mut places = HashMap::new();
+    let mut distinct: Vec<Labelled> = Vec::new();
+    for label in labels {
+        let place = *places.entry(message(label)).or_insert(distinct.len());
+        match distinct.get_mut(place) {
+            Some(earlier) => *earlier = label.clone(),
+            None => distinct.push(label.clone()),
+        }
+    }
+    distinct
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::knowledge::EntryId;
 
     #[test]
     fn a_third_is_kept_back_only_when_nothing_is_given() {
@@ -230,5 +246,10 @@ mod tests {
         assert!(held.iter().all(|h| !kept.contains(h)));
         let (kept, held) = split(&train, &train[..1]);
         assert_eq!((kept.len(), held.len()), (7, 1), "a calibration message is not trained on");
+        let answered =
+            |n: usize, id: &str| Labelled { answer: Some(EntryId(id.into())), ..label(n) };
+        let corrected = [answered(0, "a"), label(1), answered(0, "b")];
+        let (kept, held) = split(&corrected, &train[5..6]);
+        assert_eq!((kept, held.len()), (vec![answered(0, "b"), label(1)], 1));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::base::clock::Stopwatch;
-use crate::domain::knowledge::{EntryId, EntryState};
+use crate::domain::knowledge::{EntryId, EntryState, VersionedEntry};
 use crate::engine::embed::EmbedWorker;
 use crate::pipeline::fit::{FitError, write_index};
 use crate::pipeline::generation::GenerationError;
@@ -90,20 +90,24 @@ impl Follower {
     /// not tried again before something changes or, where that may help, some time has passed.
     ///
     /// # Errors
-    /// What served goes on serving; but a generation whose changes cannot be taken in serves as it
-    /// was built.
+    /// What served goes on serving, without what was withdrawn: to hide needs no embedder. So does a
+    /// new generation whose changes cannot be taken in; one of which the store cannot tell what was
+    /// withdrawn is not switched to.
     pub fn look(&self) -> Result<bool, FollowError> {
         // Held to the end: nobody else switches meanwhile.
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.generations.current();
         let published = self.generations.published()?;
-        let (followed, fault) =
-            match self.follow(published.as_ref().unwrap_or(&current), &mut refused) {
-                Ok(followed) => (followed, None),
-                Err(error) => (None, Some(error)),
-            };
+        let target = published.as_ref().unwrap_or(&current);
+        let (next, fault) = match self.follow(target, &mut refused) {
+            Ok(followed) => (followed.or(published), None),
+            Err(error) => match self.without_withdrawn(target) {
+                Ok(kept) => (kept.or(published), Some(error)),
+                Err(_) => (None, Some(error)),
+            },
+        };
         let mut is_other = false;
-        if let Some(next) = followed.or(published) {
+        if let Some(next) = next {
             is_other = next.id() != current.id();
             self.generations.switch(next);
         }
@@ -129,12 +133,19 @@ impl Follower {
     }
 
     fn layers(&self, serving: &Serving) -> Result<Layers, FollowError> {
-        let Difference { hidden, fresh } = self.difference(serving)?;
+        let Difference { hidden, fresh, .. } = self.difference(serving)?;
         if fresh.len() > MOST_CHANGES {
             return Err(FollowError::TooMany(fresh.len()));
         }
         let changes = self.index(serving, &fresh)?;
         Ok(serving.knowledge.with(hidden, changes))
+    }
+
+    /// `serving` without the entries that are no longer so, and without what changed since; `None`
+    /// when all that it holds is still so.
+    fn without_withdrawn(&self, serving: &Serving) -> Result<Option<Serving>, FollowError> {
+        let Difference { hidden, withdrawn, .. } = self.difference(serving)?;
+        Ok(withdrawn.then(|| serving.hiding(hidden)))
     }
 
     fn difference(&self, serving: &Serving) -> Result<Difference, FollowError> {
@@ -152,14 +163,23 @@ impl Follower {
         let mut fresh: Vec<EntryId> =
             current.keys().filter(|id| !is_built(id)).map(|id| (*id).clone()).collect();
         fresh.sort();
-        Ok(Difference { hidden, fresh })
+        let is_current = |e: &VersionedEntry| {
+            current.get(&e.entry.id).is_some_and(|version| *version == e.version)
+        };
+        let withdrawn = !serving.knowledge.entries().all(is_current);
+        Ok(Difference { hidden, fresh, withdrawn })
     }
 
     fn index(&self, serving: &Serving, ids: &[EntryId]) -> Result<Option<Changes>, FollowError> {
         if ids.is_empty() {
             return Ok(None);
         }
-        let entries = self.store.entries_by_id(ids)?;
+        let mut entries = self.store.entries_by_id(ids)?;
+        // One may have been withdrawn since the heads were read.
+        entries.retain(|e| e.entry.state == EntryState::Published);
+        if entries.is_empty() {
+            return Ok(None);
+        }
         // Also another generation's: the same embedder made them.
         let known = self.generations.current().knowledge.changed_vectors()?;
         let folder = tempfile::Builder::new().prefix("huida-changes").tempdir()?;
@@ -177,6 +197,8 @@ struct Difference {
     hidden: HashSet<u32>,
     /// Published entries that it does not hold as they are now.
     fresh: Vec<EntryId>,
+    /// Something is found now that is no longer so.
+    withdrawn: bool,
 }
 
 /// Whether what is searched is exactly what the store publishes.
@@ -342,6 +364,20 @@ mod tests {
         site.withdraw("怎么发货");
         assert!(site.follower.look().unwrap());
         assert_eq!(site.found(), ["怎么退款", NEW]);
+    }
+
+    #[test]
+    fn what_is_withdrawn_goes_at_once_though_nothing_else_can_be_taken_in() {
+        let site = Site::new();
+        site.fake.is_broken.store(true, Ordering::SeqCst);
+        site.withdraw("怎么退款");
+        site.import(vec![entry(NEW)]);
+        assert!(matches!(site.follower.look(), Err(FollowError::Index(_))));
+        assert_eq!(site.found(), ["怎么发货"]);
+        site.publish();
+        site.import((0..=MOST_CHANGES).map(|n| entry(&format!("问题{n}"))).collect());
+        assert!(matches!(site.follower.look(), Err(FollowError::TooMany(_))));
+        assert_eq!(site.found(), ["怎么发货"], "a new generation does not bring it back");
     }
 
     #[test]

@@ -59,8 +59,11 @@ pub struct PromiseView {
     pub promised: bool,
     /// Whether people's labels went into the gate, enough of them or not.
     pub labelled: bool,
-    /// Share of the calibration messages that would be answered automatically.
+    /// Share of what the threshold was chosen from that it admits.
     pub coverage: f64,
+    /// Of that, messages whose entry was taken out, since no label says of one that nothing answers
+    /// it: the promise rests on how many such messages come.
+    pub made_up: usize,
 }
 
 pub struct Generation {
@@ -129,7 +132,8 @@ impl Generation {
             confidence: self.gate.promise.confidence,
             promised: self.gate.promised(),
             labelled: self.gate.counts.labelled + self.gate.counts.calibration > 0,
-            coverage: self.gate.threshold.map_or(0.0, |t| t.coverage),
+            coverage: self.gate.coverage(),
+            made_up: self.gate.counts.calibration_removed,
         }
     }
 }
@@ -186,6 +190,16 @@ pub(super) mod testing {
 
     /// A whole generation of two entries, with a head of the given width if any.
     pub(in crate::pipeline) fn write(dir: &Path, model: &ModelIdentity, head_width: Option<usize>) {
+        write_with(dir, model, head_width, |_| ());
+    }
+
+    /// The same with something changed about the gate, which is closed.
+    pub(in crate::pipeline) fn write_with(
+        dir: &Path,
+        model: &ModelIdentity,
+        head_width: Option<usize>,
+        change: impl FnOnce(&mut GateModel),
+    ) {
         let embedded = |text: &str, v: [f32; 2]| Embedded { text: text.into(), vector: v.to_vec() };
         let first =
             |(question, _): &(&str, _)| VersionedEntry { version: 1, entry: entry(question) };
@@ -209,7 +223,8 @@ pub(super) mod testing {
         });
         let fingerprint =
             Fingerprint { knowledge: manifest.entries_digest, embedder: model.sha256.clone() };
-        let gate = GateModel::closed(&FitOptions { fingerprint, ..Default::default() });
+        let mut gate = GateModel::closed(&FitOptions { fingerprint, ..Default::default() });
+        change(&mut gate);
         write_fitted(dir, head.as_ref(), &gate).unwrap();
     }
 }

@@ -1,12 +1,13 @@
 //! The generations on disk and the one that serves: built aside, published by one rename.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use crate::base::clock::{Clock, Stopwatch};
+use crate::base::clock::{Clock, Stopwatch, UnixMs};
 use crate::base::fault::Fault;
 use crate::base::file::{sync_dir, write_atomic};
 use crate::model::ModelIdentity;
@@ -182,6 +183,12 @@ impl Serving {
         Self { generation, knowledge, revision: Some(revision) }
     }
 
+    /// The same generation with nothing changed but these entries hidden, by ordinal.
+    pub fn hiding(&self, hidden: HashSet<u32>) -> Self {
+        let generation = Arc::clone(&self.generation);
+        Self { generation, knowledge: self.knowledge.with(hidden, None), revision: None }
+    }
+
     /// Names the generation, and with changes the store's revision.
     pub fn id(&self) -> String {
         let id = self.generation.id();
@@ -205,6 +212,16 @@ pub struct Generations {
     /// Whether what is switched to is to grow as well.
     grows: AtomicBool,
     refused: Mutex<Option<Refused>>,
+    /// Of the generation that serves.
+    tightened: RwLock<Option<Tightened>>,
+}
+
+/// A gate that proved less trustworthy than it was fitted: see [`watch`](crate::pipeline::watch).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tightened {
+    /// Less confident replies go to a person, whatever the thresholds say.
+    pub least: f32,
+    pub since: UnixMs,
 }
 
 /// A published generation that could not be opened. To try again is to read all of it again.
@@ -219,11 +236,26 @@ impl Generations {
         let serving = Serving::of(dir.open_current(&running)?);
         let current = RwLock::new(Arc::new(serving));
         let (grows, refused) = (AtomicBool::new(false), Mutex::default());
-        Ok(Self { dir, running, current, grows, refused })
+        Ok(Self { dir, running, current, grows, refused, tightened: RwLock::default() })
     }
 
     pub fn current(&self) -> Arc<Serving> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What the serving generation's gate lets out at least.
+    pub fn tightened(&self) -> Option<Tightened> {
+        *self.tightened.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets out less until another generation serves.
+    pub fn tighten(&self, to: Tightened) {
+        *self.tightened.write().unwrap_or_else(PoisonError::into_inner) = Some(to);
+    }
+
+    /// False for what only a gate that was made stricter keeps back.
+    pub fn admits(&self, confidence: f32) -> bool {
+        self.tightened().is_none_or(|tightened| confidence >= tightened.least)
     }
 
     /// For a service that stays: what very many entries are searched faster with is built in the
@@ -253,6 +285,10 @@ impl Generations {
     /// Puts `serving` in the place of what answered until now.
     pub fn switch(&self, serving: Serving) {
         let index = Arc::clone(&serving.generation.index);
+        if serving.generation.id() != self.current().generation.id() {
+            // Fitted anew, on what was learned since.
+            *self.tightened.write().unwrap_or_else(PoisonError::into_inner) = None;
+        }
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(serving);
         // Asked after the switch, as `grow` asks for what serves after it has told.
         if self.grows.load(Ordering::SeqCst) {
@@ -264,12 +300,29 @@ impl Generations {
 #[cfg(test)]
 pub(super) mod testing {
     use super::*;
-    use crate::pipeline::generation::testing::write;
+    use crate::gate::threshold::{Promise, Threshold};
+    use crate::pipeline::generation::testing::{write, write_with};
 
     /// Publishes a generation of the two entries of [`write`].
     pub(in crate::pipeline) fn publish(dir: &GenerationDir, made_by: &ModelIdentity) -> String {
         let building = dir.begin(&Clock::System).unwrap();
         write(building.path(), made_by, None);
+        building.publish().unwrap()
+    }
+
+    /// The same with a gate that opens at `value`.
+    pub(in crate::pipeline) fn publish_open(
+        dir: &GenerationDir,
+        made_by: &ModelIdentity,
+        value: f32,
+    ) -> String {
+        let building = dir.begin(&Clock::System).unwrap();
+        write_with(building.path(), made_by, None, |gate| {
+            let Promise { alpha, confidence } = gate.promise;
+            let (n_selected, errors, rows, promised) = (0, 0, 0, true);
+            gate.threshold =
+                Some(Threshold { value, alpha, confidence, n_selected, errors, rows, promised });
+        });
         building.publish().unwrap()
     }
 }

@@ -15,3 +15,4 @@ pub mod observe;
 pub mod responder;
 pub mod retrieve;
 mod seal;
+pub mod watch;

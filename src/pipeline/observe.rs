@@ -12,6 +12,7 @@ use crate::domain::label::Labelled;
 use crate::engine::embed::EmbedWorker;
 use crate::gate::model::{Kind, MIN_LABELS_FOR_ALL, Observation};
 use crate::model::Control;
+use crate::pipeline::draft;
 use crate::pipeline::fit::{FitError, FitProgress, Stage};
 use crate::pipeline::retrieve::{OUT_OF_SCOPE, Question, Retrieved, Scope, look_up};
 use crate::search::SearchError;
@@ -144,6 +145,9 @@ impl Bench<'_> {
 
     /// What the gate sees of calibration messages. Where their labels do not tell what is
     /// unanswerable, some are asked once more without their entry.
+    ///
+    /// The promise is about replies that leave: what would be handed over whatever its confidence,
+    /// because its evidence cannot go out as it stands, says nothing for or against it.
     pub fn calibration(
         &self,
         messages: &[Message],
@@ -156,6 +160,7 @@ impl Bench<'_> {
             let without = self.without_answer(&learned.parts, &some)?;
             observations.extend(without.into_iter().map(|(_, observation)| observation));
         }
+        observations.retain(|o| o.leaves);
         Ok(observations)
     }
 
@@ -372,9 +377,11 @@ impl Bench<'_> {
     }
 
     fn judged(&self, found: Retrieved, answer: Option<u32>, kind: Kind) -> Option<Observation> {
-        let best = found.evidence.first().and_then(|e| self.index().ordinal(&e.id));
-        let correct = best.is_some() && best == answer;
-        found.features.map(|features| Observation { features, correct, kind })
+        let best = found.evidence.first()?;
+        let entry = self.index().ordinal(&best.id);
+        let correct = entry.is_some() && entry == answer;
+        let (domain, leaves) = (best.domain, draft::leaves(best));
+        found.features.map(|features| Observation { features, correct, kind, domain, leaves })
     }
 
     fn far(&mut self) -> Result<Vec<Message>, FitError> {
@@ -447,10 +454,12 @@ fn owned(messages: Vec<(usize, &Message)>) -> Vec<Message> {
     messages.into_iter().map(|(_, message)| message.clone()).collect()
 }
 
-/// Whether enough of the messages are unanswerable to show what the gate must keep out.
+/// Whether enough of the messages that reach the gate are unanswerable to show what it must keep
+/// out; a greeting without an entry shows nothing.
 pub fn tells_unanswerable(messages: &[Message]) -> bool {
-    let unanswerable = messages.iter().filter(|m| m.answer.is_none()).count();
-    unanswerable > 0 && unanswerable as f64 >= TELLING_SHARE * messages.len() as f64
+    let gated = || messages.iter().filter(|m| m.gated);
+    let unanswerable = gated().filter(|m| m.answer.is_none()).count();
+    unanswerable > 0 && unanswerable as f64 >= TELLING_SHARE * gated().count() as f64
 }
 
 fn mean_and_error(values: &[f64]) -> (f64, f64) {
@@ -483,6 +492,9 @@ mod tests {
             (0..40).map(|at| message((at >= unanswerable).then_some(0))).collect()
         };
         assert!(!tells_unanswerable(&with(1)) && tells_unanswerable(&with(2)));
+        let mut courtesies = with(8);
+        courtesies[..8].iter_mut().for_each(|m| m.gated = false);
+        assert!(!tells_unanswerable(&courtesies), "the gate never sees these");
         assert!(!tells_unanswerable(&[]));
     }
 }

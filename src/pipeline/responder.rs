@@ -173,7 +173,9 @@ impl Responder {
             }
             Some(_) | None => 0.0,
         };
-        let admitted = serving.generation.gate.admits(confidence);
+        let best = found.evidence.first();
+        let admitted = self.parts.generations.admits(confidence)
+            && best.is_some_and(|best| serving.generation.gate.admits(confidence, best.domain));
         let draft = self.draft(&understood, &found, confidence, admitted, turn, &mut record);
         record.gate(GateStep {
             signals: with_rules(&hard, &understood.signals.rules()),

@@ -4,8 +4,8 @@
 //! much as its label would lower the doubt about the rest, were labels a Gaussian process over
 //! embeddings with the kernel of the vote by likeness (`kin.rs`). What the knowledge's own phrasings
 //! say is known beforehand. No label is needed to tell, so the order is the same however the labels
-//! fall. One place in three is drawn by lot: these labels are like the messages to come, and it is
-//! these that fitting keeps back for the threshold.
+//! fall. One place in three is drawn by lot among all: these labels are like the messages to come, and
+//! only they may be kept back for the threshold.
 
 use crate::base::random::SplitMix64;
 use crate::search::SearchError;
@@ -16,32 +16,42 @@ use crate::search::vectors::Matrix;
 
 /// Messages among which is chosen; doubt is kept for each pair.
 pub const MOST_MESSAGES: usize = 4_000;
+/// Phrasings that count as known; of more, every so many-th: what they cover is much the same.
+const MOST_PHRASINGS: usize = 2_000;
 /// One in so many places is drawn by lot.
-pub const LOT: usize = 3;
+const LOT: usize = 3;
 
-/// Places of `count` of the messages, those to ask about first coming first.
+/// A message to ask about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Its place among the messages.
+    pub message: usize,
+    /// By lot, not because its label would tell much.
+    pub drawn: bool,
+}
+
+/// `count` of the messages, those to ask about first coming first.
 ///
 /// # Errors
 /// [`SearchError::BadInput`] when vectors differ in width.
-pub fn first(messages: &[&[f32]], known: &Matrix, count: usize) -> Result<Vec<usize>, SearchError> {
+pub fn first(messages: &[&[f32]], known: &Matrix, count: usize) -> Result<Vec<Asked>, SearchError> {
     let messages = &messages[..messages.len().min(MOST_MESSAGES)];
     if messages.is_empty() {
         return Ok(Vec::new());
     }
     let mut doubt = Doubt::new(messages, known)?;
-    let mut random = SplitMix64::new(1);
-    let mut left: Vec<usize> = (0..messages.len()).collect();
-    let mut order = Vec::new();
-    while order.len() < count && !left.is_empty() {
-        let drawn = order.len() % LOT == LOT - 1;
-        let at = if drawn {
-            (random.bits() % left.len() as u64) as usize
-        } else {
-            doubt.most_telling(&left)
-        };
-        let message = left.swap_remove(at);
+    let count = count.min(messages.len());
+    // Drawn before any choice: from what a choice left over they would be unlike the rest.
+    let mut lots: Vec<usize> = (0..messages.len()).collect();
+    SplitMix64::new(1).shuffle(&mut lots);
+    let mut left = lots.split_off(count / LOT);
+    let mut lots = lots.into_iter();
+    let mut order = Vec::with_capacity(count);
+    while order.len() < count {
+        let lot = if order.len() % LOT == LOT - 1 { lots.next() } else { None };
+        let message = lot.unwrap_or_else(|| left.swap_remove(doubt.most_telling(&left)));
         doubt.resolve(message);
-        order.push(message);
+        order.push(Asked { message, drawn: lot.is_some() });
     }
     Ok(order)
 }
@@ -54,7 +64,8 @@ struct Doubt {
 impl Doubt {
     fn new(messages: &[&[f32]], known: &Matrix) -> Result<Self, SearchError> {
         let dim = messages.first().map_or(0, |m| m.len());
-        let all = || messages.iter().copied().chain(known.rows());
+        let stride = known.len().div_ceil(MOST_PHRASINGS).max(1);
+        let all = || messages.iter().copied().chain(known.rows().step_by(stride));
         if let Some(odd) = all().find(|row| row.len() != dim) {
             return Err(SearchError::BadInput(format!("a vector {} wide among {dim}", odd.len())));
         }
@@ -117,11 +128,14 @@ mod tests {
         let known: Vec<[f32; 4]> = vec![[0.0, 0.0, 1.0, 0.0]; 4];
         let known = Matrix::from_rows(4, known.iter().map(<[f32; 4]>::as_slice)).unwrap();
         let order = first(&messages, &known, 10).unwrap();
-        assert!(order[0] < 6 && (6..8).contains(&order[1]), "{order:?}");
-        let mut sorted = order.clone();
+        let chosen: Vec<usize> = order.iter().filter(|a| !a.drawn).map(|a| a.message).collect();
+        assert!(chosen[0] < 6 && (6..8).contains(&chosen[1]), "{order:?}");
+        let drawn: Vec<usize> = (0..10).filter(|at| order[*at].drawn).collect();
+        assert_eq!(drawn, [2, 5, 8], "one place in three");
+        let mut sorted: Vec<usize> = order.iter().map(|asked| asked.message).collect();
         sorted.sort_unstable();
         assert_eq!(sorted, (0..10).collect::<Vec<_>>(), "each once");
-        assert_eq!(first(&messages, &known, 3).unwrap(), order[..3]);
+        assert_eq!(first(&messages, &known, 99).unwrap().len(), 10);
         assert!(first(&[], &known, 3).unwrap().is_empty());
     }
 }

@@ -124,7 +124,7 @@ static GREETINGS: LazyLock<[(Greeting, Regex); 4]> = LazyLock::new(|| {
     let hello = "你们?好|您们?好|在吗|在不在|在么|在嘛|亲|哈喽|哈啰|嗨|早上好|上午好|中午好|下午好|晚上好|早安|早|客服|打扰一?下|请问一?下?|hi|hello|hey|good (?:morning|afternoon|evening)|are you there|there";
     let thanks = "非常感谢|十分感谢|感谢|谢谢|多谢|谢|辛苦|你们?|您|麻烦|好的?|嗯|ok|thanks?|thank you|thx|very much|so much|a lot";
     let farewell = "再见|拜拜|拜|晚安|没事|没有其他问题|没问题|不用|bye|good ?bye|see you|好的?|谢谢|感谢|你|您|good night";
-    let acknowledgement = "好的?|嗯|行|可以|知道|明白|收到|了解|懂|原来如此|没事|没问题|哦|噢|喔|ok(?:ay)?|got it|i see|fine|sure|alright|对|是的?";
+    let acknowledgement = "好的?|嗯|行|可以|我?(?:知道|明白|收到|了解|懂|同意)|原来如此|没事|没问题|[你您]?[好真太]棒|太好|已经(?:弄好|搞定|解决|处理好)|(?:弄好|搞定|解决)了|哦|噢|喔|ok(?:ay)?|got it|i see|fine|sure|alright|对|是的?";
     [
         (Greeting::Thanks, phrases(thanks)),
         (Greeting::Farewell, phrases(farewell)),
@@ -204,6 +204,10 @@ mod tests {
             ("好的，谢谢您啦😊", Some(Thanks)),
             ("Thank you so much!", Some(Thanks)),
             ("好的", Some(Acknowledgement)),
+            ("我知道啦", Some(Acknowledgement)),
+            ("已经弄好了", Some(Acknowledgement)),
+            ("你好棒", Some(Acknowledgement)),
+            ("解决不了", None),
             ("知道了", Some(Acknowledgement)),
             ("好的，再见", Some(Farewell)),
             ("你好，怎么退款", None),

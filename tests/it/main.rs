@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod architecture;
+mod attack;
 mod command;
 mod documents;
 // Release builds have no moments to be killed at.

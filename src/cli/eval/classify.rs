@@ -58,8 +58,9 @@ pub(super) fn run(app: &App, args: &ClassifyArgs) -> Result<()> {
         labels: args.labels.clone(),
         queries: args.queries.clone(),
     };
-    let embedder = app.open_embedder()?;
-    let report = classify::run(&input, &embedder, &mut |p| bar.fit(p))?;
+    // What ships are rules: they need no model.
+    let embedder = if input.labels.is_empty() { None } else { Some(app.open_embedder()?) };
+    let report = classify::run(&input, embedder.as_deref(), &mut |p| bar.fit(p))?;
     bar.done();
     output::report(&report, args.json)
 }

@@ -249,13 +249,14 @@ fn plate(c: &Candidate<'_>) -> Option<Range<usize>> {
     c.whole(!continued && (written_so || VEHICLE.is_match(c.folded.text())))
 }
 
+/// Every part is bounded: a match that is rejected is looked into from its next character on.
 fn address_pattern() -> String {
     let road = "路|大街|街|大道|巷|弄|胡同|里|村|小区|花园|家园|苑|公寓|大厦|广场|园|庄|府|湾";
     let unit = "号楼|号院|号|弄|幢|栋|座|楼|单元|室|层|房|户|组";
     // “一房”, “三户” and “两组” count; with figures they number.
     let spelt = "号楼|号院|号|弄|幢|栋|座|楼|单元|室";
     format!(
-        r"(?:(?:{PROVINCES})(?:省|市|壮族自治区|回族自治区|维吾尔自治区|自治区)?)?(?:\p{{Han}}{{2,6}}?(?:市|自治州|州|地区|盟))?(?:\p{{Han}}{{1,6}}?(?:区|县|旗|市))?(?:\p{{Han}}{{1,6}}?(?:街道|镇|乡|开发区))?(?:\p{{Han}}{{1,10}}?(?:{road}))+(?:\p{{Han}}{{0,6}}?(?:(?:\d{{1,5}}(?:-\d{{1,4}})*|[a-z])(?:{unit})|[一二三四五六七八九十]{{1,3}}(?:{spelt})))+(?:\d{{2,4}}\b)?"
+        r"(?:(?:{PROVINCES})(?:省|市|壮族自治区|回族自治区|维吾尔自治区|自治区)?)?(?:\p{{Han}}{{2,6}}?(?:市|自治州|州|地区|盟))?(?:\p{{Han}}{{1,6}}?(?:区|县|旗|市))?(?:\p{{Han}}{{1,6}}?(?:街道|镇|乡|开发区))?(?:\p{{Han}}{{1,10}}?(?:{road})){{1,6}}(?:\p{{Han}}{{0,6}}?(?:(?:\d{{1,5}}(?:-\d{{1,4}})*|[a-z])(?:{unit})|[一二三四五六七八九十]{{1,3}}(?:{spelt}))){{1,8}}(?:\d{{2,4}}\b)?"
     )
 }
 
