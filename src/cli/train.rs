@@ -1,5 +1,7 @@
 //! `train`: labels in, a new head and a new promise out.
 
+mod ask;
+
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -17,6 +19,7 @@ use crate::store::LabelFile;
 #[command(after_help = "Examples:
   huida train --labels desk.jsonl
   huida train --labels train.jsonl --calibrate held_back.jsonl --alpha 0.02
+  huida train --ask 300 --out ask      # which messages to label first
 
 Lines: {\"text\": \"…\", \"kb_id\": \"shop.refund.time\"}; without kb_id, or with \"label\": \"oos\",
 no entry answers. Labels are kept: the next build uses them too.")]
@@ -34,11 +37,20 @@ pub(super) struct TrainArgs {
     /// How sure that must be; remembered as well.
     #[arg(long)]
     confidence: Option<f64>,
+    /// Do not train: write the messages on record whose labels would tell most, at most so many.
+    #[arg(long, value_name = "N", conflicts_with_all = ["labels", "calibrate"])]
+    ask: Option<usize>,
+    /// The folder for what `--ask` writes.
+    #[arg(long, value_name = "DIR", default_value = "ask", requires = "ask")]
+    out: PathBuf,
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(app: &App, args: &TrainArgs) -> Result<()> {
+    if let Some(count) = args.ask {
+        return ask::write(app, count, &args.out, args.json);
+    }
     let store = app.open_store()?;
     // All files are read and the promise is checked before anything is kept.
     let mut files = read(Purpose::Train, &args.labels)?;

@@ -126,7 +126,8 @@ pub struct GateModel {
     /// Where the observations said that the promise would be easiest to show.
     #[serde(default)]
     pub start: Option<f32>,
-    /// Of domains without one of their own. `None`: nothing of them goes out by itself.
+    /// Of all domains together, for those without one of their own. `None`: nothing of them goes out
+    /// by itself.
     pub threshold: Option<Threshold>,
     /// Where the labels of a domain suffice for a promise about it alone.
     #[serde(default)]
@@ -220,8 +221,7 @@ impl GateModel {
             threshold::likeliest(&fitted.out_of_fold, &fitted.weights, unseen.len(), promise);
         model.usual = usual(calibration, &unseen);
         model.by_domain = model.own_thresholds(calibration, &unseen, 2 * rows_needed);
-        let rest = model.without_own(calibration, &unseen);
-        model.threshold = threshold::select(&rest, promise, model.start).or_else(unproven);
+        model.threshold = threshold::select(&unseen, promise, model.start).or_else(unproven);
         if from_labels || decisive || model.promised() {
             model.origin = Origin::Labelled;
         }
@@ -271,14 +271,9 @@ impl GateModel {
         self.by_domain.get(&domain).copied().or(self.threshold)
     }
 
-    /// Share of the rows behind the thresholds that they admit.
+    /// Share of the rows behind the threshold of all domains together that it admits.
     pub fn coverage(&self) -> f64 {
-        let (mut admitted, mut rows) = (0.0, 0.0);
-        for threshold in self.by_domain.values().chain(&self.threshold) {
-            admitted += threshold.n_selected as f64;
-            rows += threshold.rows as f64;
-        }
-        if rows > 0.0 { admitted / rows } else { 0.0 }
+        self.threshold.map_or(0.0, |t| t.n_selected as f64 / t.rows.max(1) as f64)
     }
 
     /// True when the error bound was shown on unseen labels.
@@ -344,16 +339,6 @@ impl GateModel {
             Some((domain, threshold::select(&rows, self.promise, self.start)?))
         })
         .collect()
-    }
-
-    /// Outcomes of the domains that share a threshold; all, where every domain has its own: a domain
-    /// that was never seen is then judged as they are together.
-    fn without_own(&self, calibration: &[Observation], outcomes: &[Outcome]) -> Vec<Outcome> {
-        let shared =
-            |(row, _): &(&Observation, &Outcome)| !self.by_domain.contains_key(&row.domain);
-        let rest: Vec<Outcome> =
-            calibration.iter().zip(outcomes).filter(shared).map(|(_, outcome)| *outcome).collect();
-        if rest.is_empty() { outcomes.to_vec() } else { rest }
     }
 
     fn outcomes(&self, rows: &[Observation]) -> Vec<Outcome> {

@@ -60,10 +60,16 @@ fn classed(object: &Map<String, Value>, field: &'static str) -> Result<Classed, 
     Ok(Classed { text: required(object, "text")?, class: required(object, field)?, said_in })
 }
 
+/// Stands where a person has to put a label; a line that still has it is no label.
+pub const UNLABELLED: &str = "?";
+
 fn parse(object: &Map<String, Value>) -> Result<Labelled, Fault> {
     let text = required(object, "text")?;
     let answer = match object.get("kb_id") {
         None | Some(Value::Null) => None,
+        Some(Value::String(id)) if id == UNLABELLED => {
+            return Err(("kb_id", "put the entry's id here, or null where none answers"));
+        }
         Some(Value::String(id)) => Some(EntryId(id.clone())),
         Some(_) => return Err(("kb_id", "must be text or null")),
     };
@@ -103,6 +109,9 @@ mod tests {
             labels.iter().map(|l| l.answer.as_ref().map(EntryId::as_str)).collect();
         assert_eq!(answers, [Some("a"), None, None, Some("b")]);
         assert_eq!(labels[3].context[0].role, Role::Customer);
+        std::fs::write(&path, r#"{"text":"a","kb_id":"?"}"#).unwrap();
+        let error = read_labelled(&path).unwrap_err().to_string();
+        assert!(error.contains("q.jsonl:1: kb_id: put the entry's id"), "{error}");
         std::fs::write(&path, "{\"text\":\"a\"}\n{\"kb_id\":\"a\"}").unwrap();
         let error = read_labelled(&path).unwrap_err().to_string();
         assert!(error.contains("q.jsonl:2: text: is missing"), "{error}");

@@ -15,4 +15,5 @@ pub mod observe;
 pub mod responder;
 pub mod retrieve;
 mod seal;
+pub mod to_label;
 pub mod watch;

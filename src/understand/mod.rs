@@ -47,12 +47,19 @@ pub fn understand(text: &str, context: &[Utterance]) -> Understood {
         .collect();
     let greeting = readability::greeting(text);
     let readable = readability::readability(text);
-    let worth_resolving = greeting.is_none() && readable == Readability::Readable;
+    // After something was said, “贵吗” is a whole question.
+    let may_lean = readable == Readability::Readable
+        || readable == Readability::TooShort && !readability::is_interjection(text);
+    let worth_resolving = greeting.is_none() && may_lean;
     let earlier = if worth_resolving { context.as_slice() } else { &[] };
     let standalone = followup::standalone(&masked.text, earlier);
     // “可以吗” asks nothing when there was nothing before it.
     let stump = worth_resolving && !standalone.rewritten && names_nothing(&masked);
-    let readability = if stump { Readability::TooShort } else { readable };
+    let readability = match readable {
+        Readability::TooShort if standalone.rewritten => Readability::Readable,
+        Readability::Readable if stump => Readability::TooShort,
+        other => other,
+    };
     Understood {
         question: normalize::normalize(&standalone.text),
         rewritten_by: standalone.rule,
@@ -128,6 +135,18 @@ mod tests {
         assert_eq!(understand("为什么？", &[]).readability, Readability::TooShort);
         let answered = understand("可以吗", &[customer("我想提前还款")]);
         assert_eq!(answered.readability, Readability::Readable);
+        let context = [customer("会员年卡多少钱")];
+        let leaning = understand("贵吗", &context);
+        assert_eq!(leaning.readability, Readability::Readable);
+        assert!(leaning.question.contains("会员年卡"), "{}", leaning.question);
+        assert_eq!(understand("贵吗", &[]).readability, Readability::TooShort);
+        for nothing in ["啊?", "嗯嗯呢", "k"] {
+            let understood = understand(nothing, &context);
+            assert_eq!(
+                (understood.rewritten_by, understood.question.contains("年卡")),
+                (None, false)
+            );
+        }
         for text in ["退款", "发票", "怎么取消", "人工", "价格", "How much is it"] {
             assert_eq!(understand(text, &[]).readability, Readability::Readable, "{text}");
         }

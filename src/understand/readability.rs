@@ -104,6 +104,14 @@ fn is_emoji(c: char) -> bool {
 const EMPTY_HAN: &str =
     "你我他她它您们的了吗呢啊吧是在有不这那个就都还和与也嗯哦呃哈呀嘛么哎喂诶把被给跟对很太";
 
+/// Sounds, not words: they lean on nothing that was said.
+const SOUNDS: &str = "嗯哦噢喔呃额哈嘿呵呀嘛么哎唉喂诶欸啊吧呢了的哇咦";
+
+/// True when no Chinese word is said (“啊？”, “k”).
+pub fn is_interjection(text: &str) -> bool {
+    !normalize(text).chars().any(|c| is_han(c) && !SOUNDS.contains(c))
+}
+
 fn is_stump(normal: &str) -> bool {
     let letters: Vec<char> = normal.chars().filter(|c| c.is_alphanumeric()).collect();
     let han = letters.iter().filter(|c| is_han(**c)).count();
