@@ -1,103 +1,296 @@
 //! `simulate`: plays a platform against a service on this machine.
 
-use std::net::ToSocketAddrs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
+use tokio::net::TcpListener;
 
 use super::output;
 use crate::app::App;
+use crate::base::clock::Deadline;
 use crate::base::id::SessionId;
-use crate::channels::wechat_mp::BodyFormat;
-use crate::channels::wechat_mp::simulate::{
-    OpenedReply, PushMode, Said, SimulatedMessage, Simulator, Stamp, Wire,
-};
 use crate::config::Account;
+use crate::domain::knowledge::Change;
+use crate::domain::message::AccountName;
+use crate::simulate::api::{self, Api, Temper};
+use crate::simulate::child::{Child, Start};
+use crate::simulate::driver::{Driver, Outcome};
+use crate::simulate::ledger::Ledger;
+use crate::simulate::load::Load;
+use crate::simulate::questions::Questions;
+use crate::simulate::run::{self, Disturbance, Report, Run};
+use crate::simulate::wechat_mp::{self, Kind, Mode};
+use crate::simulate::{Said, Seen, Side, What};
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Import, Store};
 
 #[derive(Subcommand)]
 pub(super) enum SimulateCommand {
-    /// Send one text as a 公众号 would, and open the passive reply.
-    WechatMp(WechatMpArgs),
+    /// 公众号.
+    WechatMp(PlayArgs),
 }
 
 #[derive(Args)]
-#[command(after_help = "Example (the account and its secrets come from the configuration):
-  huida simulate wechat-mp --account main --mode safe \"多久发货\"")]
-pub(super) struct WechatMpArgs {
-    text: String,
+#[command(after_help = "Examples (the account and its secrets come from the configuration):
+  huida simulate wechat-mp --account main \"多久发货\"
+  huida simulate wechat-mp --account main --rate 50 --minutes 3 --start
+  huida simulate wechat-mp --account main --rate 50 --minutes 3 --chaos 60 --api-errors 0.2
+  huida simulate wechat-mp --account main --rate 50 --minutes 1 --flood 2000 --start")]
+pub(super) struct PlayArgs {
+    /// One message; without it, load or a scenario.
+    #[arg(required_unless_present_any = ["rate"])]
+    text: Option<String>,
     /// A [accounts.…] table of the configuration.
     #[arg(long)]
     account: String,
-    /// Where the service listens; loopback only.
+    /// Where the service listens; this machine only.
     #[arg(long, default_value = "http://127.0.0.1:8788")]
     url: String,
-    /// How the platform's console is set: plain, compatible or safe.
-    #[arg(long, default_value = "safe", value_parser = |w: &str| PushMode::parse(w).ok_or("plain, compatible or safe"))]
-    mode: PushMode,
-    /// The customer's OpenID; another one is another customer.
+    /// How the console of a WeChat account is set: plain, compatible or safe.
+    #[arg(long, default_value = "safe", value_parser = |w: &str| Mode::parse(w).ok_or("plain, compatible or safe"))]
+    mode: Mode,
+    /// The customer's id on the platform; another one is another customer.
     #[arg(long, default_value = "openid-simulated")]
     sender: String,
     /// The platform's message id; the same one again is a retry. Without it, a new message.
     #[arg(long)]
     msg_id: Option<u64>,
+    /// Load: messages a second.
+    #[arg(long)]
+    rate: Option<f64>,
+    #[arg(long, default_value_t = 0.25)]
+    minutes: f64,
+    /// Share of the load that asks for two things at once, as the generator answers.
+    #[arg(long, default_value_t = 0.1)]
+    drafted: f32,
+    /// Start a service for the run, on a copy of the configured knowledge and an empty inbox.
+    #[arg(long)]
+    start: bool,
+    /// The program that --start starts; without it, this one.
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+    /// Kill the service so many times at random moments of the load; implies --start.
+    #[arg(long, value_name = "N", conflicts_with = "flood")]
+    chaos: Option<usize>,
+    /// So many bad callbacks a second in the second half of the load.
+    #[arg(long, value_name = "PER_SECOND")]
+    flood: Option<f64>,
+    /// Share of the service's sends that the platform's API fails.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    api_errors: f32,
+    /// Seconds for which the platform's tokens are good.
+    #[arg(long, default_value_t = 7_200)]
+    token_seconds: u64,
+    /// The service's process, whose memory is told; known where it is started here.
+    #[arg(long)]
+    pid: Option<u32>,
+    /// Repeats who asks what when, and where the service is killed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     #[arg(long)]
     json: bool,
 }
 
-pub(super) fn run(app: &App, command: &SimulateCommand) -> Result<()> {
-    let SimulateCommand::WechatMp(args) = command;
-    let Some(Account::WechatMp(account)) = app.config.accounts.get(&args.account) else {
-        bail!("the configuration has no [accounts.{}]", args.account);
-    };
-    let address = format!("{}/channels/wechat-mp/{}", args.url.trim_end_matches('/'), args.account);
-    let url = reqwest::Url::parse(&address).with_context(|| address.clone())?;
-    require_loopback(&url)?;
-    let now = app.clock.now();
-    let simulator = Simulator::new(account, "gh_simulated".into())?;
-    let message = SimulatedMessage {
-        sender: args.sender.clone(),
-        created: now / 1000,
-        what: Said::Text {
-            content: args.text.clone(),
-            msg_id: args.msg_id.unwrap_or_else(|| fresh_id(now)),
-        },
-    };
-    let wire = Wire { mode: args.mode, format: BodyFormat::Xml };
-    let push = simulator.push(&message, wire, &Stamp::fresh(now / 1000)?)?;
-    let mut url = url;
-    url.set_query(Some(&push.query.to_query_string()));
-    let client = reqwest::blocking::Client::builder().no_proxy().build()?;
-    let response = client
-        .post(url)
-        .header("content-type", push.content_type)
-        .body(push.body)
-        .send()
-        .context("the service does not answer: is `huida serve` running?")?;
-    let status = response.status();
-    let body = response.bytes()?;
-    if !status.is_success() {
-        bail!("{status}: {}", String::from_utf8_lossy(&body));
-    }
-    let reply = match simulator.open_reply(&body)? {
-        OpenedReply::Acknowledged => None,
-        OpenedReply::Text { content, .. } => Some(content),
-    };
-    if args.json {
-        return output::json(&json!({ "status": status.as_u16(), "reply": reply }));
-    }
-    output::line(reply.as_deref().unwrap_or("(acknowledged without a reply)"))
+pub(super) fn run(
+    app: &App,
+    config: Option<&Path>,
+    command: &SimulateCommand,
+) -> Result<std::process::ExitCode> {
+    let (SimulateCommand::WechatMp(args), kind) = (command, Kind::Official);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(play(app, config, args, kind))
 }
 
-/// Signed messages with made-up senders must not reach a machine that is not ours.
-fn require_loopback(url: &reqwest::Url) -> Result<()> {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let port = url.port_or_known_default().unwrap_or(80);
-    let mut addresses = (host, port).to_socket_addrs().with_context(|| host.to_owned())?;
-    if addresses.all(|a| a.ip().is_loopback()) {
-        return Ok(());
+/// The service that is called: one that runs already, or one of our own on a state of its own.
+struct Stage {
+    url: String,
+    child: Option<Child>,
+    store: Arc<dyn Store>,
+    /// Removed with everything in it at the end.
+    _state: Option<tempfile::TempDir>,
+}
+
+async fn play(
+    app: &App,
+    config: Option<&Path>,
+    args: &PlayArgs,
+    kind: Kind,
+) -> Result<std::process::ExitCode> {
+    let ledger = Arc::new(Ledger::default());
+    let temper = Temper {
+        errors: args.api_errors,
+        token_life: Duration::from_secs(args.token_seconds),
+        seed: args.seed,
+    };
+    let api = Arc::new(Api::new(Arc::clone(&ledger), app.clock.clone(), temper));
+    let side = side(app, args, kind, &api)?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let api_base = format!("http://{}", listener.local_addr()?);
+    let serving = tokio::spawn(api::serve(Arc::clone(&side), api, listener));
+    let begun = app.clock.now();
+    let mut stage = set_up(app, config, args, &api_base).await?;
+    let called = (stage.url.as_str(), args.account.as_str());
+    let driver = Arc::new(Driver::new(side, ledger, app.clock.clone(), called)?);
+    if let Some(text) = &args.text {
+        return one_message(&driver, args, text).await;
     }
-    bail!("{host} is not this machine: the simulator talks to loopback addresses only");
+    let store = Arc::clone(&stage.store);
+    let account = AccountName(args.account.clone());
+    let fates = move || store.fates(&account, begun);
+    let load = Load {
+        rate: args.rate.unwrap_or(1.0).clamp(0.1, 1_000.0),
+        lasting: Duration::try_from_secs_f64(args.minutes * 60.0).context("--minutes")?,
+        drafted: args.drafted,
+        seed: args.seed,
+    };
+    let entries = app.open_store()?.entries()?;
+    let questions = Questions::of(&entries, args.seed)
+        .context("the knowledge is too small to ask about: `huida kb import` first")?;
+    let disturbance = match (args.chaos, args.flood) {
+        (Some(count), _) => Disturbance::Chaos(count),
+        (None, Some(rate)) => Disturbance::Flood(rate),
+        (None, None) => Disturbance::None,
+    };
+    let run = Run {
+        driver: &driver,
+        load,
+        questions: &questions,
+        disturbance,
+        child: stage.child.as_mut(),
+        pid: args.pid,
+        fates: &fates,
+    };
+    let report = run::run(run).await?;
+    serving.abort();
+    tell(&report, args.json)
+}
+
+fn tell(report: &Report, as_json: bool) -> Result<std::process::ExitCode> {
+    output::report(report, as_json)?;
+    for line in report.findings.named.iter().filter(|_| !as_json) {
+        output::line(line)?;
+    }
+    Ok(if report.findings.clean() {
+        std::process::ExitCode::SUCCESS
+    } else {
+        std::process::ExitCode::FAILURE
+    })
+}
+
+/// The platform's end of the account, as the configuration has it.
+fn side(app: &App, args: &PlayArgs, kind: Kind, api: &Arc<Api>) -> Result<Arc<dyn Side>> {
+    let account = app.config.accounts.get(&args.account);
+    let Some(Account::WechatMp(account)) = account else {
+        bail!("the configuration has no [accounts.{}] of this platform", args.account);
+    };
+    let settings = wechat_mp::Settings {
+        kind,
+        mode: args.mode,
+        token: account.token.clone(),
+        app_id: account.app_id.clone(),
+        app_secret: None,
+        encoding_aes_key: account.encoding_aes_key.clone(),
+    };
+    Ok(Arc::new(wechat_mp::WechatMp::new(settings, Arc::clone(api))?))
+}
+
+async fn set_up(
+    app: &App,
+    config: Option<&Path>,
+    args: &PlayArgs,
+    api_base: &str,
+) -> Result<Stage> {
+    if !args.start && args.chaos.is_none() {
+        let store = app.open_store()?;
+        return Ok(Stage { url: args.url.clone(), child: None, store, _state: None });
+    }
+    let state = tempfile::tempdir()?;
+    let store = copied_state(app, state.path())?;
+    let path = |name: &str| state.path().join(name).display().to_string();
+    let _ = api_base;
+    let variables = vec![
+        ("HUIDA__STORE__PATH".to_owned(), path("huida.db")),
+        ("HUIDA__INDEX__DIR".to_owned(), path("generations")),
+    ];
+    let config = config.map(|file| vec!["--config".to_owned(), file.display().to_string()]);
+    let start = Start {
+        binary: args.binary.clone().map_or_else(std::env::current_exe, Ok)?,
+        arguments: config.unwrap_or_default(),
+        variables,
+        // Not in the state: it is wanted after a run that failed.
+        log: std::env::temp_dir().join(format!("huida-simulate-{}.log", std::process::id())),
+    };
+    output::note(&format!("the service's log: {}", start.log.display()));
+    let child = Child::start(start).await?;
+    Ok(Stage { url: child.url(), child: Some(child), store, _state: Some(state) })
+}
+
+/// The knowledge that is served, in a store of its own: customers that are made up must not come
+/// among the real ones.
+fn copied_state(app: &App, folder: &Path) -> Result<Arc<dyn Store>> {
+    let entries = app.open_store()?.entries()?.into_iter().map(|v| v.entry).collect();
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&folder.join("huida.db"))?);
+    let change = Change::by("simulate", "simulate");
+    store.import_entries(&Import::of(entries, change), app.clock.now())?;
+    copy_folder(&app.config.index.dir, &folder.join("generations"))?;
+    Ok(store)
+}
+
+fn copy_folder(from: &Path, to: &PathBuf) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for item in std::fs::read_dir(from).with_context(|| from.display().to_string())? {
+        let (path, name) = item.map(|item| (item.path(), item.file_name()))?;
+        if path.is_dir() {
+            copy_folder(&path, &to.join(name))?;
+        } else {
+            std::fs::copy(&path, to.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Sends one text and tells what the customer saw, also of what came by the API a little later.
+async fn one_message(
+    driver: &Driver,
+    args: &PlayArgs,
+    text: &str,
+) -> Result<std::process::ExitCode> {
+    let now = driver.clock.now();
+    let said = Said {
+        customer: args.sender.clone(),
+        id: args.msg_id.unwrap_or_else(|| fresh_id(now)),
+        created: now / 1_000,
+        what: What::Text(text.to_owned()),
+    };
+    let reply = match driver.tell(&said).await {
+        Outcome::NotAccepted(reason) => bail!("{reason}: is `huida serve` running?"),
+        Outcome::Accepted(Seen::Text(reply)) => Some(reply),
+        Outcome::Accepted(Seen::Transferred) => None,
+        Outcome::Accepted(Seen::Nothing) => sent_later(driver, &said.customer).await,
+    };
+    if args.json {
+        output::json(&json!({ "status": 200, "reply": reply }))?;
+    } else {
+        output::line(reply.as_deref().unwrap_or("(acknowledged without a reply)"))?;
+    }
+    Ok(std::process::ExitCode::SUCCESS)
+}
+
+/// What is sent to the customer while one would still be waiting.
+async fn sent_later(driver: &Driver, customer: &str) -> Option<String> {
+    let deadline = Deadline::after(Duration::from_secs(10));
+    while !deadline.passed() {
+        if let (_, Some(text)) = driver.ledger.newest(customer) {
+            return Some(text);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    None
 }
 
 /// Time first, then something random, as platforms number messages.

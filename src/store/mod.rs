@@ -7,9 +7,10 @@ pub mod sqlite;
 use crate::base::clock::UnixMs;
 use crate::base::id::{CaseId, ConversationId, TraceId};
 use crate::domain::decision::{Priority, Verdict};
+use crate::domain::draft::DraftMode;
 use crate::domain::knowledge::{Change, Entry, EntryId, EntryState, Version, VersionedEntry};
 use crate::domain::label::{Labelled, Purpose};
-use crate::domain::message::{Inbound, Utterance};
+use crate::domain::message::{AccountName, Inbound, Utterance};
 use crate::domain::trace::Trace;
 use crate::gate::threshold::Promise;
 
@@ -109,6 +110,25 @@ pub struct Unfinished {
     pub received_at: UnixMs,
 }
 
+/// What became of a message, for whoever checks the service from outside.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fate {
+    pub sender: String,
+    pub dedupe_key: String,
+    /// `None`: not yet.
+    pub decided: Option<Decided>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decided {
+    pub verdict: Verdict,
+    pub reply: String,
+    /// How the proposed reply was made, where there was one.
+    pub draft: Option<DraftMode>,
+    /// It has a case, open or closed.
+    pub for_person: bool,
+}
+
 /// Labels of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelFile {
@@ -197,6 +217,10 @@ pub trait Store: Send + Sync {
 
     /// Accepted, but never decided; oldest first.
     fn unfinished(&self) -> Result<Vec<Unfinished>, StoreError>;
+
+    /// What became of an account's messages received at `since` or later, in the order in which they
+    /// were accepted.
+    fn fates(&self, account: &AccountName, since: UnixMs) -> Result<Vec<Fate>, StoreError>;
 
     fn trace(&self, id: &TraceId) -> Result<Option<Trace>, StoreError>;
 

@@ -6,9 +6,10 @@ use super::{from_json, to_json};
 use crate::base::clock::UnixMs;
 use crate::base::id::{CaseId, ConversationId, TraceId};
 use crate::domain::decision::Verdict;
-use crate::domain::message::{Content, Inbound, Role, Utterance};
+use crate::domain::draft::DraftMode;
+use crate::domain::message::{AccountName, Content, Inbound, Role, Utterance};
 use crate::domain::trace::Trace;
-use crate::store::{Accepted, AcceptedState, MessageRow, StoreError, Unfinished};
+use crate::store::{Accepted, AcceptedState, Decided, Fate, MessageRow, StoreError, Unfinished};
 
 pub(super) fn accept(
     transaction: &Transaction<'_>,
@@ -55,10 +56,7 @@ fn find(transaction: &Transaction<'_>, inbound: &Inbound) -> Result<Option<Accep
         None => AcceptedState::Undecided,
         Some(((trace, verdict), reply)) => AcceptedState::Decided {
             trace: TraceId::from_text(trace),
-            verdict: Verdict::parse(&verdict).ok_or_else(|| StoreError::Corrupt {
-                what: "verdict",
-                reason: format!("unknown word {verdict:?}"),
-            })?,
+            verdict: known_verdict(&verdict)?,
             reply,
         },
     };
@@ -215,4 +213,39 @@ pub(super) fn unfinished(connection: &Connection) -> Result<Vec<Unfinished>, Sto
         })
     })
     .collect()
+}
+
+pub(super) fn fates(
+    connection: &Connection,
+    account: &AccountName,
+    since: UnixMs,
+) -> Result<Vec<Fate>, StoreError> {
+    let mut query = connection.prepare_cached(
+        "SELECT m.sender, m.dedupe_key, d.verdict, d.reply, json_extract(d.trace, '$.draft.mode'),
+                EXISTS (SELECT 1 FROM cases c WHERE c.trace_id = d.trace_id)
+         FROM messages m LEFT JOIN decisions d ON d.message_id = m.id
+         WHERE m.account = ?1 AND m.received_at >= ?2 ORDER BY m.id",
+    )?;
+    let mut rows = query.query(params![account.as_str(), since])?;
+    let mut fates = Vec::new();
+    while let Some(row) = rows.next()? {
+        let decided = match row.get::<_, Option<String>>(2)? {
+            None => None,
+            Some(verdict) => Some(Decided {
+                verdict: known_verdict(&verdict)?,
+                reply: row.get(3)?,
+                draft: row.get::<_, Option<String>>(4)?.as_deref().and_then(DraftMode::parse),
+                for_person: row.get(5)?,
+            }),
+        };
+        fates.push(Fate { sender: row.get(0)?, dedupe_key: row.get(1)?, decided });
+    }
+    Ok(fates)
+}
+
+fn known_verdict(word: &str) -> Result<Verdict, StoreError> {
+    Verdict::parse(word).ok_or_else(|| StoreError::Corrupt {
+        what: "verdict",
+        reason: format!("unknown word {word:?}"),
+    })
 }

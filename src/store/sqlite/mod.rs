@@ -19,11 +19,11 @@ use crate::base::clock::UnixMs;
 use crate::base::id::{CaseId, TraceId};
 use crate::domain::knowledge::{Change, EntryId, Version, VersionedEntry};
 use crate::domain::label::{Labelled, Purpose};
-use crate::domain::message::{Inbound, Utterance};
+use crate::domain::message::{AccountName, Inbound, Utterance};
 use crate::domain::trace::Trace;
 use crate::gate::threshold::Promise;
 use crate::store::{
-    Accepted, AuditState, Head, Import, ImportOutcome, LabelFile, MessageRow, OpenCase, Store,
+    Accepted, AuditState, Fate, Head, Import, ImportOutcome, LabelFile, MessageRow, OpenCase, Store,
     StoreError, Unfinished,
 };
 
@@ -185,6 +185,10 @@ impl Store for SqliteStore {
 
     fn unfinished(&self) -> Result<Vec<Unfinished>, StoreError> {
         self.read(inbox::unfinished)
+    }
+
+    fn fates(&self, account: &AccountName, since: UnixMs) -> Result<Vec<Fate>, StoreError> {
+        self.read(|connection| inbox::fates(connection, account, since))
     }
 
     fn trace(&self, id: &TraceId) -> Result<Option<Trace>, StoreError> {
