@@ -8,14 +8,19 @@
 pub mod api;
 pub mod audit;
 pub mod child;
+pub mod douyin;
 pub mod driver;
+pub mod envelope;
 pub mod flood;
 pub mod ledger;
 pub mod load;
 pub mod questions;
 pub mod run;
 pub mod seal;
+pub mod wechat_kf;
 pub mod wechat_mp;
+pub mod wechat_shop;
+pub mod wecom;
 mod xml;
 
 use std::sync::Arc;

@@ -15,7 +15,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::api::{Answered, Api, Quota, Refusal, text, wechat};
-use super::seal::{Seal, nonce, signature};
+use super::envelope::Envelope;
+use super::seal::{nonce, signature};
 use super::xml::{self, Value as Member};
 use super::{Call, Fault, Said, Seen, Side, SimulateError, What, query};
 use crate::base::clock::UnixMs;
@@ -60,7 +61,7 @@ pub struct Settings {
 /// The platform's end of one account.
 pub struct WechatMp {
     settings: Settings,
-    seal: Option<Seal>,
+    envelope: Option<Envelope>,
     api: Arc<Api>,
     presence: Mutex<HashMap<String, Presence>>,
 }
@@ -80,12 +81,13 @@ impl WechatMp {
     /// When the mode needs a key that is not there.
     pub fn new(settings: Settings, api: Arc<Api>) -> Result<Self, SimulateError> {
         let key = settings.encoding_aes_key.as_ref();
-        let seal = key.map(|key| Seal::new(key.expose_secret(), &settings.app_id)).transpose()?;
-        if seal.is_none() && settings.mode != Mode::Plain {
+        let envelope = key.map(|key| Envelope::new(&settings.token, key, &settings.app_id));
+        let envelope = envelope.transpose()?;
+        if envelope.is_none() && settings.mode != Mode::Plain {
             let reason = "compatible and safe mode need the account's encoding_aes_key";
             return Err(SimulateError::Input(reason.into()));
         }
-        Ok(Self { settings, seal, api, presence: Mutex::default() })
+        Ok(Self { settings, envelope, api, presence: Mutex::default() })
     }
 
     /// The query of the console's check of a new address, and what must come back.
@@ -144,22 +146,14 @@ impl WechatMp {
     /// The members of a passive reply, opened and checked.
     fn opened(&self, body: &[u8]) -> Result<BTreeMap<String, String>, Fault> {
         let outer = xml::read(body)?;
-        let part = |name: &str| {
-            outer.get(name).map(String::as_str).ok_or_else(|| Fault::new(format!("no {name}")))
-        };
-        let Some(encrypted) = outer.get("Encrypt") else {
-            return match self.settings.mode {
-                Mode::Safe => Err(Fault::new("a plain reply in safe mode")),
-                Mode::Plain | Mode::Compatible => Ok(outer),
-            };
-        };
-        let seal = self.seal.as_ref().ok_or_else(|| Fault::new("an encrypted reply without a key"))?;
-        let token = self.settings.token.expose_secret();
-        let right = signature(&[token, part("TimeStamp")?, part("Nonce")?, encrypted]);
-        if part("MsgSignature")? != right {
-            return Err(Fault::new("a reply's MsgSignature is wrong"));
+        match (outer.contains_key("Encrypt"), &self.envelope) {
+            (true, Some(envelope)) => envelope.open(&outer),
+            (true, None) => Err(Fault::new("an encrypted reply without a key")),
+            (false, _) if self.settings.mode == Mode::Safe => {
+                Err(Fault::new("a plain reply in safe mode"))
+            }
+            (false, _) => Ok(outer),
         }
-        xml::read(&seal.decrypt(encrypted)?)
     }
 }
 
@@ -171,32 +165,26 @@ impl Side for WechatMp {
     fn call(&self, said: &Said, now: i64) -> Result<Call, Fault> {
         self.note_presence(said);
         let (stamp, nonce) = (now.to_string(), nonce(8)?);
-        let token = self.settings.token.expose_secret();
+        let signed = signature(&[self.settings.token.expose_secret(), &stamp, &nonce]);
         let members = self.members(said);
         let message = xml::write(&members);
-        let plain_signature = signature(&[token, &stamp, &nonce]);
-        let mut pairs = vec![
-            ("signature", plain_signature.as_str()),
-            ("timestamp", &stamp),
-            ("nonce", &nonce),
-            ("openid", &said.customer),
-        ];
-        let outer = match self.settings.mode {
+        let beside = match self.settings.mode {
             Mode::Plain => None,
             Mode::Compatible => Some(members),
             Mode::Safe => Some(vec![("ToUserName", xml::text(Self::US))]),
         };
-        let (Some(mut outer), Some(seal)) = (outer, &self.seal) else {
-            let query = query(&pairs);
+        let (Some(beside), Some(envelope)) = (beside, &self.envelope) else {
+            let query = query(&[
+                ("signature", &signed),
+                ("timestamp", &stamp),
+                ("nonce", &nonce),
+                ("openid", &said.customer),
+            ]);
             let body = message.into_bytes();
             return Ok(Call { query, content_type: "text/xml", body, ..Call::default() });
         };
-        let encrypted = seal.encrypt(message.as_bytes())?;
-        let signed = signature(&[token, &stamp, &nonce, &encrypted]);
-        pairs.extend([("encrypt_type", "aes"), ("msg_signature", signed.as_str())]);
-        outer.push(("Encrypt", xml::text(&encrypted)));
-        let (query, body) = (query(&pairs), xml::write(&outer).into_bytes());
-        Ok(Call { query, content_type: "text/xml", body, ..Call::default() })
+        let more = [("openid", said.customer.as_str()), ("encrypt_type", "aes")];
+        envelope.xml(&message, beside, &more, now)
     }
 
     fn open(&self, said: &Said, body: &[u8]) -> Result<Seen, Fault> {
