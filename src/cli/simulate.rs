@@ -1,5 +1,7 @@
 //! `simulate`: plays a platform against a service on this machine.
 
+mod sides;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,23 +10,23 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use super::output;
 use crate::app::App;
 use crate::base::clock::Deadline;
 use crate::base::id::SessionId;
-use crate::config::Account;
 use crate::domain::knowledge::Change;
 use crate::domain::message::AccountName;
 use crate::simulate::api::{self, Api, Temper};
 use crate::simulate::child::{Child, Start};
-use crate::simulate::driver::{Driver, Outcome};
+use crate::simulate::driver::{Driver, Outcome, own_machine};
 use crate::simulate::ledger::Ledger;
 use crate::simulate::load::Load;
 use crate::simulate::questions::Questions;
 use crate::simulate::run::{self, Disturbance, Report, Run};
-use crate::simulate::wechat_mp::{self, Kind, Mode};
-use crate::simulate::{Said, Seen, Side, What};
+use crate::simulate::wechat_mp::Mode;
+use crate::simulate::{Said, Seen, What};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Import, Store};
 
@@ -32,6 +34,18 @@ use crate::store::{Import, Store};
 pub(super) enum SimulateCommand {
     /// 公众号.
     WechatMp(PlayArgs),
+    /// 小程序客服.
+    Mini(PlayArgs),
+}
+
+impl SimulateCommand {
+    /// The word in the account's table, and what is to be played.
+    fn parts(&self) -> (&'static str, &PlayArgs) {
+        match self {
+            Self::WechatMp(args) => ("wechat-mp", args),
+            Self::Mini(args) => ("wechat-mini", args),
+        }
+    }
 }
 
 #[derive(Args)]
@@ -95,15 +109,20 @@ pub(super) struct PlayArgs {
     json: bool,
 }
 
+impl PlayArgs {
+    fn starts(&self) -> bool {
+        self.start || self.chaos.is_some()
+    }
+}
+
 pub(super) fn run(
     app: &App,
     config: Option<&Path>,
     command: &SimulateCommand,
 ) -> Result<std::process::ExitCode> {
-    let (SimulateCommand::WechatMp(args), kind) = (command, Kind::Official);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(play(app, config, args, kind))
+    runtime.block_on(play(app, config, command))
 }
 
 /// The service that is called: one that runs already, or one of our own on a state of its own.
@@ -118,9 +137,9 @@ struct Stage {
 async fn play(
     app: &App,
     config: Option<&Path>,
-    args: &PlayArgs,
-    kind: Kind,
+    command: &SimulateCommand,
 ) -> Result<std::process::ExitCode> {
+    let (platform, args) = command.parts();
     let ledger = Arc::new(Ledger::default());
     let temper = Temper {
         errors: args.api_errors,
@@ -128,14 +147,17 @@ async fn play(
         seed: args.seed,
     };
     let api = Arc::new(Api::new(Arc::clone(&ledger), app.clock.clone(), temper));
-    let side = side(app, args, kind, &api)?;
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let api_base = format!("http://{}", listener.local_addr()?);
-    let serving = tokio::spawn(api::serve(Arc::clone(&side), api, listener));
+    let account = app.config.accounts.get(&args.account);
+    let account = account.with_context(|| format!("no [accounts.{}]", args.account))?;
+    let part = sides::of(account, args.mode, &api)?;
+    if part.side.word() != platform {
+        bail!("accounts.{} is of another platform: {}", args.account, part.side.word());
+    }
+    let (serving, variables) = serve_api(args, &part, api).await?;
     let begun = app.clock.now();
-    let mut stage = set_up(app, config, args, &api_base).await?;
+    let mut stage = set_up(app, config, args, variables).await?;
     let called = (stage.url.as_str(), args.account.as_str());
-    let driver = Arc::new(Driver::new(side, ledger, app.clock.clone(), called)?);
+    let driver = Arc::new(Driver::new(part.side, ledger, app.clock.clone(), called)?);
     if let Some(text) = &args.text {
         return one_message(&driver, args, text).await;
     }
@@ -166,7 +188,7 @@ async fn play(
         fates: &fates,
     };
     let report = run::run(run).await?;
-    serving.abort();
+    drop(serving);
     tell(&report, args.json)
 }
 
@@ -182,41 +204,50 @@ fn tell(report: &Report, as_json: bool) -> Result<std::process::ExitCode> {
     })
 }
 
-/// The platform's end of the account, as the configuration has it.
-fn side(app: &App, args: &PlayArgs, kind: Kind, api: &Arc<Api>) -> Result<Arc<dyn Side>> {
-    let account = app.config.accounts.get(&args.account);
-    let Some(Account::WechatMp(account)) = account else {
-        bail!("the configuration has no [accounts.{}] of this platform", args.account);
+/// Serves the platform's API where the account looks for it. A service that is started here is told
+/// by what comes back; one that runs already must have an address of this machine configured.
+async fn serve_api(
+    args: &PlayArgs,
+    part: &sides::Part,
+    api: Arc<Api>,
+) -> Result<(Option<JoinHandle<()>>, Vec<(String, String)>)> {
+    let Some(base) = &part.api else { return Ok((None, Vec::new())) };
+    let (address, variables) = if args.starts() {
+        let address = "127.0.0.1:0".to_owned();
+        let name = args.account.to_uppercase();
+        (address, vec![format!("HUIDA__ACCOUNTS__{name}__{}", base.key.to_uppercase())])
+    } else {
+        let url = own_machine(&base.url).with_context(|| {
+            format!("accounts.{}.{} is where the service sends to", args.account, base.key)
+        })?;
+        let host = url.host_str().unwrap_or_default();
+        (format!("{host}:{}", url.port_or_known_default().unwrap_or(80)), Vec::new())
     };
-    let settings = wechat_mp::Settings {
-        kind,
-        mode: args.mode,
-        token: account.token.clone(),
-        app_id: account.app_id.clone(),
-        app_secret: None,
-        encoding_aes_key: account.encoding_aes_key.clone(),
-    };
-    Ok(Arc::new(wechat_mp::WechatMp::new(settings, Arc::clone(api))?))
+    let listener = TcpListener::bind(&address).await.with_context(|| address.clone())?;
+    let here = format!("http://{}{}", listener.local_addr()?, base.path);
+    let variables = variables.into_iter().map(|name| (name, here.clone())).collect();
+    let serving = tokio::spawn(api::serve(Arc::clone(&part.side), api, listener));
+    Ok((Some(serving), variables))
 }
 
 async fn set_up(
     app: &App,
     config: Option<&Path>,
     args: &PlayArgs,
-    api_base: &str,
+    api: Vec<(String, String)>,
 ) -> Result<Stage> {
-    if !args.start && args.chaos.is_none() {
+    if !args.starts() {
         let store = app.open_store()?;
         return Ok(Stage { url: args.url.clone(), child: None, store, _state: None });
     }
     let state = tempfile::tempdir()?;
     let store = copied_state(app, state.path())?;
     let path = |name: &str| state.path().join(name).display().to_string();
-    let _ = api_base;
-    let variables = vec![
+    let state_of = [
         ("HUIDA__STORE__PATH".to_owned(), path("huida.db")),
         ("HUIDA__INDEX__DIR".to_owned(), path("generations")),
     ];
+    let variables = state_of.into_iter().chain(api).collect();
     let config = config.map(|file| vec!["--config".to_owned(), file.display().to_string()]);
     let start = Start {
         binary: args.binary.clone().map_or_else(std::env::current_exe, Ok)?,

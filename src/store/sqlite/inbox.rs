@@ -139,7 +139,7 @@ pub(super) fn context(
 
 fn spoken(content: Content) -> Option<String> {
     match content {
-        Content::Text(text) => Some(text),
+        Content::Text(text) | Content::Choice { text, .. } => Some(text),
         Content::Voice { transcript } => transcript,
         Content::Attachment { .. } | Content::Event { .. } | Content::Unknown { .. } => None,
     }
