@@ -3,11 +3,13 @@
 mod sides;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
+use serde::Serialize;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -24,7 +26,8 @@ use crate::simulate::driver::{Driver, Outcome, own_machine};
 use crate::simulate::ledger::Ledger;
 use crate::simulate::load::Load;
 use crate::simulate::questions::Questions;
-use crate::simulate::run::{self, Disturbance, Report, Run};
+use crate::simulate::run::{self, Disturbance, Run};
+use crate::simulate::scenario::{self, Scenario};
 use crate::simulate::wechat_mp::Mode;
 use crate::simulate::{Said, Seen, What};
 use crate::store::sqlite::SqliteStore;
@@ -53,10 +56,11 @@ impl SimulateCommand {
   huida simulate wechat-mp --account main \"多久发货\"
   huida simulate wechat-mp --account main --rate 50 --minutes 3 --start
   huida simulate wechat-mp --account main --rate 50 --minutes 3 --chaos 60 --api-errors 0.2
-  huida simulate wechat-mp --account main --rate 50 --minutes 1 --flood 2000 --start")]
+  huida simulate wechat-mp --account main --rate 50 --minutes 1 --flood 2000 --start
+  huida simulate wechat-mp --account main --start --scenario tests/fixtures/scenarios/wechat-mp.toml")]
 pub(super) struct PlayArgs {
     /// One message; without it, load or a scenario.
-    #[arg(required_unless_present_any = ["rate"])]
+    #[arg(required_unless_present_any = ["rate", "scenario"])]
     text: Option<String>,
     /// A [accounts.…] table of the configuration.
     #[arg(long)]
@@ -73,6 +77,9 @@ pub(super) struct PlayArgs {
     /// The platform's message id; the same one again is a retry. Without it, a new message.
     #[arg(long)]
     msg_id: Option<u64>,
+    /// Play the steps of a file; what does not come as it expects fails the run.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["text", "rate"])]
+    scenario: Option<PathBuf>,
     /// Load: messages a second.
     #[arg(long)]
     rate: Option<f64>,
@@ -119,7 +126,7 @@ pub(super) fn run(
     app: &App,
     config: Option<&Path>,
     command: &SimulateCommand,
-) -> Result<std::process::ExitCode> {
+) -> Result<ExitCode> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(play(app, config, command))
@@ -138,7 +145,7 @@ async fn play(
     app: &App,
     config: Option<&Path>,
     command: &SimulateCommand,
-) -> Result<std::process::ExitCode> {
+) -> Result<ExitCode> {
     let (platform, args) = command.parts();
     let ledger = Arc::new(Ledger::default());
     let temper = Temper {
@@ -153,7 +160,7 @@ async fn play(
     if part.side.word() != platform {
         bail!("accounts.{} is of another platform: {}", args.account, part.side.word());
     }
-    let (serving, variables) = serve_api(args, &part, api).await?;
+    let (serving, variables) = serve_api(args, &part, Arc::clone(&api)).await?;
     let begun = app.clock.now();
     let mut stage = set_up(app, config, args, variables).await?;
     let called = (stage.url.as_str(), args.account.as_str());
@@ -164,6 +171,12 @@ async fn play(
     let store = Arc::clone(&stage.store);
     let account = AccountName(args.account.clone());
     let fates = move || store.fates(&account, begun);
+    if let Some(file) = &args.scenario {
+        let scenario = Scenario::read(file)?;
+        let played = scenario::Stage { driver: &driver, api: &api, fates: &fates };
+        let played = played.play(&scenario).await?;
+        return tell(&played, played.clean(), [&played.failed, &played.findings.named], args.json);
+    }
     let load = Load {
         rate: args.rate.unwrap_or(1.0).clamp(0.1, 1_000.0),
         lasting: Duration::try_from_secs_f64(args.minutes * 60.0).context("--minutes")?,
@@ -189,19 +202,21 @@ async fn play(
     };
     let report = run::run(run).await?;
     drop(serving);
-    tell(&report, args.json)
+    tell(&report, report.findings.clean(), [&report.findings.named, &Vec::new()], args.json)
 }
 
-fn tell(report: &Report, as_json: bool) -> Result<std::process::ExitCode> {
+/// The figures, and for people what went wrong in words.
+fn tell(
+    report: &impl Serialize,
+    clean: bool,
+    named: [&Vec<String>; 2],
+    as_json: bool,
+) -> Result<ExitCode> {
     output::report(report, as_json)?;
-    for line in report.findings.named.iter().filter(|_| !as_json) {
+    for line in named.into_iter().flatten().filter(|_| !as_json) {
         output::line(line)?;
     }
-    Ok(if report.findings.clean() {
-        std::process::ExitCode::SUCCESS
-    } else {
-        std::process::ExitCode::FAILURE
-    })
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Serves the platform's API where the account looks for it. A service that is started here is told
@@ -290,7 +305,7 @@ async fn one_message(
     driver: &Driver,
     args: &PlayArgs,
     text: &str,
-) -> Result<std::process::ExitCode> {
+) -> Result<ExitCode> {
     let now = driver.clock.now();
     let said = Said {
         customer: args.sender.clone(),
@@ -309,14 +324,14 @@ async fn one_message(
     } else {
         output::line(reply.as_deref().unwrap_or("(acknowledged without a reply)"))?;
     }
-    Ok(std::process::ExitCode::SUCCESS)
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What is sent to the customer while one would still be waiting.
 async fn sent_later(driver: &Driver, customer: &str) -> Option<String> {
     let deadline = Deadline::after(Duration::from_secs(10));
     while !deadline.passed() {
-        if let (_, Some(text)) = driver.ledger.newest(customer) {
+        if let Some(text) = driver.ledger.seen_after(customer, 0).pop() {
             return Some(text);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

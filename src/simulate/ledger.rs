@@ -107,11 +107,11 @@ impl Ledger {
         }
     }
 
-    /// How much a customer has seen so far, and the newest of it.
-    pub fn newest(&self, customer: &str) -> (usize, Option<String>) {
+    /// What a customer saw after the first `known` of it.
+    pub fn seen_after(&self, customer: &str, known: usize) -> Vec<String> {
         let book = self.book();
         let sights = book.sights.get(customer).map(Vec::as_slice).unwrap_or_default();
-        (sights.len(), sights.last().map(|sight| sight.text.clone()))
+        sights.iter().skip(known).map(|sight| sight.text.clone()).collect()
     }
 
     pub fn snapshot(&self) -> Book {

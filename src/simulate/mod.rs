@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod load;
 pub mod questions;
 pub mod run;
+pub mod scenario;
 pub mod seal;
 pub mod wechat_kf;
 pub mod wechat_mp;

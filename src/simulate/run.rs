@@ -1,7 +1,7 @@
 //! A whole run: load, and beside it kills or a flood; in the end the ledger against the store.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -20,6 +20,8 @@ use crate::store::{Fate, StoreError};
 /// What is under way when the last message was taken on must have ended by then.
 const SETTLING: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(500);
+/// Share of the load after which memory is first read: until then models are still being opened.
+const WARM: f64 = 0.2;
 
 /// What happens beside the load.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -81,9 +83,16 @@ pub struct Flood {
 pub async fn run(run: Run<'_>) -> Result<Report, SimulateError> {
     let Run { driver, load, questions, disturbance, mut child, pid, fates } = run;
     let pid = |child: &Option<&mut Child>| child.as_ref().map(|c| c.pid()).or(pid);
-    let rss_start_mb = pid(&child).and_then(resident_mb);
+    let before = pid(&child);
     let busy = AtomicBool::new(matches!(disturbance, Disturbance::Chaos(_)));
-    let loaded = load::run(driver, &load, questions, &busy);
+    let rss_start = Mutex::new(None);
+    let weighed = async {
+        tokio::time::sleep(load.lasting.mul_f64(WARM)).await;
+        *rss_start.lock().unwrap_or_else(PoisonError::into_inner) = before.and_then(resident_mb);
+    };
+    let loaded = async {
+        tokio::join!(load::run(driver, &load, questions, &busy), weighed);
+    };
     let half = load.lasting / 2;
     let (mut chaos, mut flooded) = (None, None);
     match disturbance {
@@ -110,6 +119,7 @@ pub async fn run(run: Run<'_>) -> Result<Report, SimulateError> {
     let (findings, book) = settled(driver, fates).await?;
     let flood = flooded.map(|bad| flood_figures(bad, &book, half));
     let rss_end_mb = pid(&child).and_then(resident_mb);
+    let rss_start_mb = rss_start.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(Report { findings, seconds, rss_start_mb, rss_end_mb, chaos, flood })
 }
 
