@@ -5,6 +5,7 @@
 //! serves the platform's API; the driver sends, the [`ledger`] keeps what was accepted and what the
 //! customers saw, and [`audit`] compares that with the store.
 
+pub mod alipay;
 pub mod api;
 pub mod audit;
 pub mod child;
@@ -18,6 +19,7 @@ pub mod questions;
 pub mod run;
 pub mod scenario;
 pub mod seal;
+pub mod webhook;
 pub mod wechat_kf;
 pub mod wechat_mp;
 pub mod wechat_shop;

@@ -9,6 +9,7 @@ mod documents;
 #[cfg(debug_assertions)]
 mod killed;
 mod knowledge;
+mod platforms;
 mod remote;
 mod service;
 mod support;

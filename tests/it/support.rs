@@ -68,8 +68,13 @@ pub(crate) fn configuration(dir: &Path) -> String {
 }
 
 pub(crate) fn app(dir: &Path) -> App {
+    app_with(dir, "")
+}
+
+/// With more tables of configuration than every service here has.
+fn app_with(dir: &Path, tables: &str) -> App {
     let file = dir.join("huida.toml");
-    std::fs::write(&file, configuration(dir)).unwrap();
+    std::fs::write(&file, configuration(dir) + tables).unwrap();
     App::new(Config::load(Some(&file)).unwrap()).unwrap()
 }
 
@@ -130,6 +135,16 @@ pub(crate) fn start() -> Running {
 pub(crate) fn start_at(clock: Clock) -> Running {
     let dir = prepared();
     let app = App { clock, ..app(dir.path()) };
+    serve(app, dir)
+}
+
+/// A service with more accounts than the usual one.
+pub(crate) fn start_with(tables: &str) -> Running {
+    let dir = prepared();
+    serve(app_with(dir.path(), tables), dir)
+}
+
+fn serve(app: App, dir: tempfile::TempDir) -> Running {
     let Account::WechatMp(account) = &app.config.accounts["main"] else { panic!("no 公众号") };
     let simulator = Simulator::new(account, "gh_test".into()).unwrap();
     let service: Service = app.desk().unwrap();

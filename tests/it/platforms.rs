@@ -1,0 +1,136 @@
+//! Every channel against the platform's side of it, over real sockets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use huida::base::clock::Clock;
+use huida::domain::message::AccountName;
+use huida::simulate::Side;
+use huida::simulate::api::{Api, Temper, serve};
+use huida::simulate::driver::Driver;
+use huida::simulate::flood;
+use huida::simulate::ledger::Ledger;
+use huida::simulate::load::Load;
+use huida::simulate::questions::Questions;
+use huida::simulate::run::{self, Disturbance, Run};
+use huida::simulate::scenario::{Played, Scenario, Stage};
+use huida::simulate::wechat_mp::{Kind, Mode, Settings, WechatMp};
+use huida::store::Fate;
+use tokio::net::TcpListener;
+
+use crate::support::{AES_KEY, APP_ID, Running, TOKEN, repository, small_knowledge, start_with};
+
+/// The platform, its API on a port of its own, and the service that sends there.
+struct OnStage {
+    running: Running,
+    driver: Arc<Driver>,
+    api: Arc<Api>,
+    begun: i64,
+    account: &'static str,
+}
+
+/// `table` gets the address of the API and gives the account's table.
+async fn stage(
+    account: &'static str,
+    side: impl FnOnce(Arc<Api>) -> Arc<dyn Side>,
+    table: impl FnOnce(&str) -> String,
+) -> OnStage {
+    // Installed once per process; a second call only says that it is there.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let ledger = Arc::new(Ledger::default());
+    let api = Arc::new(Api::new(Arc::clone(&ledger), Clock::System, Temper::default()));
+    let side = side(Arc::clone(&api));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let table = table(&format!("http://{}", listener.local_addr().unwrap()));
+    tokio::spawn(serve(Arc::clone(&side), Arc::clone(&api), listener));
+    let begun = Clock::System.now();
+    let running = tokio::task::block_in_place(|| start_with(&table));
+    let service = running.url("");
+    let driver = Driver::new(side, ledger, Clock::System, (&service, account)).unwrap();
+    OnStage { running, driver: Arc::new(driver), api, begun, account }
+}
+
+impl OnStage {
+    fn fates(&self) -> Vec<Fate> {
+        self.running.store.fates(&AccountName(self.account.into()), self.begun).unwrap()
+    }
+
+    async fn scenario(&self, name: &str) -> Played {
+        let file = repository().join(format!("tests/fixtures/scenarios/{name}.toml"));
+        let scenario = Scenario::read(&file).unwrap();
+        let fates = || Ok(self.fates());
+        let stage = Stage { driver: &self.driver, api: &self.api, fates: &fates };
+        stage.play(&scenario).await.unwrap()
+    }
+}
+
+fn official(kind: Kind, mode: Mode) -> impl FnOnce(Arc<Api>) -> Arc<dyn Side> {
+    move |api| {
+        let settings = Settings {
+            kind,
+            mode,
+            token: TOKEN.into(),
+            app_id: APP_ID.into(),
+            app_secret: None,
+            encoding_aes_key: Some(AES_KEY.into()),
+        };
+        Arc::new(WechatMp::new(settings, api).unwrap())
+    }
+}
+
+fn passed(played: &Played) {
+    assert!(played.clean(), "{:?} {:?}", played.failed, played.findings);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_official_account_without_sends_answers_in_the_callback() {
+    for mode in [Mode::Plain, Mode::Compatible, Mode::Safe] {
+        let stage = stage("main", official(Kind::Official, mode), |_| String::new()).await;
+        passed(&stage.scenario("wechat-mp").await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_load_and_flood_nothing_is_lost_and_nothing_forged_is_taken() {
+    let stage =
+        stage("main", official(Kind::Official, Mode::Safe), |_| String::new()).await;
+    let questions = Questions::of(&small_knowledge(), 1).unwrap();
+    let lasting = Duration::from_secs(4);
+    let load = Load { rate: 10.0, lasting, drafted: 0.1, seed: 1 };
+    let fates = || Ok(stage.fates());
+    let run = Run {
+        driver: &stage.driver,
+        load,
+        questions: &questions,
+        disturbance: Disturbance::Flood(50.0),
+        child: None,
+        pid: Some(std::process::id()),
+        fates: &fates,
+    };
+    let report = run::run(run).await.unwrap();
+    assert!(report.findings.clean(), "{:?}", report.findings);
+    assert!(report.findings.accepted >= 20, "{:?}", report.findings);
+    let flood::Flooded { sent, refused, taken, .. } = report.flood.unwrap().bad;
+    assert!(sent >= 50 && refused >= sent * 9 / 10 && taken == 0, "{:?}", report.flood);
+    assert!(report.rss_end_mb.is_some_and(|mb| mb > 1.0));
+}
+
+/// What the console of each mode checks before it uses an address.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_address_check_is_answered() {
+    let api = Arc::new(Api::new(Arc::default(), Clock::System, Temper::default()));
+    let settings = Settings {
+        kind: Kind::Official,
+        mode: Mode::Plain,
+        token: TOKEN.into(),
+        app_id: APP_ID.into(),
+        app_secret: None,
+        encoding_aes_key: None,
+    };
+    let side = WechatMp::new(settings, api).unwrap();
+    let running = tokio::task::block_in_place(|| start_with(""));
+    let (query, echo) = side.url_check(Clock::System.now() / 1_000).unwrap();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = running.url(&format!("/channels/wechat-mp/main?{query}"));
+    assert_eq!(client.get(url).send().await.unwrap().text().await.unwrap(), echo);
+}
