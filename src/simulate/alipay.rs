@@ -24,7 +24,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::api::{Answered, Api, Quota, Refusal, text};
-use super::{Call, Fault, Said, Seen, Side, SimulateError, What};
+use super::{Answer, Call, Fault, Said, Seen, Side, SimulateError, What};
 
 const TEXT_BYTES: usize = 2_048;
 /// As practice has it; the documents name no number of messages.
@@ -229,7 +229,8 @@ impl Side for Alipay {
         Ok(Call { content_type: "application/x-www-form-urlencoded", body, ..Call::default() })
     }
 
-    fn open(&self, _said: &Said, body: &[u8]) -> Result<Seen, Fault> {
+    fn open(&self, _said: &Said, answer: &Answer) -> Result<Seen, Fault> {
+        let body = answer.body.as_slice();
         let acknowledged = body == b"success" || body.windows(3).any(|word| word == b"ack");
         if acknowledged { Ok(Seen::Nothing) } else { Err(Fault::new("no acknowledgement")) }
     }

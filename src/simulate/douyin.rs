@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use sha1::{Digest, Sha1};
 
 use super::api::{Answered, Api, Quota, Refusal, text};
-use super::{Call, Fault, Said, Seen, Side, What};
+use super::{Answer, Call, Fault, Said, Seen, Side, What};
 use crate::base::digest::hex;
 
 const TEXT_CHARS: usize = 1_000;
@@ -125,7 +125,8 @@ impl Side for Douyin {
         Ok(Call { headers, content_type: "application/json", body, ..Call::default() })
     }
 
-    fn open(&self, _said: &Said, body: &[u8]) -> Result<Seen, Fault> {
+    fn open(&self, _said: &Said, answer: &Answer) -> Result<Seen, Fault> {
+        let body = answer.body.as_slice();
         match body {
             b"" | b"success" | b"{}" => Ok(Seen::Nothing),
             _ => Err(Fault::new("this callback takes no reply in its answer")),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::{Client, Url};
 
 use super::ledger::{Ledger, Taken};
-use super::{Call, Said, Seen, Side, SimulateError};
+use super::{Answer, Call, Said, Seen, Side, SimulateError};
 use crate::base::clock::{Clock, Stopwatch};
 
 /// The platforms cut the connection then, and ask again.
@@ -65,10 +65,10 @@ impl Driver {
             let (watch, begun_ms) = (Stopwatch::start(), self.ledger.now_ms());
             self.ledger.tried(line);
             match self.once(said).await {
-                Ok(body) => {
+                Ok(answer) => {
                     let taken = Taken { begun_ms, answered_ms: self.ledger.now_ms() };
                     self.ledger.accepted(line, taken);
-                    return Outcome::Accepted(self.saw(said, &body));
+                    return Outcome::Accepted(self.saw(said, &answer));
                 }
                 Err(reason) => last = reason,
             }
@@ -77,13 +77,13 @@ impl Driver {
         Outcome::NotAccepted(last)
     }
 
-    /// One try; the body of a 200, or why there was none.
-    async fn once(&self, said: &Said) -> Result<Vec<u8>, String> {
+    /// One try; the 200, or why there was none.
+    async fn once(&self, said: &Said) -> Result<Answer, String> {
         let call = self.side.call(said, self.clock.now() / 1_000).map_err(|e| e.to_string())?;
         let response = self.post(call).await.map_err(|e| e.to_string())?;
-        let status = response.status();
-        let body = response.bytes().await.map_err(|e| e.to_string())?;
-        if status.is_success() { Ok(body.to_vec()) } else { Err(status.to_string()) }
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = response.bytes().await.map_err(|e| e.to_string())?.to_vec();
+        if status.is_success() { Ok(Answer { headers, body }) } else { Err(status.to_string()) }
     }
 
     pub async fn post(&self, call: Call) -> reqwest::Result<reqwest::Response> {
@@ -96,8 +96,8 @@ impl Driver {
         request.body(call.body).send().await
     }
 
-    fn saw(&self, said: &Said, body: &[u8]) -> Seen {
-        match self.side.open(said, body) {
+    fn saw(&self, said: &Said, answer: &Answer) -> Seen {
+        match self.side.open(said, answer) {
             Ok(seen) => {
                 if let Seen::Text(text) = &seen {
                     self.ledger.seen(&said.customer, text);

@@ -29,6 +29,7 @@ mod xml;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::http::HeaderMap;
 
 /// Something that the service, or what stands in its way, did against the protocol.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -88,6 +89,13 @@ pub struct Call {
     pub body: Vec<u8>,
 }
 
+/// A 200 that came back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
 /// What the customer sees of the answer to a callback.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
@@ -109,11 +117,11 @@ pub trait Side: Send + Sync {
     /// When the account's settings do not allow it.
     fn call(&self, said: &Said, now: i64) -> Result<Call, Fault>;
 
-    /// Reads the body of a 200 as strictly as the platform would.
+    /// Reads the answer as strictly as the platform would.
     ///
     /// # Errors
     /// What in it the platform would not take.
-    fn open(&self, said: &Said, body: &[u8]) -> Result<Seen, Fault>;
+    fn open(&self, said: &Said, answer: &Answer) -> Result<Seen, Fault>;
 
     /// The platform's API.
     fn routes(self: Arc<Self>) -> Router;

@@ -19,8 +19,6 @@ const LOOK: Duration = Duration::from_millis(20);
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
-    /// The platform's word, as in the account's table.
-    pub platform: String,
     pub step: Vec<Step>,
 }
 
@@ -279,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_scenario_is_read_and_a_mistake_named() {
-        let good = "platform = \"wechat-mp\"\n[[step]]\ndo = \"say\"\ncustomer = \"a\"\ntext = \"b\"\n\
+        let good = "[[step]]\ndo = \"say\"\ncustomer = \"a\"\ntext = \"b\"\n\
                     [[step]]\ndo = \"api\"\nmeets = [\"busy\", \"done_and_garbled\"]\n\
                     [[step]]\ndo = \"sees\"\ncustomer = \"a\"\n";
         let scenario: Scenario = toml::from_str(good).unwrap();

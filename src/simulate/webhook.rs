@@ -16,7 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::api::{Answered, Api, Quota, Refusal, text};
-use super::{Call, Fault, Said, Seen, Side, What};
+use super::{Answer, Call, Fault, Said, Seen, Side, What};
 use crate::base::digest::hex;
 
 const TEXT_BYTES: usize = 4_096;
@@ -42,6 +42,16 @@ impl Webhook {
         hex(hmac::sign(&self.key, &signed).as_ref())
     }
 
+    /// By whoever knows the secret, and not long ago.
+    fn signed(&self, headers: &HeaderMap, body: &[u8]) -> bool {
+        let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let timestamp = header("x-huida-timestamp").unwrap_or_default();
+        let right = self.signature(timestamp, body);
+        let seconds: i64 = timestamp.parse().unwrap_or_default();
+        let stale = (self.api.clock.now() / 1_000).abs_diff(seconds) > STALE_S;
+        header("x-huida-signature") == Some(right.as_str()) && !stale
+    }
+
     /// What the customer is shown of a reply object.
     fn shown(&self, reply: &Value) -> Result<Option<String>, Refusal> {
         let label = |item: &Value| text(item, "/text").to_owned();
@@ -62,12 +72,7 @@ impl Webhook {
     }
 
     async fn take(&self, headers: &HeaderMap, body: &[u8]) -> Result<StatusCode, Answered> {
-        let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        let timestamp = header("x-huida-timestamp").unwrap_or_default();
-        let right = self.signature(timestamp, body);
-        let seconds: i64 = timestamp.parse().unwrap_or_default();
-        let stale = (self.api.clock.now() / 1_000).abs_diff(seconds) > STALE_S;
-        if header("x-huida-signature") != Some(right.as_str()) || stale {
+        if !self.signed(headers, body) {
             self.api.ledger.fault("a reply whose signature is wrong or old");
             return Err(Refusal::SecretWrong.into());
         }
@@ -114,14 +119,14 @@ impl Side for Webhook {
         Ok(Call { headers, content_type: "application/json", body, ..Call::default() })
     }
 
-    fn open(&self, said: &Said, body: &[u8]) -> Result<Seen, Fault> {
-        let answer: Value =
-            serde_json::from_slice(body).map_err(|_| Fault::new("an answer that is no JSON"))?;
-        let Some(reply) = answer.get("reply").filter(|reply| !reply.is_null()) else {
+    fn open(&self, _said: &Said, answer: &Answer) -> Result<Seen, Fault> {
+        let told: Value = serde_json::from_slice(&answer.body)
+            .map_err(|_| Fault::new("an answer that is no JSON"))?;
+        let Some(reply) = told.get("reply").filter(|reply| !reply.is_null()) else {
             return Ok(Seen::Nothing);
         };
-        if text(reply, "/customer") != said.customer {
-            return Err(Fault::new("a reply to somebody else"));
+        if !self.signed(&answer.headers, &answer.body) {
+            return Err(Fault::new("an answer whose signature is wrong or old"));
         }
         if text(reply, "/type") == "transfer" {
             return Ok(Seen::Transferred);

@@ -21,7 +21,7 @@ use super::envelope::Envelope;
 use super::seal::nonce;
 use super::wechat_mp::token_members;
 use super::xml::{self, Value as Member};
-use super::{Call, Fault, Said, Seen, Side, SimulateError, What};
+use super::{Answer, Call, Fault, Said, Seen, Side, SimulateError, What};
 use crate::base::clock::UnixMs;
 
 const TEXT_BYTES: usize = 2_048;
@@ -150,7 +150,8 @@ impl Side for WechatKf {
         self.envelope.xml(&message, beside, &[], now)
     }
 
-    fn open(&self, _said: &Said, body: &[u8]) -> Result<Seen, Fault> {
+    fn open(&self, _said: &Said, answer: &Answer) -> Result<Seen, Fault> {
+        let body = answer.body.as_slice();
         match body {
             b"" | b"success" => Ok(Seen::Nothing),
             _ => Err(Fault::new("this callback takes no reply in its answer")),

@@ -18,7 +18,7 @@ use super::api::{Answered, Api, Quota, Refusal, text, wechat};
 use super::envelope::Envelope;
 use super::seal::{nonce, signature};
 use super::xml::{self, Value as Member};
-use super::{Call, Fault, Said, Seen, Side, SimulateError, What, query};
+use super::{Answer, Call, Fault, Said, Seen, Side, SimulateError, What, query};
 use crate::base::clock::UnixMs;
 use crate::domain::knowledge::words;
 
@@ -187,7 +187,8 @@ impl Side for WechatMp {
         envelope.xml(&message, beside, &more, now)
     }
 
-    fn open(&self, said: &Said, body: &[u8]) -> Result<Seen, Fault> {
+    fn open(&self, said: &Said, answer: &Answer) -> Result<Seen, Fault> {
+        let body = answer.body.as_slice();
         if body.is_empty() || body == b"success" {
             return Ok(Seen::Nothing);
         }

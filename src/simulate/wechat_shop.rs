@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::api::{Answered, Api, Quota, Refusal, text, wechat};
 use super::envelope::Envelope;
 use super::wechat_mp::token_members;
-use super::{Call, Fault, Said, Seen, Side, SimulateError, What};
+use super::{Answer, Call, Fault, Said, Seen, Side, SimulateError, What};
 
 const TEXT_BYTES: usize = 2_048;
 /// The documents name none; this is what keeps strangers apart from customers.
@@ -115,7 +115,8 @@ impl Side for WechatShop {
         self.envelope.json(&push, Self::US, now)
     }
 
-    fn open(&self, _said: &Said, body: &[u8]) -> Result<Seen, Fault> {
+    fn open(&self, _said: &Said, answer: &Answer) -> Result<Seen, Fault> {
+        let body = answer.body.as_slice();
         match body {
             b"" | b"success" => Ok(Seen::Nothing),
             _ => Err(Fault::new("this callback takes no reply in its answer")),

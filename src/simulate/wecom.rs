@@ -18,7 +18,7 @@ use super::api::{Answered, Api, Quota, Refusal, text, wechat};
 use super::envelope::Envelope;
 use super::wechat_mp::token_members;
 use super::xml::{self, Value as Member};
-use super::{Call, Fault, Said, Seen, Side, SimulateError, What};
+use super::{Answer, Call, Fault, Said, Seen, Side, SimulateError, What};
 
 const TEXT_BYTES: usize = 2_048;
 /// The platform names no window; this is what keeps strangers apart from customers.
@@ -113,7 +113,8 @@ impl Side for Wecom {
         self.envelope.xml(&xml::write(&members), beside, &[], now)
     }
 
-    fn open(&self, said: &Said, body: &[u8]) -> Result<Seen, Fault> {
+    fn open(&self, said: &Said, answer: &Answer) -> Result<Seen, Fault> {
+        let body = answer.body.as_slice();
         if body.is_empty() || body == b"success" {
             return Ok(Seen::Nothing);
         }
