@@ -144,11 +144,7 @@ impl PlayArgs {
     }
 }
 
-pub(super) fn run(
-    app: &App,
-    config: Option<&Path>,
-    command: &SimulateCommand,
-) -> Result<ExitCode> {
+pub(super) fn run(app: &App, config: Option<&Path>, command: &SimulateCommand) -> Result<ExitCode> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(play(app, config, command))
@@ -163,11 +159,7 @@ struct Stage {
     _state: Option<tempfile::TempDir>,
 }
 
-async fn play(
-    app: &App,
-    config: Option<&Path>,
-    command: &SimulateCommand,
-) -> Result<ExitCode> {
+async fn play(app: &App, config: Option<&Path>, command: &SimulateCommand) -> Result<ExitCode> {
     let (platform, args) = command.parts();
     let ledger = Arc::new(Ledger::default());
     let temper = Temper {
@@ -326,11 +318,7 @@ fn copy_folder(from: &Path, to: &PathBuf) -> Result<()> {
 }
 
 /// Sends one text and tells what the customer saw, also of what came by the API a little later.
-async fn one_message(
-    driver: &Driver,
-    args: &PlayArgs,
-    text: &str,
-) -> Result<ExitCode> {
+async fn one_message(driver: &Driver, args: &PlayArgs, text: &str) -> Result<ExitCode> {
     let now = driver.clock.now();
     let said = Said {
         customer: args.sender.clone(),

@@ -135,7 +135,8 @@ impl Alipay {
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         let signed = signed.join("&");
-        let good = signature.is_some_and(|s| self.service_key.verify(signed.as_bytes(), &s).is_ok());
+        let good =
+            signature.is_some_and(|s| self.service_key.verify(signed.as_bytes(), &s).is_ok());
         if good {
             return Ok(());
         }
@@ -198,9 +199,8 @@ fn key(what: &str, text: &SecretString) -> Result<KeyPair, SimulateError> {
     let lines = text.expose_secret().lines().filter(|line| !line.starts_with("-----"));
     let base64: String = lines.flat_map(str::split_whitespace).collect();
     let bytes = STANDARD.decode(base64).ok();
-    let pair = bytes.and_then(|der| {
-        KeyPair::from_pkcs8(&der).or_else(|_| KeyPair::from_der(&der)).ok()
-    });
+    let pair =
+        bytes.and_then(|der| KeyPair::from_pkcs8(&der).or_else(|_| KeyPair::from_der(&der)).ok());
     pair.ok_or_else(|| SimulateError::Input(format!("{what}: no RSA key of 2048 bits or more")))
 }
 

@@ -409,14 +409,21 @@ mod tests {
     fn a_stable_token_stays_and_overlaps_its_successor() {
         let (api, clock) = api(0.0);
         let (first, life) = api.issue_token(true, false).unwrap();
-        assert_eq!((api.issue_token(true, false).unwrap().0.as_str(), life), (first.as_str(), 7_200));
+        assert_eq!(
+            (api.issue_token(true, false).unwrap().0.as_str(), life),
+            (first.as_str(), 7_200)
+        );
         clock.advance(Duration::from_secs(6_901));
         let (second, _) = api.issue_token(true, false).unwrap();
         assert!(second != first && api.check_token(Some(&first)).is_ok());
         clock.advance(Duration::from_secs(300));
         assert_eq!(api.check_token(Some(&first)), Err(Refusal::TokenExpired));
         let (third, _) = api.issue_token(false, false).unwrap();
-        assert_eq!(api.check_token(Some(&second)), Err(Refusal::TokenWrong), "a plain one ends others");
+        assert_eq!(
+            api.check_token(Some(&second)),
+            Err(Refusal::TokenWrong),
+            "a plain one ends others"
+        );
         assert!(api.check_token(Some(&third)).is_ok());
         assert_eq!(api.check_token(None), Err(Refusal::TokenMissing));
     }

@@ -54,14 +54,17 @@ impl Findings {
 
 /// Compares the book with what the store holds of the same account.
 pub fn compare(book: &Book, fates: &[Fate]) -> Findings {
-    let fates: HashMap<(&str, &str), &Fate> =
-        fates.iter().map(|fate| ((fate.sender.as_str(), platform_id(&fate.dedupe_key)), fate)).collect();
+    let fates: HashMap<(&str, &str), &Fate> = fates
+        .iter()
+        .map(|fate| ((fate.sender.as_str(), platform_id(&fate.dedupe_key)), fate))
+        .collect();
     let mut customers: BTreeMap<&str, Vec<Told<'_>>> = BTreeMap::new();
     for line in &book.lines {
         let fate = fates.get(&(line.customer.as_str(), line.id.to_string().as_str())).copied();
         customers.entry(&line.customer).or_default().push(Told { line, fate });
     }
-    let mut count = Count { findings: Findings::default(), ack: vec![], known: vec![], drafted: vec![] };
+    let mut count =
+        Count { findings: Findings::default(), ack: vec![], known: vec![], drafted: vec![] };
     for (customer, told) in &customers {
         let sights = book.sights.get(*customer).map(Vec::as_slice).unwrap_or_default();
         count.customer(told, sights);
@@ -171,14 +174,20 @@ impl Count {
 
     /// Messages of one customer that got the same reply, and when it was seen.
     fn seen(&mut self, reply: &str, asked: &[&Told<'_>], seen: &[f64]) {
-        let owed: Vec<_> =
-            asked.iter().filter(|told| told.line.accepted.is_some() && told.owes_a_reply()).collect();
+        let owed: Vec<_> = asked
+            .iter()
+            .filter(|told| told.line.accepted.is_some() && told.owes_a_reply())
+            .collect();
         let missing = owed.len().saturating_sub(seen.len());
         self.findings.answered += owed.len() - missing;
         if missing > 0 {
             self.findings.lost += missing;
             let customer = &owed[0].line.customer;
-            self.name(format!("lost: {customer} never saw {reply:?} ({} of {} did)", seen.len(), owed.len()));
+            self.name(format!(
+                "lost: {customer} never saw {reply:?} ({} of {} did)",
+                seen.len(),
+                owed.len()
+            ));
         }
         let doubled = seen.len().saturating_sub(asked.len());
         if doubled > 0 {
@@ -207,7 +216,10 @@ impl Count {
             for (late, late_at) in moments {
                 if taken.answered_ms < late.sent_ms && late_at < early_at {
                     self.findings.out_of_order += 1;
-                    self.name(format!("out of order: {} before {} for {}", late.id, early.id, early.customer));
+                    self.name(format!(
+                        "out of order: {} before {} for {}",
+                        late.id, early.id, early.customer
+                    ));
                 }
             }
         }

@@ -73,7 +73,8 @@ impl Child {
     }
 
     async fn until_ready(&mut self) -> Result<(), SimulateError> {
-        let (client, deadline) = (reqwest::Client::builder().no_proxy().build()?, Deadline::after(STARTING));
+        let (client, deadline) =
+            (reqwest::Client::builder().no_proxy().build()?, Deadline::after(STARTING));
         let health = format!("{}/healthz", self.url());
         loop {
             if client.get(&health).send().await.is_ok_and(|answer| answer.status().is_success()) {
@@ -82,7 +83,9 @@ impl Child {
             let ended = self.process.try_wait()?;
             if ended.is_some() || deadline.passed() {
                 let log = self.command.log.display();
-                return Err(SimulateError::Service(format!("the service did not start: see {log}")));
+                return Err(SimulateError::Service(format!(
+                    "the service did not start: see {log}"
+                )));
             }
             tokio::time::sleep(LOOK).await;
         }

@@ -110,8 +110,7 @@ impl Side for Douyin {
         let quota = if event == "im_receive_msg" { MESSAGE } else { ENTERED };
         self.api.open_window(&said.customer, quota);
         // Half of them as an object, half as text that holds one: both have been seen.
-        let content =
-            if said.id.is_multiple_of(2) { content } else { json!(content.to_string()) };
+        let content = if said.id.is_multiple_of(2) { content } else { json!(content.to_string()) };
         let body = json!({
             "event": event, "client_key": self.settings.client_key, "from_user_id": said.customer,
             "to_user_id": self.settings.open_id, "content": content,
@@ -120,8 +119,7 @@ impl Side for Douyin {
         let body = body.to_string().into_bytes();
         let secret = self.settings.client_secret.expose_secret().as_bytes();
         let signed = hex(&Sha1::digest([secret, &body].concat()));
-        let headers =
-            vec![("X-Douyin-Signature", signed), ("Msg-Id", said.id.to_string())];
+        let headers = vec![("X-Douyin-Signature", signed), ("Msg-Id", said.id.to_string())];
         Ok(Call { headers, content_type: "application/json", body, ..Call::default() })
     }
 

@@ -43,7 +43,8 @@ struct Tally {
 /// One kind of bad callback after another at `rate` a second for `lasting`.
 pub async fn run(driver: &Arc<Driver>, rate: f64, lasting: Duration) -> Flooded {
     let stop = Arc::new(AtomicBool::new(false));
-    let slow: Vec<_> = (0..SLOW_ONES).map(|_| tokio::spawn(trickle(driver.clone(), stop.clone()))).collect();
+    let slow: Vec<_> =
+        (0..SLOW_ONES).map(|_| tokio::spawn(trickle(driver.clone(), stop.clone()))).collect();
     let bad = bad_calls(driver);
     let (tally, watch) = (Arc::new(Tally::default()), Stopwatch::start());
     let (mut sent, mut tasks) = (0_usize, JoinSet::new());
@@ -66,7 +67,8 @@ pub async fn run(driver: &Arc<Driver>, rate: f64, lasting: Duration) -> Flooded 
         let _ = one.await;
     }
     let count = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
-    let (refused, taken, broken) = (count(&tally.refused), count(&tally.taken), count(&tally.broken));
+    let (refused, taken, broken) =
+        (count(&tally.refused), count(&tally.taken), count(&tally.broken));
     Flooded { sent, per_s: sent as f64 / seconds, refused, taken, broken }
 }
 
@@ -116,7 +118,8 @@ async fn trickle(driver: Arc<Driver>, stop: Arc<AtomicBool>) {
     let Some(address) = url.socket_addrs(|| None).ok().and_then(|all| all.first().copied()) else {
         return;
     };
-    let head = format!("POST {} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 4000\r\n", url.path());
+    let head =
+        format!("POST {} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 4000\r\n", url.path());
     while !stop.load(Ordering::SeqCst) {
         let Ok(mut stream) = TcpStream::connect(address).await else {
             tokio::time::sleep(TRICKLE).await;

@@ -27,18 +27,35 @@ pub struct Scenario {
 #[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Step {
     /// A customer writes; the service must take it on.
-    Say { customer: String, text: String },
+    Say {
+        customer: String,
+        text: String,
+    },
     /// A customer sends a picture.
-    Image { customer: String },
+    Image {
+        customer: String,
+    },
     /// Something in the platform's own word (`subscribe`, `enter_session`).
-    Event { customer: String, name: String },
+    Event {
+        customer: String,
+        name: String,
+    },
     /// The customer's last callback once more, as a retry.
-    Again { customer: String },
+    Again {
+        customer: String,
+    },
     /// As `say`, with a signature that is wrong; the service must refuse it.
-    Forge { customer: String, text: String },
+    Forge {
+        customer: String,
+        text: String,
+    },
     /// The next sends meet these, one each.
-    Api { meets: Vec<Mishap> },
-    Wait { ms: u64 },
+    Api {
+        meets: Vec<Mishap>,
+    },
+    Wait {
+        ms: u64,
+    },
     /// The next thing that the customer sees has this in it.
     Sees {
         customer: String,
@@ -48,7 +65,10 @@ pub enum Step {
         within_ms: u64,
     },
     /// The customer sees nothing more.
-    Silence { customer: String, ms: u64 },
+    Silence {
+        customer: String,
+        ms: u64,
+    },
     /// So many of the customer's messages have a case for a person.
     Queued {
         customer: String,
@@ -114,7 +134,11 @@ impl Stage<'_> {
     }
 
     /// What did not hold.
-    async fn step(&self, step: &Step, people: &mut People) -> Result<Option<String>, SimulateError> {
+    async fn step(
+        &self,
+        step: &Step,
+        people: &mut People,
+    ) -> Result<Option<String>, SimulateError> {
         Ok(match step {
             Step::Say { customer, text } => {
                 self.tell(people.says(customer, What::Text(text.clone()))).await
@@ -143,7 +167,8 @@ impl Stage<'_> {
             }
             Step::Silence { customer, ms } => {
                 tokio::time::sleep(Duration::from_millis(*ms)).await;
-                let more = self.driver.ledger.seen_after(&people.name(customer), people.read(customer));
+                let more =
+                    self.driver.ledger.seen_after(&people.name(customer), people.read(customer));
                 more.first().map(|text| format!("{customer} saw {text:?}"))
             }
             Step::Queued { customer, count, within_ms } => {

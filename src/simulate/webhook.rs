@@ -159,9 +159,8 @@ fn status(refusal: Refusal) -> StatusCode {
         Refusal::WindowClosed | Refusal::Forbidden => StatusCode::FORBIDDEN,
         Refusal::NoSuchCustomer => StatusCode::NOT_FOUND,
         Refusal::WrongState | Refusal::TypingAlready => StatusCode::CONFLICT,
-        Refusal::Malformed
-        | Refusal::TextEmpty
-        | Refusal::TextTooLong
-        | Refusal::TypingUnknown => StatusCode::BAD_REQUEST,
+        Refusal::Malformed | Refusal::TextEmpty | Refusal::TextTooLong | Refusal::TypingUnknown => {
+            StatusCode::BAD_REQUEST
+        }
     }
 }

@@ -143,10 +143,8 @@ impl Side for WechatKf {
             ("Token", xml::text(&permit)),
             ("OpenKfId", xml::text(Self::KF)),
         ]);
-        let beside = vec![
-            ("ToUserName", xml::text(&self.settings.corp_id)),
-            ("AgentID", xml::text("")),
-        ];
+        let beside =
+            vec![("ToUserName", xml::text(&self.settings.corp_id)), ("AgentID", xml::text(""))];
         self.envelope.xml(&message, beside, &[], now)
     }
 
@@ -201,7 +199,9 @@ impl WechatKf {
         let cursor = text(&asked, "/cursor");
         let from = if cursor.is_empty() { Some(0) } else { cursor.parse::<usize>().ok() };
         let Some(from) = from.filter(|from| *from <= desk.items.len()) else {
-            self.api.ledger.fault(format!("sync_msg with a cursor that was never given: {cursor:?}"));
+            self.api
+                .ledger
+                .fault(format!("sync_msg with a cursor that was never given: {cursor:?}"));
             return Err(Refusal::Malformed.into());
         };
         let limit = asked.get("limit").and_then(Value::as_u64).unwrap_or(PAGE as u64);
@@ -272,7 +272,8 @@ impl WechatKf {
                     _ => text(item, "/text/content").to_owned(),
                 };
                 let labels: Vec<String> = items.iter().map(label).collect();
-                if labels.len() > MENU_ITEMS || labels.iter().any(|l| l.is_empty() || l.len() > 128) {
+                if labels.len() > MENU_ITEMS || labels.iter().any(|l| l.is_empty() || l.len() > 128)
+                {
                     return malformed("a menu with too many, empty or too long items".into());
                 }
                 let head = text(asked, "/msgmenu/head_content").to_owned();
@@ -305,7 +306,8 @@ impl WechatKf {
     fn state(&self, query: &Parameters, body: &[u8]) -> Result<Value, Answered> {
         let asked = self.checked(query, body)?;
         let desk = self.desk();
-        let session = desk.sessions.get(text(&asked, "/external_userid")).cloned().unwrap_or_default();
+        let session =
+            desk.sessions.get(text(&asked, "/external_userid")).cloned().unwrap_or_default();
         Ok(json!({ "service_state": session.state, "servicer_userid": session.servicer }))
     }
 

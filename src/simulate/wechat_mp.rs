@@ -115,7 +115,11 @@ impl WechatMp {
         let id = ("MsgId", Member::Number(i64::try_from(said.id).unwrap_or(i64::MAX)));
         match &said.what {
             What::Text(content) => {
-                members.extend([("MsgType", xml::text("text")), ("Content", xml::text(content)), id]);
+                members.extend([
+                    ("MsgType", xml::text("text")),
+                    ("Content", xml::text(content)),
+                    id,
+                ]);
             }
             What::Image => members.extend([
                 ("MsgType", xml::text("image")),

@@ -51,8 +51,8 @@ impl WechatShop {
     }
 
     fn issue(&self, app_id: &str, secret: &str, stable: bool, force: bool) -> Response {
-        let right = app_id == self.settings.app_id
-            && secret == self.settings.app_secret.expose_secret();
+        let right =
+            app_id == self.settings.app_id && secret == self.settings.app_secret.expose_secret();
         let issued = if right {
             self.api.issue_token(stable, force)
         } else {

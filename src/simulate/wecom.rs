@@ -96,7 +96,11 @@ impl Side for Wecom {
         let id = ("MsgId", Member::Number(i64::try_from(said.id).unwrap_or(i64::MAX)));
         match &said.what {
             What::Text(content) => {
-                members.extend([("MsgType", xml::text("text")), ("Content", xml::text(content)), id]);
+                members.extend([
+                    ("MsgType", xml::text("text")),
+                    ("Content", xml::text(content)),
+                    id,
+                ]);
             }
             What::Image => members.extend([
                 ("MsgType", xml::text("image")),
@@ -109,7 +113,8 @@ impl Side for Wecom {
             }
         }
         members.push(("AgentID", Member::Number(self.settings.agent_id)));
-        let beside = vec![("ToUserName", corp), ("AgentID", Member::Number(self.settings.agent_id))];
+        let beside =
+            vec![("ToUserName", corp), ("AgentID", Member::Number(self.settings.agent_id))];
         self.envelope.xml(&xml::write(&members), beside, &[], now)
     }
 

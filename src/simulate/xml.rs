@@ -59,7 +59,10 @@ pub(super) fn read(body: &[u8]) -> Result<BTreeMap<String, String>, Fault> {
             Event::GeneralRef(_) => return Err(bad(&"an entity where CDATA is expected")),
             Event::Eof if open.is_empty() => return Ok(fields),
             Event::Eof => return Err(bad(&"it ends too early")),
-            Event::Empty(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_)
+            Event::Empty(_)
+            | Event::Comment(_)
+            | Event::Decl(_)
+            | Event::PI(_)
             | Event::DocType(_) => {}
         }
     }

@@ -131,8 +131,7 @@ async fn a_system_of_ones_own_is_answered_in_signed_json() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn under_load_and_flood_nothing_is_lost_and_nothing_forged_is_taken() {
-    let stage =
-        stage("main", official(Kind::Official, Mode::Safe), |_| String::new()).await;
+    let stage = stage("main", official(Kind::Official, Mode::Safe), |_| String::new()).await;
     let questions = Questions::of(&small_knowledge(), 1).unwrap();
     let lasting = Duration::from_secs(4);
     let load = Load { rate: 10.0, lasting, drafted: 0.1, seed: 1 };

@@ -11,9 +11,7 @@ use crate::channels::wecom::AgentId;
 use crate::config::Account;
 use crate::simulate::api::Api;
 use crate::simulate::wechat_mp::{Kind, Mode};
-use crate::simulate::{
-    Side, alipay, douyin, webhook, wechat_kf, wechat_mp, wechat_shop, wecom,
-};
+use crate::simulate::{Side, alipay, douyin, webhook, wechat_kf, wechat_mp, wechat_shop, wecom};
 
 /// What the configuration cannot know: it is the platform's.
 pub(super) struct Console<'a> {
@@ -87,8 +85,7 @@ pub(super) fn of(account: &Account, console: &Console<'_>, api: &Arc<Api>) -> Re
                 private_key: config.private_key.clone(),
                 platform_key: SecretString::from(key),
             };
-            let base =
-                Base { key: "gateway", url: config.gateway.clone(), path: "/gateway.do" };
+            let base = Base { key: "gateway", url: config.gateway.clone(), path: "/gateway.do" };
             (Arc::new(alipay::Alipay::new(&settings, shared)?), Some(base))
         }
         Account::Douyin(config) => {
@@ -112,12 +109,7 @@ pub(super) fn of(account: &Account, console: &Console<'_>, api: &Arc<Api>) -> Re
     Ok(Part { side, api })
 }
 
-fn push(
-    config: &WechatMpConfig,
-    kind: Kind,
-    console: &Console<'_>,
-    api: Arc<Api>,
-) -> Result<Part> {
+fn push(config: &WechatMpConfig, kind: Kind, console: &Console<'_>, api: Arc<Api>) -> Result<Part> {
     let settings = wechat_mp::Settings {
         kind,
         mode: console.mode,

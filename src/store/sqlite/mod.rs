@@ -23,8 +23,8 @@ use crate::domain::message::{AccountName, Inbound, Utterance};
 use crate::domain::trace::Trace;
 use crate::gate::threshold::Promise;
 use crate::store::{
-    Accepted, AuditState, Fate, Head, Import, ImportOutcome, LabelFile, MessageRow, OpenCase, Store,
-    StoreError, Unfinished,
+    Accepted, AuditState, Fate, Head, Import, ImportOutcome, LabelFile, MessageRow, OpenCase,
+    Store, StoreError, Unfinished,
 };
 
 const READERS: usize = 2;
