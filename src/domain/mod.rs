@@ -1,6 +1,7 @@
 //! Floor 1: the words of the business as types. No IO, no models, no wire formats.
 
 pub mod decision;
+pub mod delivery;
 pub mod draft;
 pub mod evidence;
 pub mod knowledge;
