@@ -1,52 +1,7 @@
-//! What goes out: to whom, in what form, in whose name, and how far it has come.
-
-use serde::{Deserialize, Serialize};
+//! Sends: in whose name, on what occasion, and how far they have come.
 
 use crate::domain::knowledge::words;
-
-/// Where a send to a customer goes; kept with each inbound message, so that a send needs nothing
-/// else but the account.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Target {
-    /// The platform's id of the customer.
-    pub customer: String,
-    /// The conversation as the platform names it (`open_kfid`, `conversation_short_id`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub thread: Option<String>,
-    /// The message that is answered (`server_message_id`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
-}
-
-/// One line of a menu; a tap comes back with its id.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Choice {
-    pub id: String,
-    pub text: String,
-}
-
-/// What is sent, before a channel gives it its platform's form.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "kind", content = "body")]
-pub enum Outgoing {
-    Text(String),
-    Menu {
-        head: String,
-        items: Vec<Choice>,
-        tail: String,
-    },
-    /// The customer sees that someone is writing.
-    Typing {
-        on: bool,
-    },
-    /// Answers an event that came with a code of its own (kf `welcome_code`).
-    Welcome {
-        code: String,
-        text: String,
-    },
-    /// Gives the conversation to the platform's own desk.
-    Transfer,
-}
+use crate::domain::outgoing::Outgoing;
 
 words!(
     /// In whose name something is sent.
@@ -84,5 +39,26 @@ impl DeliveryState {
             Self::Delivered | Self::Handed | Self::Dropped => true,
             Self::Pending | Self::Offered | Self::Kept | Self::Sending => false,
         }
+    }
+}
+
+words!(
+    /// What a customer did that platforms allow sends after, each for its own time and number.
+    Occasion {
+        /// Wrote.
+        Message = "message",
+        /// Tapped a menu, scanned a code, followed.
+        Menu = "menu",
+        /// Came into the conversation.
+        Enter = "enter",
+    }
+);
+
+/// What the customer reads first of it.
+pub fn words_of(outgoing: &Outgoing) -> &str {
+    match outgoing {
+        Outgoing::Text(text) => text,
+        Outgoing::Menu(menu) | Outgoing::OnEvent { menu, .. } => &menu.head,
+        Outgoing::Typing { .. } | Outgoing::Transfer => "",
     }
 }

@@ -7,6 +7,8 @@ pub mod evidence;
 pub mod knowledge;
 pub mod label;
 pub mod message;
+pub mod outgoing;
+pub mod ownership;
 pub mod texts;
 pub mod trace;
 pub mod variables;

@@ -64,6 +64,18 @@ texts! {
     HandoffCare "handoff_care" { "我们很在意您的安全，正在请同事马上联系您。若情况紧急，请立即拨打120或110，或拨打全国心理援助热线12356。", "Your safety matters to us and a colleague is being called right now. In an emergency call 120 or 110 at once, or the support line 12356." }
     HandoffAttachment "handoff_attachment" { "收到您发来的内容了，已转给人工客服查看，请稍候。", "Thank you, I received it. A colleague will look at it, one moment please." }
     HandoffLong "handoff_long" { "这个问题的完整答复较长，一条消息放不下，已请同事发给您，请稍候。", "The full answer does not fit into one message. A colleague will send it to you, one moment please." }
+    HandoffWait "handoff_wait" { "预计等待约{minutes}分钟，您可以先把情况补充在这里。", "The wait is about {minutes} min; you can add details here meanwhile." }
+    FetchHead "fetch_head" { "正在为您查找，稍后点下面即可查看答复：", "I am looking it up. Tap below in a moment to see the answer:" }
+    FetchItem "fetch_item" { "查看答复", "See the answer" }
+    FetchGone "fetch_gone" { "这条答复已经不在了，请再问我一次。", "That answer is no longer here. Please ask me again." }
+    WelcomeBack "welcome_back" { "欢迎回来！这次有什么可以帮您？", "Welcome back! What can I do for you today?" }
+    WelcomeVip "welcome_vip" { "尊敬的会员，欢迎您！请直接说您的需要，我会优先为您处理。", "Welcome, and thank you for being a member. Tell me what you need and it goes first." }
+    SurveyHead "survey_head" { "您对这次服务满意吗？", "How was our service?" }
+    SurveyGood "survey_good" { "满意", "Good" }
+    SurveyFair "survey_fair" { "一般", "Fair" }
+    SurveyPoor "survey_poor" { "不满意", "Poor" }
+    SurveyReply "survey_reply" { "您对这次服务满意吗？回复数字即可：3 满意，2 一般，1 不满意。", "How was our service? Reply with a number: 3 good, 2 fair, 1 poor." }
+    SurveyThanks "survey_thanks" { "谢谢您的评价。", "Thank you for telling us." }
 
     // Pages.
     AppName "app_name" { "Huida 回答", "Huida 回答" }
@@ -139,6 +151,12 @@ texts! {
     ReasonModel "reason_model_unavailable" { "模型不可用", "Model not available" }
     ReasonOverloaded "reason_overloaded" { "繁忙", "Too busy" }
     ReasonInternal "reason_internal_error" { "内部错误", "Internal error" }
+    ReasonOwned "reason_person_owns" { "人工接待中，仅供参考", "A person has the conversation; a suggestion only" }
+    ReasonDeliveryUnknown "reason_delivery_unknown" { "不确定客户是否收到，请核对后再发", "The customer may have received it or not: look before saying it again" }
+    ReasonWindow "reason_window_closed" { "平台的回复时限已过，客户再次发消息后才能回复", "The platform's time to reply is over until the customer writes again" }
+    ReasonQuota "reason_quota_used" { "平台允许的条数已用完，仅为人工保留", "The platform's number of replies is used up, but for what is kept for a person" }
+    ReasonSend "reason_send_failed" { "平台拒绝发送", "The platform refused to deliver it" }
+    ReasonNotFetched "reason_not_fetched" { "客户没有点开答复", "The customer did not tap for the answer" }
 }
 
 /// What the customer hears when a person takes over, by the most pressing reason.
@@ -166,7 +184,13 @@ pub fn handoff_notice(reason: Reason) -> Text {
         | Reason::Timeout
         | Reason::ModelUnavailable
         | Reason::Overloaded
-        | Reason::InternalError => Text::HandoffCalm,
+        | Reason::InternalError
+        | Reason::PersonOwns
+        | Reason::DeliveryUnknown
+        | Reason::WindowClosed
+        | Reason::QuotaUsed
+        | Reason::SendFailed
+        | Reason::NotFetched => Text::HandoffCalm,
     }
 }
 
@@ -206,6 +230,12 @@ pub fn reason_text(reason: Reason) -> Text {
         Reason::ModelUnavailable => Text::ReasonModel,
         Reason::Overloaded => Text::ReasonOverloaded,
         Reason::InternalError => Text::ReasonInternal,
+        Reason::PersonOwns => Text::ReasonOwned,
+        Reason::DeliveryUnknown => Text::ReasonDeliveryUnknown,
+        Reason::WindowClosed => Text::ReasonWindow,
+        Reason::QuotaUsed => Text::ReasonQuota,
+        Reason::SendFailed => Text::ReasonSend,
+        Reason::NotFetched => Text::ReasonNotFetched,
     }
 }
 
