@@ -11,8 +11,8 @@ use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 
 use crate::base::clock::Clock;
-use crate::channels::wechat_mp::WechatMp;
-use crate::config::{Account, Config, RemoteModel};
+use crate::channels::Channel;
+use crate::config::{Config, RemoteModel};
 use crate::domain::message::AccountName;
 use crate::engine::embed::EmbedWorker;
 use crate::engine::generate::GenerateWorker;
@@ -218,15 +218,12 @@ impl App {
         Ok(Service { store, embedder, generations, desk, follower: Arc::new(follower) })
     }
 
-    fn wechat_accounts(&self) -> Result<BTreeMap<String, WechatMp>> {
-        let mut accounts = BTreeMap::new();
-        for (name, account) in &self.config.accounts {
-            let Account::WechatMp(config) = account;
-            let channel = WechatMp::new(AccountName(name.clone()), config)
-                .with_context(|| format!("accounts.{name}"))?;
-            accounts.insert(name.clone(), channel);
-        }
-        Ok(accounts)
+    fn channels(&self) -> Result<BTreeMap<String, Arc<dyn Channel>>> {
+        let opened = self.config.accounts.iter().map(|(name, account)| {
+            let channel = account.open(AccountName(name.clone()));
+            Ok((name.clone(), channel.with_context(|| format!("accounts.{name}"))?))
+        });
+        opened.collect()
     }
 
     fn operators(&self) -> Result<OperatorAccess> {
@@ -253,7 +250,7 @@ impl App {
             store: service.store.clone(),
             embedder: service.embedder.clone(),
             generations: service.generations.clone(),
-            wechat_mp: Arc::new(self.wechat_accounts()?),
+            channels: Arc::new(self.channels()?),
             operators: Arc::new(self.operators()?),
             metrics: telemetry::metrics()?,
             pages: Arc::new(Pages::new()?),

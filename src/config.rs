@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use crate::channels::wechat_mp::WechatMpConfig;
+use crate::channels::wechat_mini::WechatMini;
+use crate::channels::wechat_mp::{WechatMp, WechatMpConfig};
+use crate::channels::{self, Channel};
+use crate::domain::message::AccountName;
 use crate::model::remote;
 
 /// `config/default.toml`, every key with a comment.
@@ -124,6 +128,19 @@ pub struct Log {
 pub enum Account {
     #[serde(rename = "wechat-mp")]
     WechatMp(WechatMpConfig),
+    #[serde(rename = "wechat-mini")]
+    WechatMini(WechatMpConfig),
+}
+
+impl Account {
+    /// # Errors
+    /// Names the setting that cannot work.
+    pub fn open(&self, name: AccountName) -> Result<Arc<dyn Channel>, channels::ConfigError> {
+        Ok(match self {
+            Self::WechatMp(config) => Arc::new(WechatMp::new(name, config)?),
+            Self::WechatMini(config) => Arc::new(WechatMini::new(name, config)?),
+        })
+    }
 }
 
 impl Config {
@@ -262,8 +279,9 @@ fn nested(name: &str, value: String, defaults: &toml::Table) -> toml::Table {
     }
 }
 
-/// The one key without a default that is no text.
+/// The keys without a default that are no text.
 const SWITCH: &str = "require_encryption";
+const NUMBERS: [&str; 2] = ["replay_window_s", "text_bytes"];
 
 fn typed(name: &str, value: String, default: Option<&toml::Value>) -> toml::Value {
     let read = match default {
@@ -271,6 +289,7 @@ fn typed(name: &str, value: String, default: Option<&toml::Value>) -> toml::Valu
         Some(toml::Value::Float(_)) => value.parse().ok().map(toml::Value::Float),
         Some(toml::Value::Boolean(_)) => value.parse().ok().map(toml::Value::Boolean),
         None if name == SWITCH => value.parse().ok().map(toml::Value::Boolean),
+        None if NUMBERS.contains(&name) => value.parse().ok().map(toml::Value::Integer),
         Some(
             toml::Value::String(_)
             | toml::Value::Datetime(_)
@@ -283,8 +302,17 @@ fn typed(name: &str, value: String, default: Option<&toml::Value>) -> toml::Valu
 }
 
 /// Key names whose values are secrets.
-const SECRET_KEYS: [&str; 4] =
-    ["operator_token", "token", "encoding_aes_key", "previous_encoding_aes_key"];
+const SECRET_KEYS: [&str; 9] = [
+    "operator_token",
+    "token",
+    "encoding_aes_key",
+    "previous_encoding_aes_key",
+    "app_secret",
+    "secret",
+    "private_key",
+    "client_secret",
+    "refresh_token",
+];
 
 /// Checked here because a general complaint about a wrong type would quote the value.
 fn secrets_are_text(table: &toml::Table, path: &str) -> Result<(), ConfigError> {
@@ -341,7 +369,7 @@ mod tests {
     fn a_file_overrides_and_mistakes_are_named() {
         let text = "[accounts.mp]\nplatform = \"wechat-mp\"\ntoken = \"t0ken\"\napp_id = \"wx1\"\n";
         let config = load(text).unwrap();
-        let Account::WechatMp(account) = &config.accounts["mp"];
+        let Account::WechatMp(account) = &config.accounts["mp"] else { panic!("another platform") };
         assert_eq!(account.token.expose_secret(), "t0ken");
         assert!(!format!("{config:?}").contains("t0ken"));
         for (text, word) in [
@@ -380,7 +408,7 @@ mod tests {
             ("store__path", "2026"),
         ])
         .unwrap();
-        let Account::WechatMp(account) = &config.accounts["mp"];
+        let Account::WechatMp(account) = &config.accounts["mp"] else { panic!("another platform") };
         assert_eq!(account.token.expose_secret(), "123456");
         assert_eq!(account.encoding_aes_key.as_ref().unwrap().expose_secret(), "true");
         assert_eq!((account.app_id.as_str(), account.require_encryption), ("1e5", true));

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::output;
 use crate::app::App;
 use crate::base::id::SessionId;
-use crate::channels::wechat_mp::BodyFormat;
+use crate::channels::BodyFormat;
 use crate::channels::wechat_mp::simulate::{
     OpenedReply, PushMode, Said, SimulatedMessage, Simulator, Stamp, Wire,
 };

@@ -34,7 +34,7 @@ pub fn router(state: HttpState) -> Router {
         .route("/metrics", get(health::metrics))
         .route_layer(from_fn_with_state(state.clone(), guard::operators_only));
     let public = Router::new()
-        .route("/channels/wechat-mp/{account}", get(webhook::verify).post(webhook::receive))
+        .route("/channels/{platform}/{account}", get(webhook::verify).post(webhook::receive))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready));
     let chat = Router::new()

@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
 
 use crate::base::clock::Clock;
-use crate::channels::wechat_mp::WechatMp;
+use crate::channels::Channel;
 use crate::engine::embed::EmbedWorker;
 use crate::http::pages::Pages;
 use crate::pipeline::desk::Desk;
@@ -29,7 +29,8 @@ pub struct HttpState {
     pub store: Arc<dyn Store>,
     pub embedder: Arc<EmbedWorker>,
     pub generations: Arc<Generations>,
-    pub wechat_mp: Arc<BTreeMap<String, WechatMp>>,
+    /// By the account's name.
+    pub channels: Arc<BTreeMap<String, Arc<dyn Channel>>>,
     pub operators: Arc<OperatorAccess>,
     pub metrics: PrometheusHandle,
     pub pages: Arc<Pages>,

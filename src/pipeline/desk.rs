@@ -209,6 +209,9 @@ fn asker(inbound: &Inbound) -> Asker {
 fn masked(inbound: &Inbound) -> Inbound {
     let content = match &inbound.content {
         Content::Text(text) => Content::Text(pii::mask(text).text),
+        Content::Choice { id, text } => {
+            Content::Choice { id: id.clone(), text: pii::mask(text).text }
+        }
         Content::Voice { transcript } => {
             Content::Voice { transcript: transcript.as_ref().map(|t| pii::mask(t).text) }
         }

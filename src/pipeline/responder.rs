@@ -49,7 +49,7 @@ pub enum Ask {
 impl From<&Content> for Ask {
     fn from(content: &Content) -> Self {
         match content {
-            Content::Text(text) => Self::Said(text.clone()),
+            Content::Text(text) | Content::Choice { text, .. } => Self::Said(text.clone()),
             Content::Voice { transcript: Some(text) } => Self::Said(text.clone()),
             Content::Voice { transcript: None } | Content::Attachment { .. } => {
                 Self::ForPerson(Reason::Attachment)

@@ -46,7 +46,7 @@ fn twenty_retries_at_once_are_one_message() {
 fn what_is_not_genuine_is_refused_before_any_work() {
     let running = start();
     let signed = |mode, text: &str| {
-        use huida::channels::wechat_mp::BodyFormat;
+        use huida::channels::BodyFormat;
         use huida::channels::wechat_mp::simulate::{Said, SimulatedMessage, Stamp, Wire};
         let what = Said::Text { content: text.into(), msg_id: 1 };
         let message = SimulatedMessage { sender: "anna".into(), created: 1_700_000_000, what };
@@ -82,7 +82,7 @@ fn what_is_not_genuine_is_refused_before_any_work() {
 
 /// Right signature over a ciphertext that is no multiple of the block.
 fn signed_garbage(running: &crate::support::Running) -> (String, Vec<u8>) {
-    use huida::channels::wechat_mp::signature::sign;
+    use huida::channels::wechat::signature::sign;
     let _ = running;
     let (timestamp, nonce, encrypt) = ("1700000000", "n", "AAAAAAAAAAAAAAAAAAAAAAA=");
     let signature = sign(&[crate::support::TOKEN, timestamp, nonce, encrypt]);

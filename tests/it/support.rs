@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use huida::app::{App, Service};
 use huida::base::clock::Clock;
-use huida::channels::wechat_mp::BodyFormat;
+use huida::channels::BodyFormat;
 use huida::channels::wechat_mp::simulate::{
     OpenedReply, PushMode, Said, SimulatedMessage, Simulator, Stamp, Wire,
 };
@@ -130,7 +130,7 @@ pub(crate) fn start() -> Running {
 pub(crate) fn start_at(clock: Clock) -> Running {
     let dir = prepared();
     let app = App { clock, ..app(dir.path()) };
-    let Account::WechatMp(account) = &app.config.accounts["main"];
+    let Account::WechatMp(account) = &app.config.accounts["main"] else { panic!("no 公众号") };
     let simulator = Simulator::new(account, "gh_test".into()).unwrap();
     let service: Service = app.desk().unwrap();
     let store = service.store.clone();

@@ -5,8 +5,8 @@ use std::fmt;
 use serde::Deserializer;
 use serde::de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::PushError;
 use super::fields::{Field, Fields, MAX_FIELDS};
+use crate::channels::PushError;
 
 /// The members of the outer object. Numbers become their decimal text; members that are objects,
 /// arrays, booleans or null count as absent; they are skipped without recursion, however deep.

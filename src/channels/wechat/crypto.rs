@@ -191,8 +191,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::channels::wechat_mp::fixture::{Vectors, vectors};
-    use crate::channels::wechat_mp::signature;
+    use crate::channels::wechat::fixture::{Vectors, vectors};
+    use crate::channels::wechat::signature;
 
     fn key(encoded: &str) -> AesKey {
         AesKey::parse(&SecretString::from(encoded)).unwrap()

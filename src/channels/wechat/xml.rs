@@ -4,8 +4,8 @@ use quick_xml::Reader;
 use quick_xml::escape::resolve_xml_entity;
 use quick_xml::events::{BytesRef, Event};
 
-use super::PushError;
 use super::fields::{Field, Fields, MAX_DEPTH, MAX_FIELDS};
+use crate::channels::PushError;
 
 const NOT_XML: PushError = PushError::Malformed("body is not well-formed XML");
 

@@ -1,8 +1,8 @@
-//! Turns the fields of a push into the domain's inbound message.
+//! Turns the fields of a push into the domain's inbound message; 公众号, 小程序 and 企业微信 share them.
 
-use super::PushError;
 use super::fields::{Field, Fields};
 use crate::base::clock::UnixMs;
+use crate::channels::PushError;
 use crate::domain::message::{AccountName, Content, Inbound, Platform};
 
 /// Longest value that becomes part of a key, bytes. OpenIDs have 28, message ids 20.
@@ -12,13 +12,17 @@ const EVENT_KEY_BYTES: usize = 2_048;
 
 /// The sender's and receiver's ids, the time and the content; `Malformed` where one is missing
 /// that the platform always sends.
-pub(super) fn read(fields: &Fields, account: &AccountName) -> Result<Inbound, PushError> {
+pub(in crate::channels) fn read(
+    fields: &Fields,
+    platform: Platform,
+    account: &AccountName,
+) -> Result<Inbound, PushError> {
     let sender = identifier(fields, Field::FromUserName, "FromUserName")?;
     let kind = identifier(fields, Field::MsgType, "MsgType")?;
     let created = created(fields)?;
     let content = content(fields, kind)?;
     Ok(Inbound {
-        platform: Platform::WechatMp,
+        platform,
         account: account.clone(),
         sender: sender.to_owned(),
         dedupe_key: dedupe_key(fields, kind, created, &content)?,
@@ -28,7 +32,7 @@ pub(super) fn read(fields: &Fields, account: &AccountName) -> Result<Inbound, Pu
 }
 
 /// Our own id (`gh_…`), which a passive reply names as its sender.
-pub(super) fn receiver(fields: &Fields) -> Result<&str, PushError> {
+pub(in crate::channels) fn receiver(fields: &Fields) -> Result<&str, PushError> {
     identifier(fields, Field::ToUserName, "ToUserName")
 }
 
@@ -60,18 +64,25 @@ fn content(fields: &Fields, kind: &str) -> Result<Content, PushError> {
     let attachment =
         |what: &str, reference| Content::Attachment { what: what.to_owned(), reference };
     Ok(match kind {
-        "text" => match fields.get(Field::Content) {
-            Some(text) => Content::Text(text.to_owned()),
-            None => return Err(PushError::Malformed("text without Content")),
+        "text" => match (fields.get(Field::Content), owned(Field::MenuId)) {
+            (Some(text), None) => Content::Text(text.to_owned()),
+            (Some(text), Some(id)) => Content::Choice { id, text: text.to_owned() },
+            (None, _) => return Err(PushError::Malformed("text without Content")),
         },
-        "voice" => Content::Voice { transcript: owned(Field::Recognition) },
+        "voice" => match owned(Field::Recognition) {
+            Some(transcript) => Content::Voice { transcript: Some(transcript) },
+            // Nothing can be read in it; a person has to listen.
+            None => attachment("voice", owned(Field::MediaId)),
+        },
         "image" => attachment("image", owned(Field::PicUrl).or_else(|| owned(Field::MediaId))),
         "video" | "shortvideo" => attachment("video", owned(Field::MediaId)),
         "location" => attachment("location", place(fields)),
         "link" => attachment("link", owned(Field::Url)),
+        "miniprogrampage" => attachment("miniprogram", owned(Field::PagePath)),
         "event" => {
             let name = identifier(fields, Field::Event, "event without Event")?.to_owned();
-            Content::Event { name, key: owned(Field::EventKey) }
+            let key = owned(Field::EventKey).or_else(|| owned(Field::SessionFrom));
+            Content::Event { name, key }
         }
         other => Content::Unknown { what: other.to_owned() },
     })
@@ -104,6 +115,7 @@ fn dedupe_key(
             Ok(format!("{kind}:{created}"))
         }
         Content::Text(_)
+        | Content::Choice { .. }
         | Content::Voice { .. }
         | Content::Attachment { .. }
         | Content::Unknown { .. } => {
@@ -115,11 +127,11 @@ fn dedupe_key(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channels::wechat_mp::fixture;
+    use crate::channels::wechat::fixture;
 
     fn read_body(body: &str) -> Result<Inbound, PushError> {
         let (_, fields) = Fields::parse(body.as_bytes())?;
-        read(&fields, &AccountName("mp-main".to_owned()))
+        read(&fields, Platform::WechatMp, &AccountName("mp-main".to_owned()))
     }
 
     #[test]

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use super::{BodyFormat, PushError, json, xml};
+use super::{json, xml};
+use crate::channels::{BodyFormat, PushError};
 
 /// Most elements (XML) or members (JSON) a body may have; the largest real push has some forty.
-pub(super) const MAX_FIELDS: usize = 256;
+pub(in crate::channels) const MAX_FIELDS: usize = 256;
 /// Deepest nesting; the platform's photo events reach five.
-pub(super) const MAX_DEPTH: usize = 8;
+pub(in crate::channels) const MAX_DEPTH: usize = 8;
 
 /// A field by its name on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Field {
+pub(in crate::channels) enum Field {
     ToUserName,
     FromUserName,
     CreateTime,
@@ -27,13 +28,20 @@ pub(super) enum Field {
     Url,
     Event,
     EventKey,
+    /// The item of a menu message that was tapped.
+    MenuId,
+    PagePath,
+    SessionFrom,
+    /// 微信客服: with it messages may be fetched.
+    Token,
+    OpenKfId,
     Encrypt,
     MsgSignature,
     TimeStamp,
     Nonce,
 }
 
-const NAMES: [(&str, Field); 19] = [
+const NAMES: [(&str, Field); 25] = [
     ("ToUserName", Field::ToUserName),
     ("FromUserName", Field::FromUserName),
     ("CreateTime", Field::CreateTime),
@@ -49,7 +57,14 @@ const NAMES: [(&str, Field); 19] = [
     ("Url", Field::Url),
     ("Event", Field::Event),
     ("EventKey", Field::EventKey),
+    ("bizmsgmenuid", Field::MenuId),
+    ("PagePath", Field::PagePath),
+    ("SessionFrom", Field::SessionFrom),
+    ("Token", Field::Token),
+    ("OpenKfId", Field::OpenKfId),
     ("Encrypt", Field::Encrypt),
+    // As 企业微信's bots write it.
+    ("encrypt", Field::Encrypt),
     ("MsgSignature", Field::MsgSignature),
     ("TimeStamp", Field::TimeStamp),
     ("Nonce", Field::Nonce),
@@ -57,7 +72,7 @@ const NAMES: [(&str, Field); 19] = [
 
 impl Field {
     /// `None` for a field that nothing here reads.
-    pub(super) fn parse(name: &str) -> Option<Self> {
+    pub(in crate::channels) fn parse(name: &str) -> Option<Self> {
         NAMES.iter().find(|(known, _)| *known == name).map(|(_, field)| *field)
     }
 }
@@ -65,11 +80,11 @@ impl Field {
 /// The known fields of one body. A field that comes twice is refused rather than chosen from: the
 /// platform never does it, and two readers that choose differently could be played off.
 #[derive(Debug, Default)]
-pub(super) struct Fields(BTreeMap<Field, String>);
+pub(in crate::channels) struct Fields(BTreeMap<Field, String>);
 
 impl Fields {
     /// Reads XML or JSON, told apart by the first character.
-    pub(super) fn parse(body: &[u8]) -> Result<(BodyFormat, Self), PushError> {
+    pub(in crate::channels) fn parse(body: &[u8]) -> Result<(BodyFormat, Self), PushError> {
         let text =
             std::str::from_utf8(body).map_err(|_| PushError::Malformed("body is not UTF-8"))?;
         let text = text.trim_start_matches('\u{FEFF}').trim();
@@ -81,19 +96,23 @@ impl Fields {
         }
     }
 
-    pub(super) fn insert(&mut self, field: Field, value: String) -> Result<(), PushError> {
+    pub(in crate::channels) fn insert(
+        &mut self,
+        field: Field,
+        value: String,
+    ) -> Result<(), PushError> {
         match self.0.insert(field, value) {
             None => Ok(()),
             Some(_) => Err(PushError::Malformed("a field comes twice")),
         }
     }
 
-    pub(super) fn get(&self, field: Field) -> Option<&str> {
+    pub(in crate::channels) fn get(&self, field: Field) -> Option<&str> {
         self.0.get(&field).map(String::as_str)
     }
 
     /// A field that is there and not empty.
-    pub(super) fn filled(&self, field: Field) -> Option<&str> {
+    pub(in crate::channels) fn filled(&self, field: Field) -> Option<&str> {
         self.get(field).filter(|value| !value.is_empty())
     }
 }
