@@ -8,8 +8,8 @@ words!(
     Author {
         Bot = "bot",
         Person = "person",
-        /// Asks how it was; never at the cost of an answer.
-        Survey = "survey",
+        /// Welcomes, and asks how it was: never at the cost of an answer, and no loss if it fails.
+        Courtesy = "courtesy",
     }
 );
 

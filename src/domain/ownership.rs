@@ -21,10 +21,17 @@ pub enum Owner {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A person takes the conversation, or keeps it longer by speaking.
-    Take { operator: String, until: UnixMs },
-    HandBack { operator: String },
+    Take {
+        operator: String,
+        until: UnixMs,
+    },
+    HandBack {
+        operator: String,
+    },
     /// The conversation went to the platform's desk.
-    Transfer { until: UnixMs },
+    Transfer {
+        until: UnixMs,
+    },
     /// The platform's desk is done with it.
     SessionEnded,
 }

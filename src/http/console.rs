@@ -13,7 +13,8 @@ use crate::domain::texts::{Lang, Text};
 use crate::http::pages::lang_of;
 use crate::http::state::HttpState;
 use crate::http::view::{TraceView, priority_text, trace_view};
-use crate::store::{OpenCase, Store, StoreError};
+use crate::store::queue::{Act, OpenCase};
+use crate::store::{Store, StoreError};
 
 /// Rows on one page.
 const ROWS: u32 = 100;
@@ -80,8 +81,9 @@ pub(super) async fn queue(
     headers: HeaderMap,
     uri: Uri,
 ) -> Response {
-    list(&state, lang_of(&headers, &uri), "queue", |store, lang| {
-        let open = store.open_cases(ROWS)?;
+    let now = state.clock.now();
+    list(&state, lang_of(&headers, &uri), "queue", move |store, lang| {
+        let open = store.open_cases(ROWS, now)?;
         Ok(open.iter().map(|case| case_view(case, lang)).collect::<Vec<_>>())
     })
     .await
@@ -101,7 +103,11 @@ fn case_view(case: &OpenCase, lang: Lang) -> CaseView {
 pub(super) async fn close_case(State(state): State<HttpState>, Path(id): Path<String>) -> Response {
     let (store, now) = (state.store.clone(), state.clock.now());
     let id = CaseId::from_text(id);
-    match blocking(move || store.close_case(&id, now)).await {
+    match blocking(move || {
+        store.act(&id, &Act::Resolve { operator: "operator".into(), survey: None }, now)
+    })
+    .await
+    {
         Ok(_) => Redirect::to("/queue").into_response(),
         Err(refusal) => refusal,
     }

@@ -12,7 +12,7 @@ mod view;
 mod webhook;
 
 pub use pages::Pages;
-pub use state::{HttpState, OperatorAccess};
+pub use state::{HandoffRules, HttpState, OperatorAccess};
 
 use std::future::Future;
 use std::time::Duration;

@@ -18,15 +18,20 @@ pub struct OutboxSeq(pub i64);
 pub enum Way {
     /// In the answer to the callback that waits for it; to be sent, if it may be, where earlier
     /// replies of the conversation have not left yet.
-    Offer { may_send: bool },
+    Offer {
+        may_send: bool,
+    },
     Send,
     /// When the customer taps for it, until then.
-    Keep { until: UnixMs },
+    Keep {
+        until: UnixMs,
+    },
 }
 
 /// A reply that is to leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewReply {
+    pub author: Author,
     pub target: Target,
     pub payload: Outgoing,
     pub way: Way,
@@ -38,7 +43,8 @@ pub struct Decided {
     pub trace: Trace,
     /// Opens a case.
     pub for_person: bool,
-    pub reply: Option<NewReply>,
+    /// In this order; only the first can be offered.
+    pub replies: Vec<NewReply>,
     /// The conversation is the platform's own desk's until then.
     pub transferred_until: Option<UnixMs>,
 }
@@ -147,8 +153,8 @@ pub trait Outbox {
     /// Ends a message's work in one transaction: decision, evidence, a case if asked, and the reply.
     ///
     /// # Errors
-    /// [`StoreError::AlreadyDecided`] the second time; [`StoreError::NotTheBots`] when there is a
-    /// reply and a person has the conversation.
+    /// [`StoreError::AlreadyDecided`] the second time; [`StoreError::NotTheBots`] when there is
+    /// something to say and a person has the conversation.
     fn decide(
         &self,
         message: MessageRow,
@@ -160,11 +166,17 @@ pub trait Outbox {
     /// left, another way. A reply that waited is offered from now on.
     fn offer_again(&self, message: MessageRow, now: UnixMs) -> Result<Option<Queued>, StoreError>;
 
-    /// The reply that the customer taps for, offered; `None` when there is none any more.
-    fn fetch_kept(&self, trace: &TraceId, now: UnixMs) -> Result<Option<Queued>, StoreError>;
+    /// The reply to that message of this conversation, which the customer taps for, offered; `None`
+    /// when there is none yet or none any more.
+    fn fetch_kept(
+        &self,
+        message: MessageRow,
+        conversation: &ConversationId,
+        now: UnixMs,
+    ) -> Result<Option<Queued>, StoreError>;
 
     /// An offered reply left.
-    fn confirm(&self, seq: OutboxSeq, now: UnixMs) -> Result<(), StoreError>;
+    fn confirm(&self, seq: OutboxSeq) -> Result<(), StoreError>;
 
     /// An offered reply did not leave: it is to be sent from `due` on.
     fn retract(&self, seq: OutboxSeq, due: UnixMs) -> Result<(), StoreError>;
@@ -172,15 +184,15 @@ pub trait Outbox {
     /// Conversations of which the first reply may be sent now and nothing is under way.
     fn due(&self, now: UnixMs, limit: u32) -> Result<Vec<DueLine>, StoreError>;
 
-    /// When the next reply is to be sent or given up, if any waits.
-    fn next_due(&self) -> Result<Option<UnixMs>, StoreError>;
-
     /// Takes the replies for one send under the first one's key. False: something changed meanwhile;
     /// of replies of the bot to a person's conversation the case is opened.
     fn begin_send(&self, rows: &[OutboxSeq], now: UnixMs) -> Result<bool, StoreError>;
 
     /// Writes what became of replies that were taken, or cannot be sent at all.
     fn settle(&self, rows: &[OutboxSeq], settled: Settled, now: UnixMs) -> Result<(), StoreError>;
+
+    /// The conversation went to the platform's own desk, until then.
+    fn transferred(&self, conversation: &ConversationId, until: UnixMs) -> Result<(), StoreError>;
 
     /// Ends offered and kept replies whose time has passed; returns how many.
     fn expire(&self, now: UnixMs) -> Result<usize, StoreError>;
@@ -215,6 +227,21 @@ pub trait Outbox {
         now: UnixMs,
     ) -> Result<Vec<(Arrival, Accepted)>, StoreError>;
 
-    /// Writes a satisfaction score down; false when the case is unknown or was rated already.
-    fn rate(&self, case: &CaseId, score: u8, now: UnixMs) -> Result<bool, StoreError>;
+    /// The last closed case of the conversation whose customer was asked since then how it was, and
+    /// has not said.
+    fn open_survey(
+        &self,
+        conversation: &ConversationId,
+        since: UnixMs,
+    ) -> Result<Option<CaseId>, StoreError>;
+
+    /// Writes a satisfaction score down; false when the conversation has no such case
+    /// or it was rated already.
+    fn rate(
+        &self,
+        case: &CaseId,
+        conversation: &ConversationId,
+        score: u8,
+        now: UnixMs,
+    ) -> Result<bool, StoreError>;
 }

@@ -52,12 +52,24 @@ pub struct Spoken {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
     /// Takes the conversation, until then unless it is prolonged.
-    Claim { operator: String, until: UnixMs },
+    Claim {
+        operator: String,
+        until: UnixMs,
+    },
     /// Speaks, which prolongs.
-    Reply { operator: String, until: UnixMs, payload: Outgoing },
-    HandBack { operator: String },
+    Reply {
+        operator: String,
+        until: UnixMs,
+        payload: Outgoing,
+    },
+    HandBack {
+        operator: String,
+    },
     /// Closes all open cases of the conversation and hands back.
-    Resolve { operator: String, survey: Option<Outgoing> },
+    Resolve {
+        operator: String,
+        survey: Option<Outgoing>,
+    },
 }
 
 /// The contract; every implementation passes `store::contract`.
@@ -68,11 +80,7 @@ pub trait Queue {
     fn case(&self, id: &CaseId, now: UnixMs) -> Result<Option<OpenCase>, StoreError>;
 
     /// Oldest first, at most `limit` of the newest lines.
-    fn spoken(
-        &self,
-        conversation: &ConversationId,
-        limit: u32,
-    ) -> Result<Vec<Spoken>, StoreError>;
+    fn spoken(&self, conversation: &ConversationId, limit: u32) -> Result<Vec<Spoken>, StoreError>;
 
     /// Does it, with its line in the audit log, and returns the owner afterwards.
     ///

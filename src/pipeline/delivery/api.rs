@@ -51,7 +51,11 @@ impl Api {
             call = call.header(*name, value);
         }
         let response = call.send().map_err(|error| {
-            if error.is_connect() || error.is_builder() { NoAnswer::Unsent } else { NoAnswer::Unclear }
+            if error.is_connect() || error.is_builder() {
+                NoAnswer::Unsent
+            } else {
+                NoAnswer::Unclear
+            }
         })?;
         let status = response.status().as_u16();
         let mut body = Vec::new();

@@ -76,15 +76,15 @@ pub fn plan(pieces: &[Piece<'_>], room: Room, fits: impl Fn(&str) -> bool) -> Pl
     let Some(first) = pieces.first() else { return Plan::Send(0) };
     let left = match room {
         Room::Unlimited => return Plan::Send(1),
-        Room::Closed if first.author == Author::Survey => return Plan::Drop,
+        Room::Closed if first.author == Author::Courtesy => return Plan::Drop,
         Room::Closed => return Plan::Hand(alike(pieces), Reason::WindowClosed),
         Room::Open { left, .. } => left,
     };
     match first.author {
         Author::Person if left > 0 => Plan::Send(1),
         Author::Person => Plan::Hand(1, Reason::QuotaUsed),
-        Author::Survey if left > KEPT_FOR_PERSON => Plan::Send(1),
-        Author::Survey => Plan::Drop,
+        Author::Courtesy if left > KEPT_FOR_PERSON => Plan::Send(1),
+        Author::Courtesy => Plan::Drop,
         Author::Bot => match left.saturating_sub(KEPT_FOR_PERSON) as usize {
             0 => Plan::Hand(alike(pieces), Reason::QuotaUsed),
             free => Plan::Send(joined(pieces, free, fits)),
@@ -165,8 +165,8 @@ mod tests {
         let person = Piece { author: Author::Person, text: Some("x") };
         assert_eq!(plan(&[person], open(1), fits), Plan::Send(1));
         assert_eq!(plan(&[person], Room::Closed, fits), Plan::Hand(1, Reason::WindowClosed));
-        let survey = Piece { author: Author::Survey, text: None };
-        assert_eq!(plan(&[survey], open(1), fits), Plan::Drop);
+        let courtesy = Piece { author: Author::Courtesy, text: None };
+        assert_eq!(plan(&[courtesy], open(1), fits), Plan::Drop);
     }
 
     proptest! {

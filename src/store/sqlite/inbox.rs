@@ -6,10 +6,10 @@ use super::{from_json, to_json};
 use crate::base::clock::UnixMs;
 use crate::base::id::{ConversationId, TraceId};
 use crate::domain::decision::Verdict;
-use crate::domain::message::{Content, Inbound, Role, Utterance};
 use crate::domain::delivery::words_of;
+use crate::domain::message::{Content, Inbound, Role, Utterance};
 use crate::domain::outgoing::Outgoing;
-use crate::store::{Accepted, Arrival, AcceptedState, MessageRow, StoreError, Unfinished};
+use crate::store::{Accepted, AcceptedState, Arrival, MessageRow, StoreError, Unfinished};
 
 pub(super) fn accept(
     transaction: &Transaction<'_>,

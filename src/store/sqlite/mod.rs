@@ -26,8 +26,8 @@ use crate::domain::message::Utterance;
 use crate::domain::trace::Trace;
 use crate::gate::threshold::Promise;
 use crate::store::{
-    Accepted, Arrival, AuditState, Head, Import, ImportOutcome, LabelFile, MessageRow, Store, StoreError,
-    Unfinished,
+    Accepted, Arrival, AuditState, Head, Import, ImportOutcome, LabelFile, MessageRow, Store,
+    StoreError, Unfinished,
 };
 
 const READERS: usize = 2;
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn keeps_the_contract() {
-        for case in contract::CASES {
+        for case in contract::CASES.iter().chain(contract::delivery::CASES) {
             let (_dir, store) = fresh();
             case(&store);
         }

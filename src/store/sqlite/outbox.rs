@@ -53,22 +53,28 @@ impl Outbox for SqliteStore {
         })
     }
 
-    fn fetch_kept(&self, trace: &TraceId, now: UnixMs) -> Result<Option<Queued>, StoreError> {
-        let trace = trace.clone();
+    fn fetch_kept(
+        &self,
+        message: MessageRow,
+        conversation: &ConversationId,
+        now: UnixMs,
+    ) -> Result<Option<Queued>, StoreError> {
+        let conversation = conversation.clone();
         self.writer.write(move |t| {
             let found = t
                 .prepare_cached(&format!(
-                    "SELECT {COLUMNS} FROM outbox
-                     WHERE trace_id = ?1 AND (state = 'kept' OR (passive = 1 AND state <> 'handed'))
+                    "SELECT {COLUMNS} FROM outbox o JOIN decisions d USING (trace_id)
+                     WHERE d.message_id = ?1 AND conversation_id = ?2
+                       AND (state = 'kept' OR (passive = 1 AND state <> 'handed'))
                      ORDER BY seq LIMIT 1"
                 ))?
-                .query_row([trace.as_str()], queued)
+                .query_row(params![message.0, conversation.as_str()], queued)
                 .optional()?;
             found.map(|found| offer(t, found?, now)).transpose()
         })
     }
 
-    fn confirm(&self, seq: OutboxSeq, _now: UnixMs) -> Result<(), StoreError> {
+    fn confirm(&self, seq: OutboxSeq) -> Result<(), StoreError> {
         self.writer.write(move |t| {
             t.prepare_cached(
                 "UPDATE outbox SET state = 'delivered' WHERE seq = ?1 AND state = 'offered'",
@@ -93,18 +99,6 @@ impl Outbox for SqliteStore {
         self.read(|c| due(c, now, limit))
     }
 
-    fn next_due(&self) -> Result<Option<UnixMs>, StoreError> {
-        self.read(|c| {
-            let next = c
-                .prepare_cached(
-                    "SELECT min(due_at) FROM outbox
-                     WHERE state IN ('pending', 'offered', 'kept')",
-                )?
-                .query_row([], |r| r.get(0))?;
-            Ok(next)
-        })
-    }
-
     fn begin_send(&self, rows: &[OutboxSeq], now: UnixMs) -> Result<bool, StoreError> {
         let rows = rows.to_vec();
         self.writer.write(move |t| begin_send(t, &rows, now))
@@ -113,6 +107,12 @@ impl Outbox for SqliteStore {
     fn settle(&self, rows: &[OutboxSeq], settled: Settled, now: UnixMs) -> Result<(), StoreError> {
         let rows = rows.to_vec();
         self.writer.write(move |t| rows.iter().try_for_each(|row| settle(t, *row, settled, now)))
+    }
+
+    fn transferred(&self, conversation: &ConversationId, until: UnixMs) -> Result<(), StoreError> {
+        let conversation = conversation.clone();
+        self.writer
+            .write(move |t| queue::set_owner(t, conversation.as_str(), &Owner::Platform { until }))
     }
 
     fn expire(&self, now: UnixMs) -> Result<usize, StoreError> {
@@ -135,9 +135,7 @@ impl Outbox for SqliteStore {
                 .collect::<Result<Vec<_>, _>>()?;
             for (seq, state, note) in &over {
                 let settled = match (state.as_str(), note.as_str()) {
-                    ("kept", _) => {
-                        Settled::Handed { why: Reason::NotFetched, note: "not_fetched" }
-                    }
+                    ("kept", _) => Settled::Handed { why: Reason::NotFetched, note: "not_fetched" },
                     (_, ASKED_AGAIN) => Settled::Delivered,
                     _ => Settled::Handed { why: Reason::DeliveryUnknown, note: "unconfirmed" },
                 };
@@ -214,14 +212,41 @@ impl Outbox for SqliteStore {
         self.writer.write(move |t| pages::take(t, &account, &thread, &page, now))
     }
 
-    fn rate(&self, case: &CaseId, score: u8, now: UnixMs) -> Result<bool, StoreError> {
-        let case = case.clone();
+    fn open_survey(
+        &self,
+        conversation: &ConversationId,
+        since: UnixMs,
+    ) -> Result<Option<CaseId>, StoreError> {
+        self.read(|c| {
+            let found: Option<String> = c
+                .prepare_cached(
+                    "SELECT c.id FROM outbox o JOIN cases c USING (trace_id)
+                     WHERE o.conversation_id = ?1 AND o.author = 'courtesy' AND o.created_at >= ?2
+                       AND o.state = 'delivered'
+                       AND NOT EXISTS (SELECT 1 FROM ratings r WHERE r.case_id = c.id)
+                     ORDER BY o.seq DESC LIMIT 1",
+                )?
+                .query_row(params![conversation.as_str(), since], |r| r.get(0))
+                .optional()?;
+            Ok(found.map(CaseId::from_text))
+        })
+    }
+
+    fn rate(
+        &self,
+        case: &CaseId,
+        conversation: &ConversationId,
+        score: u8,
+        now: UnixMs,
+    ) -> Result<bool, StoreError> {
+        let (case, conversation) = (case.clone(), conversation.clone());
         self.writer.write(move |t| {
             let added = t.execute(
                 "INSERT INTO ratings (case_id, score, operator, created_at)
-                 SELECT id, ?2, operator, ?3 FROM cases WHERE id = ?1
+                 SELECT c.id, ?2, c.operator, ?3 FROM cases c JOIN decisions d USING (trace_id)
+                 JOIN messages m ON m.id = d.message_id WHERE c.id = ?1 AND m.conversation_id = ?4
                  ON CONFLICT (case_id) DO NOTHING",
-                params![case.as_str(), score, now],
+                params![case.as_str(), score, now, conversation.as_str()],
             )?;
             Ok(added == 1)
         })
@@ -241,8 +266,10 @@ pub(super) fn queued(row: &Row<'_>) -> rusqlite::Result<Result<Queued, StoreErro
     let (trace, account): (Option<String>, _) = (row.get(3)?, text(4)?);
     let (attempts, created_at, note) = (row.get(9)?, row.get(10)?, text(11)?);
     let read = || {
-        let unknown =
-            |what, word: &str| StoreError::Corrupt { what, reason: format!("unknown word {word:?}") };
+        let unknown = |what, word: &str| StoreError::Corrupt {
+            what,
+            reason: format!("unknown word {word:?}"),
+        };
         Ok(Queued {
             seq,
             key,
@@ -267,10 +294,10 @@ fn decide(
     decided: &Decided,
     now: UnixMs,
 ) -> Result<Option<Queued>, StoreError> {
-    let Decided { trace, for_person, reply, transferred_until } = decided;
+    let Decided { trace, for_person, replies, transferred_until } = decided;
     let conversation = trace.conversation.as_str();
     record(transaction, message, trace, now)?;
-    if reply.is_some() && !queue::owner(transaction, conversation)?.is_bot(now) {
+    if !replies.is_empty() && !queue::owner(transaction, conversation)?.is_bot(now) {
         return Err(StoreError::NotTheBots(message.0));
     }
     if *for_person {
@@ -282,15 +309,14 @@ fn decide(
     }
     Fault::DecidedHalf.passes();
     transaction.execute("DELETE FROM work WHERE message_id = ?1", [message.0])?;
-    let Some(reply) = reply else { return Ok(None) };
-    let new = NewRow {
-        conversation,
-        trace: Some(&trace.id),
-        account: &trace.account,
-        author: Author::Bot,
-        reply,
-    };
-    insert(transaction, &new, now).map(Some)
+    let mut first = None;
+    for reply in replies {
+        let trace_id = Some(&trace.id);
+        let new = NewRow { conversation, trace: trace_id, account: &trace.account, reply };
+        let queued = insert(transaction, &new, now)?;
+        first.get_or_insert(queued);
+    }
+    Ok(first)
 }
 
 fn record(
@@ -337,13 +363,7 @@ pub(super) fn open_case(
     transaction.execute(
         "INSERT INTO cases (id, trace_id, priority, opened_at, note) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT (trace_id) DO UPDATE SET closed_at = NULL, note = ?5",
-        params![
-            CaseId::generate().as_str(),
-            trace,
-            priority as u8,
-            now,
-            note.map(Reason::as_str)
-        ],
+        params![CaseId::generate().as_str(), trace, priority as u8, now, note.map(Reason::as_str)],
     )?;
     Ok(())
 }
@@ -352,7 +372,6 @@ pub(super) struct NewRow<'a> {
     pub(super) conversation: &'a str,
     pub(super) trace: Option<&'a TraceId>,
     pub(super) account: &'a AccountName,
-    pub(super) author: Author,
     pub(super) reply: &'a NewReply,
 }
 
@@ -382,7 +401,7 @@ pub(super) fn insert(
                 new.conversation,
                 new.trace.map(TraceId::as_str),
                 new.account.as_str(),
-                new.author.as_str(),
+                new.reply.author.as_str(),
                 to_json("target", &new.reply.target)?,
                 to_json("reply", &new.reply.payload)?,
                 state.as_str(),
@@ -440,10 +459,7 @@ fn due(connection: &Connection, now: UnixMs, limit: u32) -> Result<Vec<DueLine>,
     conversations.into_iter().map(line).collect()
 }
 
-pub(super) fn contact(
-    connection: &Connection,
-    conversation: &str,
-) -> Result<Contact, StoreError> {
+pub(super) fn contact(connection: &Connection, conversation: &str) -> Result<Contact, StoreError> {
     let occasions = connection
         .prepare_cached("SELECT occasion, at FROM occasions WHERE conversation_id = ?1")?
         .query_map([conversation], |r| Ok((r.get::<_, String>(0)?, r.get(1)?)))?
@@ -506,6 +522,13 @@ pub(super) fn settle(
     settled: Settled,
     now: UnixMs,
 ) -> Result<(), StoreError> {
+    let courtesy: bool = transaction
+        .prepare_cached("SELECT author = 'courtesy' FROM outbox WHERE seq = ?1")?
+        .query_row([row.0], |r| r.get(0))?;
+    let settled = match settled {
+        Settled::Handed { note, .. } if courtesy => Settled::Dropped { note },
+        other => other,
+    };
     let (state, due, note) = match settled {
         Settled::Delivered => (DeliveryState::Delivered, now, ""),
         Settled::Again { at, note } => (DeliveryState::Pending, at, note),

@@ -51,11 +51,7 @@ impl Queue for SqliteStore {
         })
     }
 
-    fn spoken(
-        &self,
-        conversation: &ConversationId,
-        limit: u32,
-    ) -> Result<Vec<Spoken>, StoreError> {
+    fn spoken(&self, conversation: &ConversationId, limit: u32) -> Result<Vec<Spoken>, StoreError> {
         self.read(|c| history(c, conversation, limit))
     }
 
@@ -212,9 +208,7 @@ fn perform(
              JOIN decisions d USING (trace_id) JOIN messages m ON m.id = d.message_id
              WHERE c.id = ?1 AND c.closed_at IS NULL",
         )?
-        .query_row([case.as_str()], |r| {
-            Ok(Here { conversation: r.get(0)?, account: r.get(1)? })
-        })
+        .query_row([case.as_str()], |r| Ok(Here { conversation: r.get(0)?, account: r.get(1)? }))
         .optional()?
         .ok_or_else(|| StoreError::NoSuchCase(case.to_string()))?;
     let before = owner(transaction, &here.conversation)?;
@@ -237,7 +231,8 @@ fn perform(
         }
         Act::Resolve { operator, survey } => {
             // Whoever closes it must be able to have it: nobody closes another's conversation.
-            let held = before.after(Change::Take { operator: operator.clone(), until: now + 1 }, now)?;
+            let held =
+                before.after(Change::Take { operator: operator.clone(), until: now + 1 }, now)?;
             close(transaction, &here, operator, now)?;
             if let Some(survey) = survey {
                 ask(transaction, case, &here, survey, now)?;
@@ -271,8 +266,9 @@ fn say(
     now: UnixMs,
 ) -> Result<(), StoreError> {
     let target = latest(transaction, here)?.ok_or(StoreError::NoWayToCustomer)?;
-    let reply = NewReply { target, payload: payload.clone(), way: Way::Send };
-    queue_row(transaction, case, here, (Author::Person, &reply), now)
+    let reply =
+        NewReply { author: Author::Person, target, payload: payload.clone(), way: Way::Send };
+    queue_row(transaction, case, here, &reply, now)
 }
 
 /// Asks only where the customer can be asked.
@@ -284,8 +280,9 @@ fn ask(
     now: UnixMs,
 ) -> Result<(), StoreError> {
     let Some(target) = latest(transaction, here)? else { return Ok(()) };
-    let reply = NewReply { target, payload: survey.clone(), way: Way::Send };
-    queue_row(transaction, case, here, (Author::Survey, &reply), now)
+    let reply =
+        NewReply { author: Author::Courtesy, target, payload: survey.clone(), way: Way::Send };
+    queue_row(transaction, case, here, &reply, now)
 }
 
 /// Of the newest message of the conversation: platforms that answer a message want that one's id.
@@ -303,7 +300,7 @@ fn queue_row(
     transaction: &Transaction<'_>,
     case: &CaseId,
     here: &Here,
-    (author, reply): (Author, &NewReply),
+    reply: &NewReply,
     now: UnixMs,
 ) -> Result<(), StoreError> {
     let trace: String = transaction
@@ -313,7 +310,6 @@ fn queue_row(
         conversation: &here.conversation,
         trace: Some(&crate::base::id::TraceId::from_text(trace)),
         account: &AccountName(here.account.clone()),
-        author,
         reply,
     };
     outbox::insert(transaction, &row, now).map(|_| ())
