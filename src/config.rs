@@ -8,8 +8,14 @@ use std::sync::Arc;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use crate::channels::alipay::{Alipay, AlipayConfig};
+use crate::channels::douyin::{Douyin, DouyinConfig};
+use crate::channels::webhook::{Webhook, WebhookConfig};
+use crate::channels::wechat_kf::{WechatKf, WechatKfConfig};
 use crate::channels::wechat_mini::WechatMini;
 use crate::channels::wechat_mp::{WechatMp, WechatMpConfig};
+use crate::channels::wechat_shop::{WechatShop, WechatShopConfig};
+use crate::channels::wecom::{Wecom, WecomConfig};
 use crate::channels::{self, Channel};
 use crate::domain::message::AccountName;
 use crate::model::remote;
@@ -146,6 +152,18 @@ pub enum Account {
     WechatMp(WechatMpConfig),
     #[serde(rename = "wechat-mini")]
     WechatMini(WechatMpConfig),
+    #[serde(rename = "wecom")]
+    Wecom(WecomConfig),
+    #[serde(rename = "wechat-kf")]
+    WechatKf(WechatKfConfig),
+    #[serde(rename = "wechat-shop")]
+    WechatShop(WechatShopConfig),
+    #[serde(rename = "alipay")]
+    Alipay(AlipayConfig),
+    #[serde(rename = "douyin")]
+    Douyin(DouyinConfig),
+    #[serde(rename = "webhook")]
+    Webhook(WebhookConfig),
 }
 
 impl Account {
@@ -155,6 +173,12 @@ impl Account {
         Ok(match self {
             Self::WechatMp(config) => Arc::new(WechatMp::new(name, config)?),
             Self::WechatMini(config) => Arc::new(WechatMini::new(name, config)?),
+            Self::Wecom(config) => Arc::new(Wecom::new(name, config)?),
+            Self::WechatKf(config) => Arc::new(WechatKf::new(name, config)?),
+            Self::WechatShop(config) => Arc::new(WechatShop::new(name, config)?),
+            Self::Alipay(config) => Arc::new(Alipay::new(name, config)?),
+            Self::Douyin(config) => Arc::new(Douyin::new(name, config)?),
+            Self::Webhook(config) => Arc::new(Webhook::new(name, config)?),
         })
     }
 }
@@ -313,7 +337,7 @@ fn nested(name: &str, value: String, defaults: &toml::Table) -> toml::Table {
 
 /// The keys without a default that are no text.
 const SWITCH: &str = "require_encryption";
-const NUMBERS: [&str; 2] = ["replay_window_s", "text_bytes"];
+const NUMBERS: [&str; 3] = ["replay_window_s", "text_bytes", "window_s"];
 
 fn typed(name: &str, value: String, default: Option<&toml::Value>) -> toml::Value {
     let read = match default {

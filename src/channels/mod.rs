@@ -4,13 +4,20 @@
 //! goes out as a [`CallbackAnswer`]; what is asked of its API goes out as an [`ApiRequest`] and comes
 //! back as an [`ApiResponse`]. Whoever calls owns the sockets, the tokens and what is remembered.
 
+pub mod alipay;
 mod api;
 mod callback;
+pub mod douyin;
 mod form;
+mod json;
 mod text;
+pub mod webhook;
 pub mod wechat;
+pub mod wechat_kf;
 pub mod wechat_mini;
 pub mod wechat_mp;
+pub mod wechat_shop;
+pub mod wecom;
 
 use std::time::Duration;
 
@@ -131,7 +138,7 @@ pub struct Abilities {
     /// The longest text of one message.
     pub text: TextLimit,
     /// How much may be sent after what; none listed: no limit is known.
-    pub quotas: &'static [Quota],
+    pub quotas: Vec<Quota>,
 }
 
 words!(
@@ -221,6 +228,40 @@ words!(
         Ended = "ended",
     }
 );
+
+impl SessionState {
+    /// As 微信客服 numbers the states.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Unhandled => 0,
+            Self::Assistant => 1,
+            Self::Waiting => 2,
+            Self::Person => 3,
+            Self::Ended => 4,
+        }
+    }
+
+    pub fn of_number(number: u64) -> Option<Self> {
+        Self::ALL.iter().copied().find(|state| u64::from(state.number()) == number)
+    }
+
+    /// Whether the platform lets us bring a conversation from here to there.
+    pub fn can_become(self, next: Self) -> bool {
+        match self {
+            Self::Unhandled | Self::Assistant | Self::Waiting => next > self,
+            Self::Person => next >= self,
+            Self::Ended => false,
+        }
+    }
+
+    /// Whether we may speak: otherwise it is a person's turn, or nobody's.
+    pub fn is_ours(self) -> bool {
+        match self {
+            Self::Unhandled | Self::Assistant => true,
+            Self::Waiting | Self::Person | Self::Ended => false,
+        }
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
@@ -312,4 +353,23 @@ pub struct Unsupported(pub &'static str);
 pub struct ConfigError {
     pub field: &'static str,
     pub reason: &'static str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_move_as_the_platform_lets_them() {
+        let allowed = [(0, vec![1, 2, 3, 4]), (1, vec![2, 3, 4]), (2, vec![3, 4]), (3, vec![3, 4])];
+        for from in SessionState::ALL {
+            let row = allowed.iter().find(|(state, _)| *state == from.number());
+            for to in SessionState::ALL {
+                let expected = row.is_some_and(|(_, next)| next.contains(&to.number()));
+                assert_eq!(from.can_become(*to), expected, "{from} to {to}");
+            }
+            assert_eq!(SessionState::of_number(from.number().into()), Some(*from));
+        }
+        assert_eq!(SessionState::of_number(5), None);
+    }
 }

@@ -40,7 +40,7 @@ impl WechatMini {
             links: true,
             media: send,
             text: account.text,
-            quotas: &QUOTAS,
+            quotas: QUOTAS.to_vec(),
         };
         Ok(Self { account, abilities })
     }

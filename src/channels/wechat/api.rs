@@ -22,6 +22,11 @@ pub(in crate::channels) fn class(code: i64) -> FailureClass {
     }
 }
 
+/// The same for 企业微信, whose 45009 counts calls per minute.
+pub(in crate::channels) fn corp_class(code: i64) -> FailureClass {
+    if code == 45_009 { FailureClass::Retry } else { class(code) }
+}
+
 /// The object of an answer whose `errcode` is 0 or absent; else the failure.
 pub(in crate::channels) fn read(response: &ApiResponse) -> Result<Value, ApiFailure> {
     read_with(response, class)

@@ -32,6 +32,17 @@ impl Envelope {
             .to_string(),
         }
     }
+
+    /// As 企业微信's bots want it.
+    pub(in crate::channels) fn render_for_bot(&self) -> String {
+        json!({
+            "encrypt": self.encrypted,
+            "msgsignature": self.signature,
+            "timestamp": self.timestamp,
+            "nonce": self.nonce,
+        })
+        .to_string()
+    }
 }
 
 /// A CDATA section that holds exactly `text`: `]]>` is split over two sections.

@@ -52,7 +52,7 @@ fn identifier<'a>(
 }
 
 /// Seconds since the epoch as the platform states them.
-fn created(fields: &Fields) -> Result<UnixMs, PushError> {
+pub(in crate::channels) fn created(fields: &Fields) -> Result<UnixMs, PushError> {
     fields
         .get(Field::CreateTime)
         .and_then(|text| text.trim().parse().ok())

@@ -7,7 +7,7 @@ use super::fields::{Field, Fields};
 use super::query::PushQuery;
 use crate::base::clock::UnixMs;
 use crate::base::limits;
-use crate::channels::{BodyFormat, PushError};
+use crate::channels::{BodyFormat, Callback, PushError};
 
 /// The message inside a push, verified and decrypted.
 #[derive(Debug)]
@@ -16,6 +16,22 @@ pub(in crate::channels) struct Opened {
     pub(in crate::channels) format: BodyFormat,
     /// `None` where the push was plain.
     pub(in crate::channels) key: Option<KeySlot>,
+}
+
+/// Opens a callback of 企业微信, which is always encrypted.
+pub(in crate::channels) fn open_corp(
+    credentials: &Credentials,
+    callback: &Callback<'_>,
+) -> Result<Opened, PushError> {
+    if callback.body.len() > limits::BODY_BYTES {
+        return Err(PushError::Malformed("body is too large"));
+    }
+    let query = PushQuery::parse(callback.query)?;
+    given(&query.msg_signature)?;
+    let (format, fields) = Fields::parse(callback.body)?;
+    let encrypted = fields.get(Field::Encrypt).ok_or(PushError::Malformed("no Encrypt part"))?;
+    let (key, message) = credentials.open(&query, encrypted.trim(), callback.received_at)?;
+    Ok(Opened { message, format, key: Some(key) })
 }
 
 /// Opens a push of any mode. `require_encryption`: refuse plain ones, whose signature covers the

@@ -51,7 +51,7 @@ impl WechatMp {
             links: true,
             media: send,
             text: account.text,
-            quotas: &QUOTAS,
+            quotas: QUOTAS.to_vec(),
         };
         Ok(Self { account, abilities })
     }
