@@ -112,7 +112,7 @@ pub(super) struct Package {
 fn case_view(state: &HttpState, case: &OpenCase, lang: Lang) -> CaseView {
     let now = state.clock.now();
     let abilities = state.accounts.get(&case.trace.account).map(|channel| channel.abilities());
-    let room = room(abilities.map_or(&[], |a| a.quotas), &case.contact, now);
+    let room = room(abilities.map_or(&[], |a| &a.quotas), &case.contact, now);
     let (left, closes_at) = match room {
         Room::Unlimited => (None, None),
         Room::Open { left, closes_at } => (Some(left), Some(closes_at)),

@@ -214,7 +214,7 @@ impl Shared {
         let planned = match &first.payload {
             Outgoing::OnEvent { .. } | Outgoing::Transfer => Plan::Send(1),
             Outgoing::Text(_) | Outgoing::Menu(_) | Outgoing::Typing { .. } => {
-                let room = room(abilities.quotas, &contact, now);
+                let room = room(&abilities.quotas, &contact, now);
                 plan(&pieces, room, |text| abilities.text.holds(text))
             }
         };
