@@ -380,7 +380,9 @@ impl Inner {
 /// A welcome by the code that its event brought; anything else as a text.
 fn payload(job: &Job, reply: &str, author: Author) -> Outgoing {
     let code = job.arrival.target.as_ref().and_then(|target| target.code.clone());
-    match code.filter(|_| author == Author::Courtesy) {
+    // Douyin's code names a scene: that is for its own channel.
+    let welcomes = job.arrival.inbound.platform == Platform::WechatKf;
+    match code.filter(|_| welcomes && author == Author::Courtesy) {
         Some(code) => Outgoing::OnEvent { code, menu: Menu::text(reply) },
         None => Outgoing::Text(reply.to_owned()),
     }
