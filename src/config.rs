@@ -19,6 +19,7 @@ use crate::channels::wecom::{Wecom, WecomConfig};
 use crate::channels::{self, Channel};
 use crate::domain::message::AccountName;
 use crate::model::remote;
+use crate::pipeline::desk;
 
 /// `config/default.toml`, every key with a comment.
 pub const DEFAULT_TOML: &str = include_str!("../config/default.toml");
@@ -40,6 +41,7 @@ pub struct Config {
     pub models: Models,
     pub gate: Gate,
     pub reply: Reply,
+    pub handoff: Handoff,
     pub log: Log,
     #[serde(default)]
     pub remote: Remote,
@@ -54,6 +56,7 @@ pub struct Server {
     /// Empty: operator pages answer loopback callers only.
     pub operator_token: SecretString,
     pub max_concurrent_turns: usize,
+    pub max_waiting_turns: usize,
     pub shutdown_grace_ms: u64,
 }
 
@@ -110,8 +113,21 @@ pub struct Gate {
 #[serde(deny_unknown_fields)]
 pub struct Reply {
     pub deadline_ms: u64,
+    pub late_ms: u64,
+    pub kept_minutes: u64,
     pub draft_chars: usize,
     pub context_minutes: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Handoff {
+    pub desk: desk::Handoff,
+    pub claim_minutes: u64,
+    pub session_minutes: u64,
+    pub expected_wait_minutes: u64,
+    pub closing_minutes: u64,
+    pub survey: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -199,6 +215,7 @@ impl Config {
         open_unit("gate.confidence", self.gate.confidence)?;
         let positive = [
             ("server.max_concurrent_turns", self.server.max_concurrent_turns),
+            ("server.max_waiting_turns", self.server.max_waiting_turns),
             ("index.keep_generations", self.index.keep_generations),
             ("reply.draft_chars", self.reply.draft_chars),
         ];
@@ -215,6 +232,21 @@ impl Config {
         if !(100..=4_800).contains(&self.reply.deadline_ms) {
             let reason = "reply.deadline_ms must lie between 100 and 4800: WeChat cuts at 5000";
             return Err(ConfigError::Invalid(reason.into()));
+        }
+        if !(1_000..=120_000).contains(&self.reply.late_ms) {
+            let reason = "reply.late_ms must lie between 1000 and 120000";
+            return Err(ConfigError::Invalid(reason.into()));
+        }
+        for (name, minutes) in [
+            ("handoff.claim_minutes", self.handoff.claim_minutes),
+            ("handoff.session_minutes", self.handoff.session_minutes),
+            ("handoff.expected_wait_minutes", self.handoff.expected_wait_minutes),
+            ("reply.kept_minutes", self.reply.kept_minutes),
+        ] {
+            if !(1..=10_080).contains(&minutes) {
+                let reason = format!("{name} must lie between 1 and 10080, a week");
+                return Err(ConfigError::Invalid(reason));
+            }
         }
         let remote = [("embedder", &self.remote.embedder), ("generator", &self.remote.generator)];
         for (name, model) in remote {

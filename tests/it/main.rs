@@ -4,6 +4,7 @@
 
 mod architecture;
 mod command;
+mod delivery;
 mod documents;
 // Release builds have no moments to be killed at.
 #[cfg(debug_assertions)]
