@@ -15,7 +15,7 @@ use huida::simulate::questions::Questions;
 use huida::simulate::run::{self, Disturbance, Run};
 use huida::simulate::scenario::{Played, Scenario, Stage};
 use huida::simulate::wechat_mp::{self, Kind, Mode, WechatMp};
-use huida::simulate::{webhook, wecom};
+use huida::simulate::{alipay, douyin, webhook, wechat_kf, wechat_shop, wecom};
 use huida::store::Fate;
 use tokio::net::TcpListener;
 
@@ -127,6 +127,95 @@ async fn a_system_of_ones_own_is_answered_in_signed_json() {
     let table =
         |_: &str| format!("[accounts.own]\nplatform = \"webhook\"\nsecret = \"{secret}\"\n");
     passed(&stage("own", side, table).await.scenario("answers").await);
+}
+
+/// Answers come, and come once where the platform's API fails in passing.
+async fn sends(stage: OnStage) {
+    for scenario in ["answers", "mishaps"] {
+        let played = stage.scenario(scenario).await;
+        assert!(played.clean(), "{scenario}: {:?} {:?}", played.failed, played.findings);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_kf_are_fetched_and_answered() {
+    let settings = wechat_kf::Settings {
+        token: TOKEN.into(),
+        corp_id: "ww0123456789".into(),
+        encoding_aes_key: AES_KEY.into(),
+        secret: "kf-secret".into(),
+    };
+    let side = |api| -> Arc<dyn Side> { Arc::new(wechat_kf::WechatKf::new(settings, api).unwrap()) };
+    let table = |api: &str| {
+        format!(
+            "[accounts.kf]\nplatform = \"wechat-kf\"\ntoken = \"{TOKEN}\"\n\
+             corp_id = \"ww0123456789\"\nencoding_aes_key = \"{AES_KEY}\"\n\
+             secret = \"kf-secret\"\napi_base = \"{api}\"\n"
+        )
+    };
+    sends(stage("kf", side, table).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shop_is_answered_through_its_api() {
+    let settings = wechat_shop::Settings {
+        token: TOKEN.into(),
+        app_id: APP_ID.into(),
+        app_secret: "shop-secret".into(),
+        encoding_aes_key: AES_KEY.into(),
+    };
+    let side =
+        |api| -> Arc<dyn Side> { Arc::new(wechat_shop::WechatShop::new(settings, api).unwrap()) };
+    let table = |api: &str| {
+        format!(
+            "[accounts.shop]\nplatform = \"wechat-shop\"\ntoken = \"{TOKEN}\"\n\
+             app_id = \"{APP_ID}\"\nencoding_aes_key = \"{AES_KEY}\"\n\
+             app_secret = \"shop-secret\"\napi_base = \"{api}\"\n"
+        )
+    };
+    sends(stage("shop", side, table).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn douyin_is_answered_through_its_api() {
+    let settings = douyin::Settings {
+        client_key: "key".into(),
+        client_secret: "douyin-secret".into(),
+        open_id: "owner".into(),
+    };
+    let side = |api| -> Arc<dyn Side> { Arc::new(douyin::Douyin::new(settings, api)) };
+    let table = |api: &str| {
+        format!(
+            "[accounts.dy]\nplatform = \"douyin\"\nclient_key = \"key\"\n\
+             client_secret = \"douyin-secret\"\nopen_id = \"owner\"\n\
+             refresh_token = \"refresh\"\napi_base = \"{api}\"\n"
+        )
+    };
+    sends(stage("dy", side, table).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alipay_is_answered_through_its_gateway() {
+    let key = |name: &str| {
+        let file = repository().join(format!("tests/fixtures/alipay/{name}.pem"));
+        std::fs::read_to_string(file).unwrap()
+    };
+    let settings = alipay::Settings {
+        app_id: "2021000000000000".into(),
+        private_key: key("app_private").into(),
+        platform_key: key("platform_private").into(),
+    };
+    let side = |api| -> Arc<dyn Side> { Arc::new(alipay::Alipay::new(&settings, api).unwrap()) };
+    let table = |api: &str| {
+        format!(
+            "[accounts.ali]\nplatform = \"alipay\"\napp_id = \"2021000000000000\"\n\
+             private_key = '''\n{}'''\nalipay_public_key = '''\n{}'''\n\
+             gateway = \"{api}/gateway.do\"\n",
+            key("app_private"),
+            key("platform_public")
+        )
+    };
+    sends(stage("ali", side, table).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
