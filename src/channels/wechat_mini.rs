@@ -33,6 +33,8 @@ impl WechatMini {
         let abilities = Abilities {
             passive_text: false,
             passive_transfer: true,
+            passive_menu: false,
+            asks_again: true,
             send,
             idempotent: false,
             typing: send,

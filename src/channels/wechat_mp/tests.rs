@@ -10,6 +10,7 @@ use super::simulate::{
 };
 use super::*;
 use crate::base::limits;
+use crate::channels::testing::damage;
 use crate::channels::wechat::PushQuery;
 use crate::channels::wechat::crypto::KeySlot;
 use crate::channels::wechat::fixture::{Vectors, vectors};
@@ -369,47 +370,6 @@ proptest! {
             );
         }
     }
-}
-
-/// A random damage. Positions are taken modulo the length.
-#[derive(Clone, Debug)]
-enum Damage {
-    Flip { at: usize, bit: u8 },
-    Truncate { at: usize },
-    Insert { at: usize, byte: u8 },
-    Duplicate { from: usize, len: usize, at: usize },
-}
-
-impl Damage {
-    fn apply(&self, bytes: &mut Vec<u8>) {
-        let size = bytes.len().max(1);
-        match *self {
-            Self::Flip { at, bit } => {
-                if let Some(byte) = bytes.get_mut(at % size) {
-                    *byte ^= 1 << bit;
-                }
-            }
-            Self::Truncate { at } => bytes.truncate(at % size),
-            Self::Insert { at, byte } => bytes.insert(at % size.min(bytes.len() + 1), byte),
-            Self::Duplicate { from, len, at } => {
-                let from = from % size;
-                let to = (from + len).min(bytes.len());
-                let chunk = bytes[from.min(to)..to].to_vec();
-                let at = at % size;
-                bytes.splice(at..at, chunk);
-            }
-        }
-    }
-}
-
-fn damage() -> impl Strategy<Value = Damage> {
-    prop_oneof![
-        (any::<usize>(), 0_u8..8).prop_map(|(at, bit)| Damage::Flip { at, bit }),
-        any::<usize>().prop_map(|at| Damage::Truncate { at }),
-        (any::<usize>(), any::<u8>()).prop_map(|(at, byte)| Damage::Insert { at, byte }),
-        (any::<usize>(), 0_usize..200, any::<usize>())
-            .prop_map(|(from, len, at)| Damage::Duplicate { from, len, at }),
-    ]
 }
 
 /// The part of a callback that is damaged; `Body` more often than the rest.

@@ -108,6 +108,8 @@ impl Wecom {
         let abilities = Abilities {
             passive_text: true,
             passive_transfer: false,
+            passive_menu: false,
+            asks_again: true,
             send,
             idempotent: false,
             typing: false,
