@@ -134,3 +134,6 @@ impl Channel for WechatMini {
         self.account.media(reference, token)
     }
 }
+
+#[cfg(test)]
+mod tests;
