@@ -74,6 +74,8 @@ impl Alipay {
         let abilities = Abilities {
             passive_text: false,
             passive_transfer: false,
+            passive_menu: false,
+            asks_again: false,
             send: true,
             idempotent: false,
             typing: false,
