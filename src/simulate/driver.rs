@@ -61,7 +61,7 @@ impl Driver {
     pub async fn tell(&self, said: &Said) -> Outcome {
         let line = self.ledger.sent(&said.customer, said.id);
         let mut last = String::new();
-        for _ in 0..TRIES {
+        for left in (0..TRIES).rev() {
             let (watch, begun_ms) = (Stopwatch::start(), self.ledger.now_ms());
             self.ledger.tried(line);
             match self.once(said).await {
@@ -72,7 +72,9 @@ impl Driver {
                 }
                 Err(reason) => last = reason,
             }
-            tokio::time::sleep(PATIENCE.saturating_sub(watch.elapsed())).await;
+            if left > 0 {
+                tokio::time::sleep(PATIENCE.saturating_sub(watch.elapsed())).await;
+            }
         }
         Outcome::NotAccepted(last)
     }

@@ -89,6 +89,33 @@ pub struct Call {
     pub body: Vec<u8>,
 }
 
+impl Call {
+    /// The same with a signature that is not its own, wherever the platform has it.
+    pub fn forged(self) -> Self {
+        self.signed_otherwise("signature=", "signature=0", "sign=", "sign=0")
+    }
+
+    /// The same without a signature.
+    pub fn unsigned(self) -> Self {
+        let call = self.signed_otherwise("signature=", "nothing=", "sign=", "nothing=");
+        Self { headers: Vec::new(), ..call }
+    }
+
+    /// In the query, in every header, or, where neither has any, in the form.
+    fn signed_otherwise(mut self, query: &str, other: &str, form: &str, instead: &str) -> Self {
+        for (_, value) in &mut self.headers {
+            value.insert(0, '0');
+        }
+        if self.query.contains(query) {
+            self.query = self.query.replace(query, other);
+        } else if self.headers.is_empty() {
+            let body = String::from_utf8_lossy(&self.body).replace(form, instead);
+            self.body = body.into_bytes();
+        }
+        self
+    }
+}
+
 /// A 200 that came back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {

@@ -198,14 +198,10 @@ impl Stage<'_> {
     }
 
     async fn forge(&self, said: &Said) -> Option<String> {
-        let mut call = match self.driver.side.call(said, self.driver.clock.now() / 1_000) {
-            Ok(call) => call,
+        let call = match self.driver.side.call(said, self.driver.clock.now() / 1_000) {
+            Ok(call) => call.forged(),
             Err(fault) => return Some(fault.0),
         };
-        call.query = call.query.replace("signature=", "signature=0");
-        for (_, value) in &mut call.headers {
-            value.insert(0, '0');
-        }
         match self.driver.post(call).await {
             Ok(answer) if answer.status().is_client_error() => None,
             Ok(answer) => Some(format!("a forged callback was answered with {}", answer.status())),

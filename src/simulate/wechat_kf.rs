@@ -4,7 +4,7 @@
 //! developer.work.weixin.qq.com, paths 94670 (callback, sync_msg), 94677 (send_msg), 94669
 //! (service_state), 95122 (send_msg_on_event).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ struct Desk {
     /// In the order in which they are fetched.
     items: Vec<Value>,
     /// Messages that lie among them: a repeated callback adds nothing.
-    told: HashMap<u64, ()>,
+    told: HashSet<u64>,
     permits: HashMap<String, UnixMs>,
     bare_at: UnixMs,
     pages: u64,
@@ -125,7 +125,7 @@ impl Side for WechatKf {
 
     fn call(&self, said: &Said, now: i64) -> Result<Call, Fault> {
         let mut desk = self.desk();
-        if desk.told.insert(said.id, ()).is_none() {
+        if desk.told.insert(said.id) {
             let item = self.item(&mut desk, said)?;
             desk.items.push(item);
             if !matches!(said.what, What::Event(_)) {
