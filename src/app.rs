@@ -1,6 +1,5 @@
 //! The composition root: configuration in, a running service out.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +10,12 @@ use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 
 use crate::base::clock::Clock;
-use crate::channels::wechat_mp::WechatMp;
-use crate::config::{Account, Config, RemoteModel};
+use crate::config::{Config, RemoteModel};
 use crate::domain::message::AccountName;
 use crate::engine::embed::EmbedWorker;
 use crate::engine::generate::GenerateWorker;
 use crate::gate::compliance::{AllowLists, Compliance};
-use crate::http::{HttpState, OperatorAccess, Pages};
+use crate::http::{HandoffRules, HttpState, OperatorAccess, Pages};
 use crate::model::dir::ModelDir;
 use crate::model::encoder::BertEncoder;
 use crate::model::generator::QwenGenerator;
@@ -27,13 +25,16 @@ use crate::model::perplexity::Surprise;
 use crate::model::remote::{Address, RemoteEmbedder, RemoteGenerator};
 use crate::model::{Arithmetic, Embedder, Generator, ModelError, ModelIdentity, kernels_in_use};
 use crate::ops::telemetry;
-use crate::pipeline::desk::{Desk, Limits};
+use crate::pipeline::accounts::Accounts;
+use crate::pipeline::delivery::drain::{self, Drain};
+use crate::pipeline::delivery::{Bell, Delivery, DeliveryParts};
+use crate::pipeline::desk::{Desk, DeskParts, Limits};
 use crate::pipeline::follower::Follower;
 use crate::pipeline::generations::{GenerationDir, Generations};
 use crate::pipeline::responder::{Parts, Responder};
 use crate::pipeline::watch::Watch;
-use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
+use crate::store::{Store, StoreError};
 
 /// How often the service looks whether knowledge was changed or another generation published.
 const FOLLOW: Duration = Duration::from_millis(250);
@@ -209,27 +210,43 @@ impl App {
         let embedder = self.open_embedder()?;
         let generations = self.open_generations(&embedder)?;
         let responder = self.responder(embedder.clone(), generations.clone())?;
-        let limits = Limits {
-            turns: self.config.server.max_concurrent_turns,
-            context_age: Duration::from_secs(self.config.reply.context_minutes.saturating_mul(60)),
-        };
-        let desk = Arc::new(Desk::new(store.clone(), responder, self.clock.clone(), limits));
+        let accounts = self.accounts()?;
+        let bell = Arc::new(Bell::default());
+        let desk = Arc::new(Desk::start(DeskParts {
+            store: store.clone(),
+            responder,
+            clock: self.clock.clone(),
+            limits: self.limits(),
+            accounts: accounts.clone(),
+            bell: bell.clone(),
+        })?);
         let follower = self.follower(&store, &embedder, &generations);
         if let Err(error) = follower.look() {
             tracing::warn!(%error, "the knowledge serves as it was built");
         }
-        Ok(Service { store, embedder, generations, desk, follower: Arc::new(follower) })
+        let follower = Arc::new(follower);
+        Ok(Service { store, embedder, generations, desk, accounts, bell, follower })
     }
 
-    fn wechat_accounts(&self) -> Result<BTreeMap<String, WechatMp>> {
-        let mut accounts = BTreeMap::new();
-        for (name, account) in &self.config.accounts {
-            let Account::WechatMp(config) = account;
-            let channel = WechatMp::new(AccountName(name.clone()), config)
-                .with_context(|| format!("accounts.{name}"))?;
-            accounts.insert(name.clone(), channel);
+    fn accounts(&self) -> Result<Accounts> {
+        let opened = self.config.accounts.iter().map(|(name, account)| {
+            account.open(AccountName(name.clone())).with_context(|| format!("accounts.{name}"))
+        });
+        opened.collect()
+    }
+
+    fn limits(&self) -> Limits {
+        let Config { server, reply, handoff, .. } = &self.config;
+        Limits {
+            turns: server.max_concurrent_turns,
+            waiting: server.max_waiting_turns,
+            context_age: minutes(reply.context_minutes),
+            late: Duration::from_millis(reply.late_ms),
+            kept: minutes(reply.kept_minutes),
+            wait_for_person: minutes(handoff.expected_wait_minutes),
+            handoff: handoff.desk,
+            session: minutes(handoff.session_minutes),
         }
-        Ok(accounts)
     }
 
     fn operators(&self) -> Result<OperatorAccess> {
@@ -241,6 +258,20 @@ impl App {
             bail!("server.listen is not a loopback address: set server.operator_token as well");
         }
         Ok(OperatorAccess::LoopbackOnly)
+    }
+
+    /// Starts what sends and, where an account needs it, what fetches.
+    fn deliver(&self, service: &Service) -> Result<(Delivery, Option<Drain>)> {
+        let delivery = Delivery::start(DeliveryParts {
+            store: service.store.clone(),
+            accounts: service.accounts.clone(),
+            clock: self.clock.clone(),
+            bell: service.bell.clone(),
+            session: self.limits().session,
+        })?;
+        let fetches = drain::fetches(&service.accounts);
+        let drain = fetches.then(|| Drain::start(&delivery, service.desk.clone())).transpose()?;
+        Ok((delivery, drain))
     }
 
     /// Serves on `listener` until `shutdown`; everything in work then ends within the grace period.
@@ -256,7 +287,13 @@ impl App {
             store: service.store.clone(),
             embedder: service.embedder.clone(),
             generations: service.generations.clone(),
-            wechat_mp: Arc::new(self.wechat_accounts()?),
+            accounts: service.accounts.clone(),
+            bell: service.bell.clone(),
+            handoff: HandoffRules {
+                claim: minutes(self.config.handoff.claim_minutes),
+                survey: self.config.handoff.survey,
+                closing: minutes(self.config.handoff.closing_minutes),
+            },
             operators: Arc::new(self.operators()?),
             metrics: telemetry::metrics()?,
             pages: Arc::new(Pages::new()?),
@@ -264,11 +301,8 @@ impl App {
             deadline,
         };
         let upkeep = state.metrics.clone();
-        let desk = service.desk.clone();
-        let recovered = tokio::task::spawn_blocking(move || desk.recover()).await??;
-        if recovered > 0 {
-            tracing::warn!(recovered, "messages of an earlier run were handed to people");
-        }
+        let (delivery, drain) = self.deliver(&service)?;
+        let upkeeper = tokio::spawn(look_after(service.desk.clone(), service.store.clone()));
         service.generations.grow();
         let (follower, generations) = (service.follower.clone(), service.generations.clone());
         let follow = tokio::spawn(follow_knowledge(follower, generations.clone(), upkeep));
@@ -278,8 +312,42 @@ impl App {
         let served = crate::http::run(listener, state, shutdown, grace).await;
         follow.abort();
         watching.abort();
+        upkeeper.abort();
+        // What is under way ends; what waits is in the store.
+        tokio::task::spawn_blocking(move || drop((drain, delivery))).await?;
         tracing::info!("stopped");
         Ok(served?)
+    }
+}
+
+fn minutes(minutes: u64) -> Duration {
+    Duration::from_secs(minutes.saturating_mul(60))
+}
+
+/// How often work is looked for that a fault left undone.
+const LOOK_AFTER: Duration = Duration::from_secs(15);
+
+/// Takes up at once what an earlier run left, and from time to time what a fault did; tells the
+/// metrics how much waits.
+async fn look_after(desk: Arc<Desk>, store: Arc<dyn Store>) {
+    loop {
+        let (desk, store) = (desk.clone(), store.clone());
+        let looked = tokio::task::spawn_blocking(move || {
+            let recovered = desk.recover()?;
+            let (counts, cases) = (store.outbox_counts()?, store.waiting()?.0);
+            metrics::gauge!("huida_outbox_waiting").set(counts.waiting as f64);
+            metrics::gauge!("huida_outbox_handed").set(counts.handed as f64);
+            metrics::gauge!("huida_work_open").set(counts.work as f64);
+            metrics::gauge!("huida_cases_open").set(cases as f64);
+            Ok::<_, StoreError>(recovered)
+        });
+        match looked.await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(recovered)) => tracing::warn!(recovered, "unfinished messages were taken up"),
+            Ok(Err(error)) => tracing::error!(%error, "unfinished messages cannot be read"),
+            Err(error) => tracing::error!(%error, "looking after unfinished messages failed"),
+        }
+        tokio::time::sleep(LOOK_AFTER).await;
     }
 }
 
@@ -295,6 +363,8 @@ pub struct Service {
     pub embedder: Arc<EmbedWorker>,
     pub generations: Arc<Generations>,
     pub desk: Arc<Desk>,
+    pub accounts: Accounts,
+    pub bell: Arc<Bell>,
     pub follower: Arc<Follower>,
 }
 

@@ -3,12 +3,23 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use crate::channels::wechat_mp::WechatMpConfig;
+use crate::channels::alipay::{Alipay, AlipayConfig};
+use crate::channels::douyin::{Douyin, DouyinConfig};
+use crate::channels::webhook::{Webhook, WebhookConfig};
+use crate::channels::wechat_kf::{WechatKf, WechatKfConfig};
+use crate::channels::wechat_mini::WechatMini;
+use crate::channels::wechat_mp::{WechatMp, WechatMpConfig};
+use crate::channels::wechat_shop::{WechatShop, WechatShopConfig};
+use crate::channels::wecom::{Wecom, WecomConfig};
+use crate::channels::{self, Channel};
+use crate::domain::message::AccountName;
 use crate::model::remote;
+use crate::pipeline::desk;
 
 /// `config/default.toml`, every key with a comment.
 pub const DEFAULT_TOML: &str = include_str!("../config/default.toml");
@@ -30,6 +41,7 @@ pub struct Config {
     pub models: Models,
     pub gate: Gate,
     pub reply: Reply,
+    pub handoff: Handoff,
     pub log: Log,
     #[serde(default)]
     pub remote: Remote,
@@ -44,6 +56,7 @@ pub struct Server {
     /// Empty: operator pages answer loopback callers only.
     pub operator_token: SecretString,
     pub max_concurrent_turns: usize,
+    pub max_waiting_turns: usize,
     pub shutdown_grace_ms: u64,
 }
 
@@ -100,8 +113,21 @@ pub struct Gate {
 #[serde(deny_unknown_fields)]
 pub struct Reply {
     pub deadline_ms: u64,
+    pub late_ms: u64,
+    pub kept_minutes: u64,
     pub draft_chars: usize,
     pub context_minutes: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Handoff {
+    pub desk: desk::Handoff,
+    pub claim_minutes: u64,
+    pub session_minutes: u64,
+    pub expected_wait_minutes: u64,
+    pub closing_minutes: u64,
+    pub survey: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -124,6 +150,37 @@ pub struct Log {
 pub enum Account {
     #[serde(rename = "wechat-mp")]
     WechatMp(WechatMpConfig),
+    #[serde(rename = "wechat-mini")]
+    WechatMini(WechatMpConfig),
+    #[serde(rename = "wecom")]
+    Wecom(WecomConfig),
+    #[serde(rename = "wechat-kf")]
+    WechatKf(WechatKfConfig),
+    #[serde(rename = "wechat-shop")]
+    WechatShop(WechatShopConfig),
+    #[serde(rename = "alipay")]
+    Alipay(AlipayConfig),
+    #[serde(rename = "douyin")]
+    Douyin(DouyinConfig),
+    #[serde(rename = "webhook")]
+    Webhook(WebhookConfig),
+}
+
+impl Account {
+    /// # Errors
+    /// Names the setting that cannot work.
+    pub fn open(&self, name: AccountName) -> Result<Arc<dyn Channel>, channels::ConfigError> {
+        Ok(match self {
+            Self::WechatMp(config) => Arc::new(WechatMp::new(name, config)?),
+            Self::WechatMini(config) => Arc::new(WechatMini::new(name, config)?),
+            Self::Wecom(config) => Arc::new(Wecom::new(name, config)?),
+            Self::WechatKf(config) => Arc::new(WechatKf::new(name, config)?),
+            Self::WechatShop(config) => Arc::new(WechatShop::new(name, config)?),
+            Self::Alipay(config) => Arc::new(Alipay::new(name, config)?),
+            Self::Douyin(config) => Arc::new(Douyin::new(name, config)?),
+            Self::Webhook(config) => Arc::new(Webhook::new(name, config)?),
+        })
+    }
 }
 
 impl Config {
@@ -158,6 +215,7 @@ impl Config {
         open_unit("gate.confidence", self.gate.confidence)?;
         let positive = [
             ("server.max_concurrent_turns", self.server.max_concurrent_turns),
+            ("server.max_waiting_turns", self.server.max_waiting_turns),
             ("index.keep_generations", self.index.keep_generations),
             ("reply.draft_chars", self.reply.draft_chars),
         ];
@@ -174,6 +232,21 @@ impl Config {
         if !(100..=4_800).contains(&self.reply.deadline_ms) {
             let reason = "reply.deadline_ms must lie between 100 and 4800: WeChat cuts at 5000";
             return Err(ConfigError::Invalid(reason.into()));
+        }
+        if !(1_000..=120_000).contains(&self.reply.late_ms) {
+            let reason = "reply.late_ms must lie between 1000 and 120000";
+            return Err(ConfigError::Invalid(reason.into()));
+        }
+        for (name, minutes) in [
+            ("handoff.claim_minutes", self.handoff.claim_minutes),
+            ("handoff.session_minutes", self.handoff.session_minutes),
+            ("handoff.expected_wait_minutes", self.handoff.expected_wait_minutes),
+            ("reply.kept_minutes", self.reply.kept_minutes),
+        ] {
+            if !(1..=10_080).contains(&minutes) {
+                let reason = format!("{name} must lie between 1 and 10080, a week");
+                return Err(ConfigError::Invalid(reason));
+            }
         }
         let remote = [("embedder", &self.remote.embedder), ("generator", &self.remote.generator)];
         for (name, model) in remote {
@@ -262,8 +335,9 @@ fn nested(name: &str, value: String, defaults: &toml::Table) -> toml::Table {
     }
 }
 
-/// The one key without a default that is no text.
+/// The keys without a default that are no text.
 const SWITCH: &str = "require_encryption";
+const NUMBERS: [&str; 3] = ["replay_window_s", "text_bytes", "window_s"];
 
 fn typed(name: &str, value: String, default: Option<&toml::Value>) -> toml::Value {
     let read = match default {
@@ -271,6 +345,7 @@ fn typed(name: &str, value: String, default: Option<&toml::Value>) -> toml::Valu
         Some(toml::Value::Float(_)) => value.parse().ok().map(toml::Value::Float),
         Some(toml::Value::Boolean(_)) => value.parse().ok().map(toml::Value::Boolean),
         None if name == SWITCH => value.parse().ok().map(toml::Value::Boolean),
+        None if NUMBERS.contains(&name) => value.parse().ok().map(toml::Value::Integer),
         Some(
             toml::Value::String(_)
             | toml::Value::Datetime(_)
@@ -283,8 +358,17 @@ fn typed(name: &str, value: String, default: Option<&toml::Value>) -> toml::Valu
 }
 
 /// Key names whose values are secrets.
-const SECRET_KEYS: [&str; 4] =
-    ["operator_token", "token", "encoding_aes_key", "previous_encoding_aes_key"];
+const SECRET_KEYS: [&str; 9] = [
+    "operator_token",
+    "token",
+    "encoding_aes_key",
+    "previous_encoding_aes_key",
+    "app_secret",
+    "secret",
+    "private_key",
+    "client_secret",
+    "refresh_token",
+];
 
 /// Checked here because a general complaint about a wrong type would quote the value.
 fn secrets_are_text(table: &toml::Table, path: &str) -> Result<(), ConfigError> {
@@ -341,7 +425,7 @@ mod tests {
     fn a_file_overrides_and_mistakes_are_named() {
         let text = "[accounts.mp]\nplatform = \"wechat-mp\"\ntoken = \"t0ken\"\napp_id = \"wx1\"\n";
         let config = load(text).unwrap();
-        let Account::WechatMp(account) = &config.accounts["mp"];
+        let Account::WechatMp(account) = &config.accounts["mp"] else { panic!("another platform") };
         assert_eq!(account.token.expose_secret(), "t0ken");
         assert!(!format!("{config:?}").contains("t0ken"));
         for (text, word) in [
@@ -380,7 +464,7 @@ mod tests {
             ("store__path", "2026"),
         ])
         .unwrap();
-        let Account::WechatMp(account) = &config.accounts["mp"];
+        let Account::WechatMp(account) = &config.accounts["mp"] else { panic!("another platform") };
         assert_eq!(account.token.expose_secret(), "123456");
         assert_eq!(account.encoding_aes_key.as_ref().unwrap().expose_secret(), "true");
         assert_eq!((account.app_id.as_str(), account.require_encryption), ("1e5", true));

@@ -22,6 +22,7 @@ pub mod pipeline;
 pub mod eval;
 pub mod http;
 pub mod ops;
+pub mod simulate;
 // Composition.
 pub mod app;
 pub mod cli;

@@ -44,6 +44,14 @@ pub fn format_utc(at: UnixMs) -> String {
         .unwrap_or_else(|_| format!("{at} ms"))
 }
 
+/// `2026-11-22 14:30:00` in China's time, which knows no summer time; Alipay's wire format.
+pub fn format_beijing(at: UnixMs) -> String {
+    let zone = jiff::tz::TimeZone::fixed(jiff::tz::offset(8));
+    jiff::Timestamp::from_millisecond(at)
+        .map(|t| t.to_zoned(zone).strftime("%Y-%m-%d %H:%M:%S").to_string())
+        .unwrap_or_default()
+}
+
 /// For people at this machine: its own time zone, with the offset.
 pub fn format_local(at: UnixMs) -> String {
     let zone = jiff::tz::TimeZone::system();

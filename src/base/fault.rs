@@ -12,6 +12,16 @@ pub enum Fault {
     StoreUncommitted,
     /// A group of writes is committed; nobody has been told.
     StoreCommitted,
+    /// A decision and its case are written; the work is still open and the reply is not there.
+    DecidedHalf,
+    /// A reply is marked as being sent; nothing has left.
+    SendUncommitted,
+    /// The platform was asked to deliver a reply; its answer is not recorded.
+    SentUnrecorded,
+    /// A fetched page's messages are written; its cursor is not.
+    PageHalf,
+    /// What a person did is written with its audit line; nothing is committed.
+    ActUncommitted,
     BuiltPhrasingVectors,
     BuiltPhrasingText,
     BuiltAnswerVectors,
@@ -38,6 +48,15 @@ impl Fault {
 
     pub const ROLL_BACK: [Self; 3] =
         [Self::RolledBackHalf, Self::StoreUncommitted, Self::StoreCommitted];
+
+    /// From a message's acceptance to its reply's arrival.
+    pub const DELIVER: [Self; 5] = [
+        Self::StoreUncommitted,
+        Self::StoreCommitted,
+        Self::DecidedHalf,
+        Self::SendUncommitted,
+        Self::SentUnrecorded,
+    ];
 
     /// In the order in which a build passes them.
     pub const BUILD: [Self; 12] = [

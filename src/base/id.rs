@@ -46,6 +46,10 @@ id!(
     CaseId
 );
 id!(
+    /// What a platform knows a sent reply by; 32 characters, which is as long as kf allows.
+    OutboxKey
+);
+id!(
     /// An anonymous visitor of the web chat, or a console session.
     SessionId
 );

@@ -155,7 +155,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Train(args) => train::run(&app, &args)?,
         Command::Eval(command) => eval::run(&mut app, file, &command)?,
         Command::Bench(command) => bench::run(&app, &command)?,
-        Command::Simulate(command) => simulate::run(&app, &command)?,
+        Command::Simulate(command) => return simulate::run(&app, cli.config.as_deref(), &command),
         Command::Replay(args) => ask::replay(&app, &args)?,
         Command::Audit(AuditCommand::Verify(json)) => return serve::audit(&app, json.json),
     }

@@ -49,6 +49,19 @@ words!(
         ModelUnavailable = "model_unavailable",
         Overloaded = "overloaded",
         InternalError = "internal_error",
+        // Delivery.
+        /// A person has the conversation; the bot only suggests.
+        PersonOwns = "person_owns",
+        /// It may have arrived or not; to say it again could be twice.
+        DeliveryUnknown = "delivery_unknown",
+        /// The platform lets nothing more be sent until the customer writes again.
+        WindowClosed = "window_closed",
+        /// What the platform lets be sent is used up, but for what is kept for a person.
+        QuotaUsed = "quota_used",
+        /// The platform refuses it for good.
+        SendFailed = "send_failed",
+        /// The customer never tapped for the answer.
+        NotFetched = "not_fetched",
     }
 );
 
@@ -81,7 +94,13 @@ impl Reason {
             | Self::Timeout
             | Self::ModelUnavailable
             | Self::Overloaded
-            | Self::InternalError => Priority::Normal,
+            | Self::InternalError
+            | Self::PersonOwns
+            | Self::DeliveryUnknown
+            | Self::WindowClosed
+            | Self::QuotaUsed
+            | Self::SendFailed
+            | Self::NotFetched => Priority::Normal,
         }
     }
 }

@@ -8,7 +8,27 @@ use crate::base::clock::UnixMs;
 use crate::domain::knowledge::words;
 
 words!(
-    Platform { WechatMp = "wechat-mp", Web = "web", Cli = "cli" }
+    /// Where a message came in; the words are part of callback addresses and of the configuration.
+    Platform {
+        /// 公众号.
+        WechatMp = "wechat-mp",
+        /// 小程序客服.
+        WechatMini = "wechat-mini",
+        /// An app or a bot of 企业微信.
+        Wecom = "wecom",
+        /// 微信客服.
+        WechatKf = "wechat-kf",
+        /// 视频号 and 微信小店客服.
+        WechatShop = "wechat-shop",
+        /// 支付宝生活号.
+        Alipay = "alipay",
+        /// 抖音.
+        Douyin = "douyin",
+        /// Anything else that speaks our own signed JSON.
+        Webhook = "webhook",
+        Web = "web",
+        Cli = "cli",
+    }
 );
 words!(
     /// Who said something.
@@ -44,6 +64,11 @@ pub struct Utterance {
 #[serde(rename_all = "snake_case", tag = "kind", content = "body")]
 pub enum Content {
     Text(String),
+    /// An item of a menu that was sent earlier was tapped; `text` is what it said.
+    Choice {
+        id: String,
+        text: String,
+    },
     /// Speech with the platform's own transcript.
     Voice {
         transcript: Option<String>,

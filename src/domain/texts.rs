@@ -1,6 +1,7 @@
 //! Everything a customer or operator reads, in Chinese and English, in one table.
 
 use crate::domain::decision::{Reason, Verdict};
+use crate::domain::delivery::DeliveryState;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lang {
@@ -64,6 +65,18 @@ texts! {
     HandoffCare "handoff_care" { "我们很在意您的安全，正在请同事马上联系您。若情况紧急，请立即拨打120或110，或拨打全国心理援助热线12356。", "Your safety matters to us and a colleague is being called right now. In an emergency call 120 or 110 at once, or the support line 12356." }
     HandoffAttachment "handoff_attachment" { "收到您发来的内容了，已转给人工客服查看，请稍候。", "Thank you, I received it. A colleague will look at it, one moment please." }
     HandoffLong "handoff_long" { "这个问题的完整答复较长，一条消息放不下，已请同事发给您，请稍候。", "The full answer does not fit into one message. A colleague will send it to you, one moment please." }
+    HandoffWait "handoff_wait" { "预计等待约{minutes}分钟，您可以先把情况补充在这里。", "The wait is about {minutes} min; you can add details here meanwhile." }
+    FetchHead "fetch_head" { "正在为您查找，稍后点下面即可查看答复：", "I am looking it up. Tap below in a moment to see the answer:" }
+    FetchItem "fetch_item" { "查看答复", "See the answer" }
+    FetchGone "fetch_gone" { "这条答复已经不在了，请再问我一次。", "That answer is no longer here. Please ask me again." }
+    WelcomeBack "welcome_back" { "欢迎回来！这次有什么可以帮您？", "Welcome back! What can I do for you today?" }
+    WelcomeVip "welcome_vip" { "尊敬的会员，欢迎您！请直接说您的需要，我会优先为您处理。", "Welcome, and thank you for being a member. Tell me what you need and it goes first." }
+    SurveyHead "survey_head" { "您对这次服务满意吗？", "How was our service?" }
+    SurveyGood "survey_good" { "满意", "Good" }
+    SurveyFair "survey_fair" { "一般", "Fair" }
+    SurveyPoor "survey_poor" { "不满意", "Poor" }
+    SurveyReply "survey_reply" { "您对这次服务满意吗？回复数字即可：3 满意，2 一般，1 不满意。", "How was our service? Reply with a number: 3 good, 2 fair, 1 poor." }
+    SurveyThanks "survey_thanks" { "谢谢您的评价。", "Thank you for telling us." }
 
     // Evaluation reports.
     EvalTitle "eval_title" { "评测报告", "Evaluation report" }
@@ -120,7 +133,47 @@ texts! {
     ContextLabel "context" { "之前的对话", "Conversation before" }
     QueueEmpty "queue_empty" { "没有等待处理的消息。", "Nothing is waiting." }
     TracesEmpty "traces_empty" { "还没有消息。", "No messages yet." }
-    CloseCase "close_case" { "处理完毕", "Done" }
+    Open "open" { "打开", "Open" }
+    Waits "waits" { "已等", "Waiting" }
+    Minutes "minutes" { "分钟", "min" }
+    OwnerBot "owner_bot" { "机器人在接待", "The bot has the conversation" }
+    OwnerPerson "owner_person" { "接待人", "Taken by" }
+    OwnerPlatform "owner_platform" { "平台客服在接待", "The platform's own desk has the conversation" }
+    OwnedUntil "owned_until" { "到时自动交还", "goes back by itself at" }
+    Claim "claim" { "接手", "Take over" }
+    Say "say" { "回复客户", "Reply" }
+    HandBack "hand_back" { "交还机器人", "Hand back to the bot" }
+    Resolve "resolve" { "已解决", "Resolved" }
+    YourName "your_name" { "您的名字", "Your name" }
+    ReplyHint "reply_hint" { "写给客户的话", "What to tell the customer" }
+    UseDraft "use_draft" { "用作回复", "Use as reply" }
+    History "history" { "对话", "Conversation" }
+    WhyHanded "why_handed" { "为什么转人工", "Why it was handed over" }
+    Tried "tried" { "已经尝试过", "What was tried" }
+    SendsLeft "sends_left" { "平台还允许发送", "The platform still allows" }
+    Messages "messages" { "条", "messages" }
+    ClosesAt "closes_at" { "时限到", "until" }
+    ClosingSoon "closing_soon" { "回复时限将到或已用完", "The time to reply ends soon, or nothing is left" }
+    Unreachable "unreachable" { "这个账号不能主动发消息，请用其他方式联系客户。", "Nothing can be sent on this account: reach the customer another way." }
+    Undelivered "undelivered" { "没有送达的回复", "Replies that were not delivered" }
+    Rated "rated" { "客户评价", "Rated" }
+    Closed "closed" { "已结束", "Closed" }
+    CaseGone "case_gone" { "这条已经结束或不存在。", "This case is closed or does not exist." }
+    CaseHeld "case_held" { "另一位同事正在接待这位客户。", "Another colleague has this customer." }
+    CaseNotHeld "case_not_held" { "您还没有接手，或接手时间已过，请重新接手。", "You have not taken it over, or the time ran out. Take it over again." }
+    CaseAtPlatform "case_at_platform" { "客户正在平台客服那里，请在平台上接待。", "The customer is at the platform's own desk. Please answer there." }
+    NoWayToCustomer "no_way_to_customer" { "没有途径把消息发给这位客户。", "There is no way to send this customer a message." }
+    StoreAway "store_away" { "暂时无法保存，请稍后再试。", "It cannot be saved right now. Please try again." }
+    NameNeeded "name_needed" { "请填写您的名字（不超过64个字）。", "Please enter your name (at most 64 characters)." }
+    ReplyEmpty "reply_empty" { "回复不能为空。", "The reply is empty." }
+    ReplyTooLong "reply_too_long" { "回复超过平台一条消息的长度，请分成几条。", "The reply is longer than one message of this platform. Send it in parts." }
+    StatePending "state_pending" { "待发送", "to be sent" }
+    StateOffered "state_offered" { "已随应答发出", "in the answer" }
+    StateKept "state_kept" { "等客户点开", "waits for a tap" }
+    StateSending "state_sending" { "发送中", "being sent" }
+    StateDelivered "state_delivered" { "已送达", "delivered" }
+    StateHanded "state_handed" { "未送达", "not delivered" }
+    StateDropped "state_dropped" { "未发送", "not sent" }
     PriorityLabel "priority" { "优先级", "Priority" }
     Unpromised "unpromised" { "尚未承诺：现有标注还不足以保证错误率", "Not yet promised: the labels so far do not suffice for it" }
     SelfCalibrated "self_calibrated" { "自校准，尚未承诺：还没有人工标注", "Self-calibrated, not yet promised: no labels so far" }
@@ -160,6 +213,12 @@ texts! {
     ReasonModel "reason_model_unavailable" { "模型不可用", "Model not available" }
     ReasonOverloaded "reason_overloaded" { "繁忙", "Too busy" }
     ReasonInternal "reason_internal_error" { "内部错误", "Internal error" }
+    ReasonOwned "reason_person_owns" { "人工接待中，仅供参考", "A person has the conversation; a suggestion only" }
+    ReasonDeliveryUnknown "reason_delivery_unknown" { "不确定客户是否收到，请核对后再发", "The customer may have received it or not: look before saying it again" }
+    ReasonWindow "reason_window_closed" { "平台的回复时限已过，客户再次发消息后才能回复", "The platform's time to reply is over until the customer writes again" }
+    ReasonQuota "reason_quota_used" { "平台允许的条数已用完，仅为人工保留", "The platform's number of replies is used up, but for what is kept for a person" }
+    ReasonSend "reason_send_failed" { "平台拒绝发送", "The platform refused to deliver it" }
+    ReasonNotFetched "reason_not_fetched" { "客户没有点开答复", "The customer did not tap for the answer" }
 }
 
 /// What the customer hears when a person takes over, by the most pressing reason.
@@ -187,7 +246,26 @@ pub fn handoff_notice(reason: Reason) -> Text {
         | Reason::Timeout
         | Reason::ModelUnavailable
         | Reason::Overloaded
-        | Reason::InternalError => Text::HandoffCalm,
+        | Reason::InternalError
+        | Reason::PersonOwns
+        | Reason::DeliveryUnknown
+        | Reason::WindowClosed
+        | Reason::QuotaUsed
+        | Reason::SendFailed
+        | Reason::NotFetched => Text::HandoffCalm,
+    }
+}
+
+/// How far a reply has come, in words.
+pub fn delivery_text(state: DeliveryState) -> Text {
+    match state {
+        DeliveryState::Pending => Text::StatePending,
+        DeliveryState::Offered => Text::StateOffered,
+        DeliveryState::Kept => Text::StateKept,
+        DeliveryState::Sending => Text::StateSending,
+        DeliveryState::Delivered => Text::StateDelivered,
+        DeliveryState::Handed => Text::StateHanded,
+        DeliveryState::Dropped => Text::StateDropped,
     }
 }
 
@@ -227,6 +305,12 @@ pub fn reason_text(reason: Reason) -> Text {
         Reason::ModelUnavailable => Text::ReasonModel,
         Reason::Overloaded => Text::ReasonOverloaded,
         Reason::InternalError => Text::ReasonInternal,
+        Reason::PersonOwns => Text::ReasonOwned,
+        Reason::DeliveryUnknown => Text::ReasonDeliveryUnknown,
+        Reason::WindowClosed => Text::ReasonWindow,
+        Reason::QuotaUsed => Text::ReasonQuota,
+        Reason::SendFailed => Text::ReasonSend,
+        Reason::NotFetched => Text::ReasonNotFetched,
     }
 }
 

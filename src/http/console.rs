@@ -1,19 +1,20 @@
 //! Operator pages: what was decided, why, and what waits for a person.
 
+use axum::Form;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use minijinja::value::Serde;
 use minijinja::{Value, context};
 use serde::Serialize;
 
-use crate::base::clock::format_local;
 use crate::base::id::{CaseId, TraceId};
 use crate::domain::texts::{Lang, Text};
-use crate::http::pages::lang_of;
+use crate::http::pages::{cookie, lang_of};
+use crate::http::people::{self, ByWhom, Doing, Failed};
 use crate::http::state::HttpState;
-use crate::http::view::{TraceView, priority_text, trace_view};
-use crate::store::{OpenCase, Store, StoreError};
+use crate::http::view::trace_view;
+use crate::store::{Store, StoreError};
 
 /// Rows on one page.
 const ROWS: u32 = 100;
@@ -66,46 +67,99 @@ pub(super) async fn trace(
     }
 }
 
-#[derive(Serialize)]
-struct CaseView {
-    id: String,
-    opened: String,
-    priority: &'static str,
-    priority_text: &'static str,
-    trace: TraceView,
-}
-
+/// Cases by priority, and what did not reach its customer.
 pub(super) async fn queue(
     State(state): State<HttpState>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Response {
-    list(&state, lang_of(&headers, &uri), "queue", |store, lang| {
-        let open = store.open_cases(ROWS)?;
-        Ok(open.iter().map(|case| case_view(case, lang)).collect::<Vec<_>>())
-    })
-    .await
-}
-
-fn case_view(case: &OpenCase, lang: Lang) -> CaseView {
-    CaseView {
-        id: case.id.to_string(),
-        opened: format_local(case.opened_at),
-        priority: case.priority.as_str(),
-        priority_text: priority_text(case.priority).get(lang),
-        trace: trace_view(&case.trace, lang),
+    let lang = lang_of(&headers, &uri);
+    let reading = state.clone();
+    let read = move || Ok((people::queue_of(&reading, lang)?, people::undelivered_of(&reading)?));
+    match people::blocking(read).await {
+        Ok((cases, undelivered)) => {
+            let data = context! {
+                cases => Value::from(Serde(cases)),
+                undelivered => Value::from(Serde(undelivered)),
+                operator => operator(&headers),
+            };
+            state.pages.render("queue.html", lang, "/queue", data)
+        }
+        Err(failed) => (failed.status(), failed.text().get(lang)).into_response(),
     }
 }
 
-/// Closing twice is closing once.
-pub(super) async fn close_case(State(state): State<HttpState>, Path(id): Path<String>) -> Response {
-    let (store, now) = (state.store.clone(), state.clock.now());
-    let id = CaseId::from_text(id);
-    match blocking(move || store.close_case(&id, now)).await {
-        Ok(_) => Redirect::to("/queue").into_response(),
-        Err(refusal) => refusal,
+/// One case with all that the person who takes over needs.
+pub(super) async fn case(
+    State(state): State<HttpState>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
+    let lang = lang_of(&headers, &uri);
+    show(&state, &id, lang, operator(&headers), None).await
+}
+
+async fn show(
+    state: &HttpState,
+    id: &str,
+    lang: Lang,
+    operator: String,
+    failed: Option<Failed>,
+) -> Response {
+    let reading = state.clone();
+    let case = CaseId::from_text(id);
+    match people::blocking(move || Ok(people::package_of(&reading, &case, lang)?)).await {
+        Ok(package) => {
+            let data = context! {
+                package => Value::from(Serde(package)),
+                operator,
+                failed => failed.as_ref().map(|failed| failed.text().get(lang)),
+            };
+            let mut page = state.pages.render("case.html", lang, &format!("/queue/{id}"), data);
+            if let Some(failed) = failed {
+                *page.status_mut() = failed.status();
+            }
+            page
+        }
+        Err(failed) => (failed.status(), failed.text().get(lang)).into_response(),
     }
 }
+
+/// A form of the case's page; the name is kept for the next one.
+pub(super) async fn act(
+    State(state): State<HttpState>,
+    Path((id, doing)): Path<(String, Doing)>,
+    headers: HeaderMap,
+    uri: Uri,
+    Form(by): Form<ByWhom>,
+) -> Response {
+    let lang = lang_of(&headers, &uri);
+    let name = by.operator.trim().to_owned();
+    let (acting, case) = (state.clone(), CaseId::from_text(&id));
+    let done = people::blocking(move || people::perform(&acting, &case, doing, &by)).await;
+    let mut response = match done {
+        Ok(_) if doing == Doing::Resolve => Redirect::to("/queue").into_response(),
+        Ok(_) => Redirect::to(&format!("/queue/{id}")).into_response(),
+        Err(failed) => show(&state, &id, lang, name.clone(), Some(failed)).await,
+    };
+    let encoded: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let cookie = format!("{NAME_COOKIE}={encoded}; HttpOnly; SameSite=Strict; Path=/queue");
+    if let Ok(value) = cookie.parse() {
+        response.headers_mut().append(header::SET_COOKIE, value);
+    }
+    response
+}
+
+/// The name under which this browser last did something, in hexadecimal: it may be Chinese.
+fn operator(headers: &HeaderMap) -> String {
+    let hex = cookie(headers, NAME_COOKIE).unwrap_or_default().as_bytes();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let bytes: Option<Vec<u8>> = hex.chunks(2).map(byte).collect();
+    bytes.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default()
+}
+
+const NAME_COOKIE: &str = "huida_name";
 
 async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,

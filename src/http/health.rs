@@ -19,7 +19,7 @@ pub(super) async fn ready(State(state): State<HttpState>) -> Response {
     let checked = tokio::task::spawn_blocking(move || {
         let control = Control::with_deadline(deadline);
         state.embedder.embed_one("就绪检查", &control).map_err(|e| e.to_string())?;
-        state.store.open_cases(1).map_err(|e| e.to_string())?;
+        state.store.outbox_counts().map_err(|e| e.to_string())?;
         Ok::<_, String>(state.generations.current().id())
     })
     .await;

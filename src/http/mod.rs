@@ -7,12 +7,13 @@ mod health;
 mod limit;
 mod observe;
 mod pages;
+mod people;
 mod state;
 mod view;
 mod webhook;
 
 pub use pages::Pages;
-pub use state::{HttpState, OperatorAccess};
+pub use state::{HandoffRules, HttpState, OperatorAccess};
 
 use std::future::Future;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Redirect;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -30,11 +31,17 @@ pub fn router(state: HttpState) -> Router {
         .route("/traces", get(console::traces))
         .route("/traces/{id}", get(console::trace))
         .route("/queue", get(console::queue))
-        .route("/queue/{id}/close", post(console::close_case))
+        .route("/queue/{id}", get(console::case))
+        .route("/queue/{id}/{doing}", post(console::act))
+        .route("/api/queue", get(people::queue))
+        .route("/api/cases/{id}", get(people::case))
+        .route("/api/cases/{id}/{doing}", post(people::act))
+        .route("/api/conversations/{id}/audience", put(people::set_audience))
+        .route("/api/outbox/undelivered", get(people::undelivered))
         .route("/metrics", get(health::metrics))
         .route_layer(from_fn_with_state(state.clone(), guard::operators_only));
     let public = Router::new()
-        .route("/channels/wechat-mp/{account}", get(webhook::verify).post(webhook::receive))
+        .route("/channels/{platform}/{account}", get(webhook::verify).post(webhook::receive))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready));
     let chat = Router::new()

@@ -7,12 +7,13 @@ use minijinja::{Environment, Value, context};
 
 use crate::domain::texts::{Lang, Text};
 
-const TEMPLATES: [(&str, &str); 5] = [
+const TEMPLATES: [(&str, &str); 6] = [
     ("base.html", include_str!("pages/base.html")),
     ("chat.html", include_str!("pages/chat.html")),
     ("traces.html", include_str!("pages/traces.html")),
     ("trace.html", include_str!("pages/trace.html")),
     ("queue.html", include_str!("pages/queue.html")),
+    ("case.html", include_str!("pages/case.html")),
 ];
 
 /// Nothing is loaded from elsewhere and no inline script runs.
@@ -78,11 +79,12 @@ pub(super) fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> 
     })
 }
 
-/// The style sheet and the chat page's script.
+/// The style sheet and the pages' scripts.
 pub(super) async fn asset(Path(file): Path<String>) -> Response {
     let (kind, body) = match file.as_str() {
         "style.css" => ("text/css; charset=utf-8", include_str!("pages/style.css")),
         "chat.js" => ("text/javascript; charset=utf-8", include_str!("pages/chat.js")),
+        "live.js" => ("text/javascript; charset=utf-8", include_str!("pages/live.js")),
         _ => return (StatusCode::NOT_FOUND, "not found").into_response(),
     };
     ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "max-age=300")], body).into_response()

@@ -1,6 +1,5 @@
 //! What every handler may use; cheap to clone.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +7,10 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
 
 use crate::base::clock::Clock;
-use crate::channels::wechat_mp::WechatMp;
 use crate::engine::embed::EmbedWorker;
 use crate::http::pages::Pages;
+use crate::pipeline::accounts::Accounts;
+use crate::pipeline::delivery::Bell;
 use crate::pipeline::desk::Desk;
 use crate::pipeline::generations::Generations;
 use crate::store::Store;
@@ -23,13 +23,26 @@ pub enum OperatorAccess {
     Token(SecretString),
 }
 
+/// What holds when people take conversations over.
+#[derive(Clone, Debug)]
+pub struct HandoffRules {
+    /// How long a claim lasts that is not prolonged by a reply.
+    pub claim: Duration,
+    /// Customers are asked how it was.
+    pub survey: bool,
+    /// A window that closes sooner is warned of.
+    pub closing: Duration,
+}
+
 #[derive(Clone)]
 pub struct HttpState {
     pub desk: Arc<Desk>,
     pub store: Arc<dyn Store>,
     pub embedder: Arc<EmbedWorker>,
     pub generations: Arc<Generations>,
-    pub wechat_mp: Arc<BTreeMap<String, WechatMp>>,
+    pub accounts: Accounts,
+    pub bell: Arc<Bell>,
+    pub handoff: HandoffRules,
     pub operators: Arc<OperatorAccess>,
     pub metrics: PrometheusHandle,
     pub pages: Arc<Pages>,

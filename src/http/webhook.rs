@@ -1,63 +1,192 @@
-//! 公众号 callbacks: verify, decrypt, answer within the platform's five seconds.
+//! Callbacks of platforms: verify, decrypt, store, and answer within the platform's five seconds.
 
-use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use tokio_stream::StreamExt;
 
 use crate::base::clock::Deadline;
-use crate::channels::wechat_mp::{PassiveReply, PushError, PushQuery};
+use crate::channels::{Callback, CallbackAnswer, Channel, Item, Push, PushError, Received, Stamp};
+use crate::domain::outgoing::Outgoing;
 use crate::http::state::HttpState;
+use crate::pipeline::delivery::drain::{arrival, sort};
+use crate::pipeline::desk::Answer;
+use crate::store::StoreError;
+use crate::store::outbox::OutboxSeq;
 
 /// The console's URL check: the echo string when the signature is right.
 pub(super) async fn verify(
     State(state): State<HttpState>,
-    Path(account): Path<String>,
-    Query(query): Query<PushQuery>,
+    Path((platform, account)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
 ) -> Response {
-    let Some(channel) = state.wechat_mp.get(&account) else { return unknown_account() };
-    match channel.verify_url(&query) {
-        Ok(echo) => echo.into_response(),
+    let Some(channel) = state.accounts.on(&platform, &account) else { return unknown_account() };
+    let query = query.unwrap_or_default();
+    let headers = readable(&headers);
+    let received_at = state.clock.now();
+    match channel.check_url(&Callback { query: &query, headers: &headers, body: b"", received_at })
+    {
+        Ok(answer) => answered(answer),
         Err(error) => refused(&error),
     }
 }
 
-/// One push. The reply is the same for every retry of the same message.
+/// One callback. What it brings is stored before it is answered; the reply is the same for every
+/// retry of the same message.
 pub(super) async fn receive(
     State(state): State<HttpState>,
-    Path(account): Path<String>,
-    Query(query): Query<PushQuery>,
+    Path((platform, account)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Response {
     let deadline = Deadline::after(state.deadline);
-    let Some(channel) = state.wechat_mp.get(&account) else { return unknown_account() };
-    let push = match channel.receive(&query, &body) {
-        Ok(push) => push,
+    let Some(channel) = state.accounts.on(&platform, &account).cloned() else {
+        return unknown_account();
+    };
+    let query = query.unwrap_or_default();
+    let headers = readable(&headers);
+    let received_at = state.clock.now();
+    let callback = Callback { query: &query, headers: &headers, body: &body, received_at };
+    let received = match channel.receive(&callback) {
+        Ok(Received::Answer(answer)) => return answered(answer),
+        Ok(received) => received,
         Err(error) => return refused(&error),
     };
-    let desk = state.desk.clone();
-    let inbound = push.inbound;
-    let handled =
-        tokio::task::spawn_blocking(move || desk.handle(&inbound, deadline, &mut |_| ())).await;
-    let outcome = match handled {
-        Ok(Ok(outcome)) => outcome,
+    let taking = state.clone();
+    let taken = tokio::task::spawn_blocking(move || take(&taking, channel, received, deadline));
+    match taken.await {
+        Ok(Ok(response)) => response,
         Ok(Err(error)) => {
             // Not stored, so not ours yet: an error makes the platform try again.
-            tracing::error!(account, %error, "a message could not be accepted");
-            return (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable").into_response();
+            tracing::error!(account, %error, "a callback could not be taken");
+            (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable").into_response()
         }
-        Err(_) => return (StatusCode::INTERNAL_SERVER_ERROR, "internal_error").into_response(),
+        Err(_) => internal_error(),
+    }
+}
+
+fn take(
+    state: &HttpState,
+    channel: Arc<dyn Channel>,
+    received: Received,
+    deadline: Deadline,
+) -> Result<Response, StoreError> {
+    let items = match received {
+        Received::Items(items) => items,
+        Received::Answer(answer) => return Ok(answered(answer)),
+        Received::Ready(ready) => {
+            let permit = ready.permit.unwrap_or_default();
+            state.store.want_fetch(channel.account(), &ready.thread, &permit)?;
+            return Ok(answered(channel.acknowledgement()));
+        }
     };
-    let Some(text) = outcome.reply else { return passive(PassiveReply::acknowledgement()) };
-    let seconds = state.clock.now() / 1000;
-    let nonce = outcome.trace.as_str();
-    match channel.passive_text_reply(&push.reply_address, &text, seconds, nonce) {
-        Ok(reply) => passive(reply),
-        Err(error) => {
-            tracing::error!(account, %error, "a reply could not be encoded");
-            (StatusCode::INTERNAL_SERVER_ERROR, "internal_error").into_response()
+    let (pushes, others): (Vec<_>, Vec<_>) =
+        items.into_iter().partition(|item| matches!(item, Item::Push(_)));
+    if !others.is_empty() {
+        let sorted = sort(channel.as_ref(), others, state.handoff.claim, state.clock.now());
+        state.store.take_page(channel.account(), "", &sorted.page, state.clock.now())?;
+    }
+    let mut response = None;
+    for item in pushes {
+        let Item::Push(push) = item else { continue };
+        if let Some(replied) = reply(state, channel.as_ref(), push, deadline)? {
+            response = Some(replied);
         }
     }
+    Ok(response.unwrap_or_else(|| answered(channel.acknowledgement())))
+}
+
+/// What the callback of one push is answered with, if it is more than that it was received.
+fn reply(
+    state: &HttpState,
+    channel: &dyn Channel,
+    push: Push,
+    deadline: Deadline,
+) -> Result<Option<Response>, StoreError> {
+    let address = push.reply_address.clone();
+    let until = address.as_ref().filter(|_| state.desk.answers_callbacks(channel));
+    let until = until.map(|_| deadline);
+    let answer = state.desk.receive(&arrival(channel, push), until)?;
+    let Some(address) = address else { return Ok(None) };
+    let (payload, key, seq) = match &answer {
+        Answer::Reply(queued) => (&queued.payload, queued.key.as_str(), Some(queued.seq)),
+        Answer::Show(payload) => (payload, "link", None),
+        Answer::Received => return Ok(None),
+    };
+    let stamp = Stamp { seconds: state.clock.now() / 1000, nonce: key };
+    match (channel.passive(&address, payload, stamp), seq) {
+        (Ok(answer), Some(seq)) => {
+            let may_send = channel.abilities().send && *payload != Outgoing::Transfer;
+            let leaving = Leaving { state: state.clone(), seq, may_send, taken: false.into() };
+            Ok(Some(with_receipt(answer, leaving)))
+        }
+        (Ok(answer), None) => Ok(Some(answered(answer))),
+        (Err(error), seq) => {
+            tracing::error!(account = %channel.account(), %error, "a reply could not be encoded");
+            if let Some(seq) = seq {
+                state.store.retract(seq, state.clock.now())?;
+                state.bell.ring();
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// A reply that stands in an answer; when the answer is gone, the outbox is told whether it left.
+struct Leaving {
+    state: HttpState,
+    seq: OutboxSeq,
+    /// It can be sent if the platform hung up before.
+    may_send: bool,
+    taken: AtomicBool,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        let (state, seq) = (self.state.clone(), self.seq);
+        let (taken, may_send) = (self.taken.load(Ordering::SeqCst), self.may_send);
+        let tell = move || {
+            let told = match (taken, may_send) {
+                (true, _) => state.store.confirm(seq),
+                (false, true) => state.store.retract(seq, state.clock.now()),
+                // The platform asks again; if it does not, the reply goes to a person in time.
+                (false, false) => Ok(()),
+            };
+            if let Err(error) = told {
+                tracing::error!(%error, "what became of a reply could not be written");
+            }
+            state.bell.ring();
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(tell)),
+            Err(_) => tell(),
+        }
+    }
+}
+
+/// The answer, and word to the outbox once the socket has taken it.
+fn with_receipt(answer: CallbackAnswer, leaving: Leaving) -> Response {
+    let CallbackAnswer { body, content_type, headers } = answer;
+    let length = body.len();
+    let stream = tokio_stream::once(Bytes::from(body)).map(move |bytes| {
+        leaving.taken.store(true, Ordering::SeqCst);
+        Ok::<_, std::convert::Infallible>(bytes)
+    });
+    let mut response = answered(CallbackAnswer { body: Vec::new(), content_type, headers });
+    *response.body_mut() = Body::from_stream(stream);
+    response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    response
+}
+
+/// Headers that are text.
+fn readable(headers: &HeaderMap) -> Vec<(&str, &str)> {
+    headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))).collect()
 }
 
 fn refused(error: &PushError) -> Response {
@@ -70,6 +199,16 @@ fn unknown_account() -> Response {
     (StatusCode::NOT_FOUND, "unknown_account").into_response()
 }
 
-fn passive(reply: PassiveReply) -> Response {
-    ([(header::CONTENT_TYPE, reply.content_type)], reply.body).into_response()
+fn internal_error() -> Response {
+    (StatusCode::INTERNAL_SERVER_ERROR, "internal_error").into_response()
+}
+
+fn answered(answer: CallbackAnswer) -> Response {
+    let mut response = ([(header::CONTENT_TYPE, answer.content_type)], answer.body).into_response();
+    for (name, value) in answer.headers {
+        if let Ok(value) = value.parse() {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
 }

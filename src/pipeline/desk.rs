@@ -1,22 +1,36 @@
-//! The front desk: a message is remembered before work on it begins, answered once, in order.
+//! The front desk: a message is remembered before work on it begins, decided once, in order.
+//!
+//! Whoever brings a message waits for its outcome or not: pages and the command line do
+//! ([`Desk::handle`]), a callback does for as long as its platform waits ([`Desk::receive`]), fetched
+//! messages and those of an earlier run ([`Desk::recover`]) have nobody waiting.
 
-use std::collections::{HashMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+mod work;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::base::clock::{Clock, Deadline, UnixMs};
-use crate::base::id::TraceId;
-use crate::base::limits::CONTEXT_TURNS;
-use crate::domain::decision::{Reason, Verdict};
-use crate::domain::knowledge::{Asker, Audience};
-use crate::domain::message::{AccountName, Content, Inbound, Platform, Utterance};
-use crate::domain::trace::Trace;
+use serde::Deserialize;
+
+pub use self::work::{RATE, masked};
+
+use self::work::Inner;
+use crate::base::clock::{Clock, Deadline};
+use crate::base::id::{ConversationId, TraceId};
+use crate::channels::Channel;
+use crate::domain::decision::Verdict;
+use crate::domain::delivery::DeliveryState;
+use crate::domain::message::{Content, Inbound, Platform};
+use crate::domain::outgoing::{Menu, MenuItem, Outgoing};
+use crate::domain::texts::{Lang, Text};
 use crate::model::Control;
-use crate::pipeline::responder::{Ask, Responder, Turn};
-use crate::store::{Accepted, AcceptedState, MessageRow, Store, StoreError};
-use crate::understand::pii;
+use crate::pipeline::accounts::Accounts;
+use crate::pipeline::delivery::Bell;
+use crate::pipeline::responder::Responder;
+use crate::pipeline::turns::{Customer, Turns};
+use crate::pipeline::waiting::{Event, Listener, Waiting};
+use crate::store::outbox::Queued;
+use crate::store::{Accepted, AcceptedState, Arrival, MessageRow, Store, StoreError};
 
 /// A step that has ended, for whoever watches.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,30 +46,88 @@ pub struct Outcome {
     pub reply: Option<String>,
     pub verdict: Verdict,
     pub trace: TraceId,
+    /// The reply on its way, where it has one to go.
+    pub queued: Option<Queued>,
 }
 
 /// How much is taken on, and how far back is looked.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Messages in work at once; one more is handed to a person unread.
+    /// Messages in work at once.
     pub turns: usize,
+    /// Messages that may wait for work; one more is handed to a person unread.
+    pub waiting: usize,
     /// What was said longer ago is another conversation.
     pub context_age: Duration,
+    /// How long a message may take whose reply can be sent at any time.
+    pub late: Duration,
+    /// How long an answer is kept that the customer was given a link to.
+    pub kept: Duration,
+    /// The expected wait for a person before there is any experience.
+    pub wait_for_person: Duration,
+    /// Whose desk a conversation goes to that is for a person.
+    pub handoff: Handoff,
+    /// How long the platform's own desk keeps a conversation that nobody closes.
+    pub session: Duration,
+}
+
+/// Whose desk takes what is for a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Handoff {
+    /// Our own queue.
+    Queue,
+    /// The platform's own desk where it has one, our queue elsewhere.
+    Platform,
+}
+
+/// What is answered to a callback.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// The reply; tell the outbox when it has left.
+    Reply(Queued),
+    /// This, which is no reply: a link to it, or word that it is gone.
+    Show(Outgoing),
+    /// That the message was received: the reply leaves another way, or there is none.
+    Received,
+}
+
+/// What a desk is made of.
+pub struct DeskParts {
+    pub store: Arc<dyn Store>,
+    pub responder: Responder,
+    pub clock: Clock,
+    pub limits: Limits,
+    pub accounts: Accounts,
+    pub bell: Arc<Bell>,
 }
 
 pub struct Desk {
-    store: Arc<dyn Store>,
-    responder: Responder,
-    clock: Clock,
-    limits: Limits,
-    in_work: AtomicUsize,
-    lines: Lines,
+    inner: Arc<Inner>,
+    workers: Vec<JoinHandle<()>>,
 }
 
+/// The failure as a text: every listener gets its own.
+type Done = Result<Outcome, String>;
+type Told = Listener<Progress, Done>;
+
+/// How long a callback waits beyond its time for an outcome that is being written.
+const SETTLING: Duration = Duration::from_millis(300);
+/// Begins the id of a menu item behind which an answer is kept.
+const FETCH: &str = "fetch:";
+
 impl Desk {
-    pub fn new(store: Arc<dyn Store>, responder: Responder, clock: Clock, limits: Limits) -> Self {
-        let lines = Lines::default();
-        Self { store, responder, clock, limits, in_work: AtomicUsize::new(0), lines }
+    /// # Errors
+    /// When the system gives no more threads.
+    pub fn start(parts: DeskParts) -> std::io::Result<Self> {
+        let turns = parts.limits.turns;
+        let inner = Arc::new(Inner { parts, turns: Turns::default(), waiting: Waiting::default() });
+        let worker = |n| {
+            let inner = Arc::clone(&inner);
+            std::thread::Builder::new().name(format!("turn-{n}")).spawn(move || inner.run())
+        };
+        let workers = (0..turns).map(worker).collect::<std::io::Result<_>>()?;
+        Ok(Self { inner, workers })
     }
 
     /// Stores the message, decides it, and returns what to say. A retry gets the same answer as
@@ -78,335 +150,234 @@ impl Desk {
         composing: &Control,
         observe: &mut dyn FnMut(&Progress),
     ) -> Result<Outcome, StoreError> {
-        let received_at = self.clock.now();
-        let masked = masked(inbound);
-        let (accepted, place) =
-            self.lines.enter(Customer::of(inbound), || self.store.accept(&masked, received_at))?;
-        if let Some(outcome) = settled(&accepted) {
-            return Ok(outcome);
-        }
-        // Counted while it waits as well: a waiting message holds a thread.
-        let busy = Busy::enter(&self.in_work);
-        let my_turn = place.wait(deadline);
-        // While this one waited, an earlier attempt may have decided it.
-        let accepted = self.store.accept(&masked, received_at)?;
-        if let Some(outcome) = settled(&accepted) {
-            return Ok(outcome);
-        }
-        let context = self.context(accepted.message, received_at)?;
-        let turn = Turn {
-            asker: asker(inbound),
-            conversation: accepted.conversation.clone(),
-            ask: Ask::from(&inbound.content),
-            context,
-            received_at,
-            deadline,
-            composing: composing.clone(),
+        let arrival = Arrival::in_person(inbound.clone());
+        let (accepted, told) = self.accept(&arrival, deadline, composing)?;
+        let Some(told) = told else {
+            return settled(&accepted).ok_or_else(|| lost("its work is gone"));
         };
-        let trace = if busy.now > self.limits.turns {
-            self.responder.give_up(&turn, Reason::Overloaded)
-        } else if !my_turn {
-            self.responder.give_up(&turn, Reason::Timeout)
-        } else {
-            catch_unwind(AssertUnwindSafe(|| self.responder.respond(&turn, observe)))
-                .unwrap_or_else(|_| self.responder.give_up(&turn, Reason::InternalError))
-        };
-        drop(busy);
-        self.record(inbound, &accepted, trace)
+        loop {
+            match told.events.recv() {
+                Ok(Event::Step(progress)) => observe(&progress),
+                Ok(Event::NotSoon) => {}
+                Ok(Event::Done(done)) => return done.map_err(StoreError::Unavailable),
+                Err(_) => return Err(lost("the desk has closed")),
+            }
+        }
     }
 
-    /// Hands over what an earlier process accepted and never decided; returns how many. A message
-    /// that cannot be recovered is logged and left: it must not keep the others waiting.
+    /// Stores a platform's message and says what to answer to the callback: the reply if it is
+    /// ready by `until`, and it can be said there.
+    pub fn receive(
+        &self,
+        arrival: &Arrival,
+        until: Option<Deadline>,
+    ) -> Result<Answer, StoreError> {
+        let (late, composing) = (self.inner.parts.limits.late, Control::default());
+        let deadline = match until {
+            Some(until) if !self.inner.can_answer_later(&arrival.inbound) => until,
+            Some(_) | None => Deadline::after(late),
+        };
+        let (accepted, told) = self.accept(arrival, deadline, &composing)?;
+        let Some(until) = until else { return Ok(Answer::Received) };
+        if let Some(kept) = fetched(&arrival.inbound.content) {
+            return self.fetch(kept, &accepted.conversation, until);
+        }
+        match told {
+            Some(told) => self.await_reply(arrival, accepted.message, &told, until),
+            None => self.offer(accepted.message),
+        }
+    }
+
+    /// Puts fetched messages to work that the store has accepted, in their order.
+    pub fn take_up(&self, fetched: Vec<(Arrival, Accepted)>) {
+        for (arrival, accepted) in fetched {
+            if accepted.state != AcceptedState::New || !self.inner.waiting.begin(accepted.message) {
+                continue;
+            }
+            let deadline = Deadline::after(self.inner.parts.limits.late);
+            let job = self.inner.job(&arrival, &accepted, deadline, &Control::default());
+            self.inner.turns.push(&Customer::of(&arrival.inbound), job);
+        }
+    }
+
+    /// Takes up what was accepted and never decided, by an earlier process or before a fault;
+    /// returns how many. It is answered if that can still arrive, and handed to a person otherwise.
     pub fn recover(&self) -> Result<usize, StoreError> {
         let mut recovered = 0;
         // A question from the command line may be in work in another process right now.
-        let left = self.store.unfinished()?;
-        for item in left.iter().filter(|item| item.inbound.platform != Platform::Cli) {
-            let turn = Turn {
-                asker: asker(&item.inbound),
-                conversation: item.conversation.clone(),
-                ask: Ask::from(&item.inbound.content),
-                context: self.context(item.message, item.received_at).unwrap_or_default(),
-                received_at: item.received_at,
-                deadline: Deadline::after(Duration::ZERO),
-                composing: Control::default(),
-            };
-            // Its moment to be answered has passed; a person sees it now.
-            let trace = self.responder.give_up(&turn, Reason::InternalError);
-            match self.decide(&item.inbound, item.message, &trace) {
-                Ok(()) => recovered += 1,
-                Err(StoreError::AlreadyDecided(_)) => {}
-                Err(error) => tracing::error!(%error, "a message could not be recovered"),
+        let left = self.inner.parts.store.unfinished()?;
+        for item in left.iter().filter(|item| item.arrival.inbound.platform != Platform::Cli) {
+            if !self.inner.waiting.begin(item.message) {
+                continue;
             }
+            let accepted = Accepted {
+                message: item.message,
+                conversation: item.conversation.clone(),
+                state: AcceptedState::Undecided,
+            };
+            let deadline = Deadline::after(self.inner.parts.limits.late);
+            let job = self.inner.job(&item.arrival, &accepted, deadline, &Control::default());
+            let job = job.received_at(item.received_at);
+            self.inner.turns.push(&Customer::of(&item.arrival.inbound), job);
+            recovered += 1;
         }
         Ok(recovered)
     }
 
-    /// What a message received at that time may lean on.
-    fn context(&self, message: MessageRow, at: UnixMs) -> Result<Vec<Utterance>, StoreError> {
-        let age = i64::try_from(self.limits.context_age.as_millis()).unwrap_or(i64::MAX);
-        self.store.context(message, at.saturating_sub(age), CONTEXT_TURNS as u32)
+    /// Whether a callback of this account should wait for what can be said in its answer.
+    pub fn answers_callbacks(&self, channel: &dyn Channel) -> bool {
+        let abilities = channel.abilities();
+        let transfers = self.inner.parts.limits.handoff == Handoff::Platform;
+        abilities.passive_text || (abilities.passive_transfer && transfers)
     }
 
-    fn record(
-        &self,
-        inbound: &Inbound,
-        accepted: &Accepted,
-        trace: Trace,
-    ) -> Result<Outcome, StoreError> {
-        match self.decide(inbound, accepted.message, &trace) {
-            Ok(()) => Ok(outcome(trace.reply, trace.decision.verdict, trace.id)),
-            // Another attempt was faster, perhaps in another process: its answer stands.
-            Err(StoreError::AlreadyDecided(row)) => {
-                let again = self.store.accept(&masked(inbound), trace.received_at)?;
-                settled(&again).ok_or(StoreError::AlreadyDecided(row))
-            }
-            Err(error) => Err(error),
-        }
+    /// Messages that wait for work.
+    pub fn backlog(&self) -> usize {
+        self.inner.turns.waiting()
     }
 
-    fn decide(
+    fn accept(
         &self,
-        inbound: &Inbound,
+        arrival: &Arrival,
+        deadline: Deadline,
+        composing: &Control,
+    ) -> Result<(Accepted, Option<Told>), StoreError> {
+        let inner = &self.inner;
+        let stored = Arrival { inbound: masked(&arrival.inbound), ..arrival.clone() };
+        let mut told = None;
+        let accepted = inner.turns.enter(
+            &Customer::of(&arrival.inbound),
+            || inner.parts.store.accept(&stored, inner.parts.clock.now()),
+            |accepted| {
+                if matches!(accepted.state, AcceptedState::Decided { .. }) {
+                    return None;
+                }
+                let new = inner.waiting.begin(accepted.message);
+                told = inner.waiting.listen(accepted.message);
+                new.then(|| inner.job(arrival, accepted, deadline, composing))
+            },
+        )?;
+        Ok((accepted, told))
+    }
+
+    fn await_reply(
+        &self,
+        arrival: &Arrival,
         message: MessageRow,
-        trace: &Trace,
-    ) -> Result<(), StoreError> {
-        // A question from the command line has nobody waiting behind it.
-        let for_person =
-            trace.decision.verdict != Verdict::AutoReply && inbound.platform != Platform::Cli;
-        self.store.decide(message, trace, for_person, self.clock.now())?;
-        let (platform, verdict) = (inbound.platform.as_str(), trace.decision.verdict.as_str());
-        metrics::counter!("huida_turns_total", "platform" => platform, "verdict" => verdict)
-            .increment(1);
-        for (step, ms) in &trace.timings_ms {
-            metrics::histogram!("huida_step_seconds", "step" => step.clone()).record(ms / 1e3);
+        told: &Told,
+        until: Deadline,
+    ) -> Result<Answer, StoreError> {
+        let mut soon = true;
+        while soon {
+            match told.events.recv_timeout(until.remaining()) {
+                Ok(Event::Step(_)) => {}
+                Ok(Event::Done(done)) => return replied(done),
+                Ok(Event::NotSoon) => soon = !self.inner.can_send(&arrival.inbound),
+                Err(_) => soon = false,
+            }
         }
-        let reason = trace.decision.reasons.first().map_or("none", |r| r.as_str());
-        tracing::info!(trace = %trace.id, platform, verdict, reason, "turn");
-        Ok(())
+        let link = self.inner.can_link(&arrival.inbound);
+        if !self.inner.waiting.withdraw(message, told, link) {
+            // It is being written this moment.
+            let settling = Deadline::after(SETTLING);
+            while let Ok(event) = told.events.recv_timeout(settling.remaining()) {
+                if let Event::Done(done) = event {
+                    return replied(done);
+                }
+            }
+            return Ok(Answer::Received);
+        }
+        if link {
+            return Ok(Answer::Show(link_to(message)));
+        }
+        if let Some(target) = &arrival.target {
+            self.inner.parts.bell.show_typing(&arrival.inbound.account, target);
+        }
+        Ok(Answer::Received)
     }
+
+    /// For a retry of a decided message: the same answer, unless it leaves another way.
+    fn offer(&self, message: MessageRow) -> Result<Answer, StoreError> {
+        let parts = &self.inner.parts;
+        let again = parts.store.offer_again(message, parts.clock.now())?;
+        Ok(again.map_or(Answer::Received, Answer::Reply))
+    }
+
+    /// The answer behind a link, once it is there.
+    fn fetch(
+        &self,
+        message: MessageRow,
+        conversation: &ConversationId,
+        until: Deadline,
+    ) -> Result<Answer, StoreError> {
+        let parts = &self.inner.parts;
+        let told = self.inner.waiting.listen(message);
+        let kept = || parts.store.fetch_kept(message, conversation, parts.clock.now());
+        if let Some(kept) = kept()? {
+            return Ok(Answer::Reply(kept));
+        }
+        let Some(told) = told else {
+            return Ok(Answer::Show(Outgoing::Text(Text::FetchGone.get(Lang::Zh).into())));
+        };
+        while let Ok(event) = told.events.recv_timeout(until.remaining()) {
+            if matches!(event, Event::Done(_)) {
+                break;
+            }
+        }
+        self.inner.waiting.withdraw(message, &told, true);
+        Ok(kept()?.map_or_else(|| Answer::Show(link_to(message)), Answer::Reply))
+    }
+}
+
+impl Drop for Desk {
+    /// Ends what is in work and leaves what waits: the store has it, and the next start takes it up.
+    fn drop(&mut self) {
+        self.inner.turns.close();
+        for worker in self.workers.drain(..) {
+            // A worker that panicked has said so.
+            let _ = worker.join();
+        }
+    }
+}
+
+fn lost(reason: &str) -> StoreError {
+    StoreError::Unavailable(reason.into())
+}
+
+fn replied(done: Done) -> Result<Answer, StoreError> {
+    let outcome = done.map_err(StoreError::Unavailable)?;
+    let offered = outcome.queued.filter(|q| q.state == DeliveryState::Offered);
+    Ok(offered.map_or(Answer::Received, Answer::Reply))
 }
 
 fn settled(accepted: &Accepted) -> Option<Outcome> {
     match &accepted.state {
-        AcceptedState::Decided { trace, verdict, reply } => {
-            Some(outcome(reply.clone(), *verdict, trace.clone()))
-        }
+        AcceptedState::Decided { trace, verdict, reply } => Some(Outcome {
+            reply: Some(reply.clone()).filter(|r| !r.is_empty()),
+            verdict: *verdict,
+            trace: trace.clone(),
+            queued: None,
+        }),
         AcceptedState::New | AcceptedState::Undecided => None,
     }
 }
 
-fn outcome(reply: String, verdict: Verdict, trace: TraceId) -> Outcome {
-    Outcome { reply: Some(reply).filter(|r| !r.is_empty()), verdict, trace }
-}
-
-/// Every customer is a usual one as long as nothing tells more.
-fn asker(inbound: &Inbound) -> Asker {
-    Asker { account: inbound.account.clone(), audience: Audience::Normal }
-}
-
-/// What may be written down.
-fn masked(inbound: &Inbound) -> Inbound {
-    let content = match &inbound.content {
-        Content::Text(text) => Content::Text(pii::mask(text).text),
-        Content::Voice { transcript } => {
-            Content::Voice { transcript: transcript.as_ref().map(|t| pii::mask(t).text) }
-        }
-        // A location's reference is an address.
-        Content::Attachment { what, reference } => Content::Attachment {
-            what: what.clone(),
-            reference: reference.as_ref().filter(|_| what != "location").cloned(),
-        },
-        other @ (Content::Event { .. } | Content::Unknown { .. }) => other.clone(),
+fn link_to(message: MessageRow) -> Outgoing {
+    let item = MenuItem {
+        id: format!("{FETCH}{}", message.0),
+        text: Text::FetchItem.get(Lang::Zh).to_owned(),
     };
-    Inbound { content, ..inbound.clone() }
+    Outgoing::Menu(Menu { items: vec![item], ..Menu::text(Text::FetchHead.get(Lang::Zh)) })
 }
 
-/// Counts itself as long as it lives.
-struct Busy<'a> {
-    count: &'a AtomicUsize,
-    now: usize,
-}
-
-impl<'a> Busy<'a> {
-    fn enter(count: &'a AtomicUsize) -> Self {
-        Self { count, now: count.fetch_add(1, Ordering::SeqCst) + 1 }
-    }
-}
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// Whose conversation it is, known before the store has named it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Customer {
-    platform: Platform,
-    account: AccountName,
-    sender: String,
-}
-
-impl Customer {
-    fn of(inbound: &Inbound) -> Self {
-        let Inbound { platform, account, sender, .. } = inbound;
-        Self { platform: *platform, account: account.clone(), sender: sender.clone() }
-    }
-}
-
-/// One line per customer: the messages are worked on one after another, in the order in which the
-/// store accepted them.
-#[derive(Default)]
-struct Lines {
-    open: Mutex<HashMap<Customer, Line>>,
-    moved: Condvar,
-    next_ticket: AtomicU64,
-}
-
-#[derive(Default)]
-struct Line {
-    /// A message is being accepted; until it has its place no other one may be.
-    accepting: bool,
-    /// The first is at work.
-    tickets: VecDeque<u64>,
-}
-
-impl Lines {
-    /// Accepts a message and gives it its place, with no other message of the customer in between.
-    fn enter<T, E>(
-        &self,
-        customer: Customer,
-        accept: impl FnOnce() -> Result<T, E>,
-    ) -> Result<(T, Place<'_>), E> {
-        let alone = Accepting::begin(self, &customer);
-        let accepted = accept()?;
-        let ticket = self.next_ticket.fetch_add(1, Ordering::SeqCst);
-        self.change(&customer, |line| line.tickets.push_back(ticket));
-        drop(alone);
-        Ok((accepted, Place { lines: self, customer, ticket }))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Customer, Line>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn change(&self, customer: &Customer, change: impl FnOnce(&mut Line)) {
-        let mut open = self.lock();
-        let line = open.entry(customer.clone()).or_default();
-        change(line);
-        if !line.accepting && line.tickets.is_empty() {
-            open.remove(customer);
-        }
-        self.moved.notify_all();
-    }
-}
-
-/// As long as it lives, nobody else accepts a message of this customer.
-struct Accepting<'a> {
-    lines: &'a Lines,
-    customer: Customer,
-}
-
-impl<'a> Accepting<'a> {
-    fn begin(lines: &'a Lines, customer: &Customer) -> Self {
-        let taken = |open: &mut HashMap<Customer, Line>| {
-            open.get(customer).is_some_and(|line| line.accepting)
-        };
-        let open = lines.moved.wait_while(lines.lock(), taken);
-        let mut open = open.unwrap_or_else(PoisonError::into_inner);
-        open.entry(customer.clone()).or_default().accepting = true;
-        Self { lines, customer: customer.clone() }
-    }
-}
-
-impl Drop for Accepting<'_> {
-    fn drop(&mut self) {
-        self.lines.change(&self.customer, |line| line.accepting = false);
-    }
-}
-
-/// A place in a line; dropping it lets the next one in.
-struct Place<'a> {
-    lines: &'a Lines,
-    customer: Customer,
-    ticket: u64,
-}
-
-impl Place<'_> {
-    /// False when the deadline came before this one's turn.
-    fn wait(&self, deadline: Deadline) -> bool {
-        let behind = |open: &mut HashMap<Customer, Line>| {
-            open.get(&self.customer).and_then(|line| line.tickets.front()) != Some(&self.ticket)
-        };
-        let (_open, waited) = self
-            .lines
-            .moved
-            .wait_timeout_while(self.lines.lock(), deadline.remaining(), behind)
-            .unwrap_or_else(PoisonError::into_inner);
-        !waited.timed_out()
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.lines.change(&self.customer, |line| line.tickets.retain(|t| *t != self.ticket));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn customer(sender: &str) -> Customer {
-        let account = AccountName("mp".into());
-        Customer { platform: Platform::WechatMp, account, sender: sender.into() }
-    }
-
-    fn enter<'a>(lines: &'a Lines, sender: &str) -> Place<'a> {
-        lines.enter(customer(sender), || Ok::<_, StoreError>(())).unwrap().1
-    }
-
-    #[test]
-    fn one_conversation_keeps_its_order_and_another_does_not_wait() {
-        let lines = Lines::default();
-        let soon = || Deadline::after(Duration::from_secs(5));
-        let first = enter(&lines, "anna");
-        assert!(first.wait(soon()) && enter(&lines, "ben").wait(soon()));
-        let late = Deadline::after(Duration::from_millis(20));
-        assert!(!enter(&lines, "anna").wait(late), "the head is still at work");
-        std::thread::scope(|scope| {
-            let second = scope.spawn(|| enter(&lines, "anna").wait(soon()));
-            std::thread::sleep(Duration::from_millis(30));
-            drop(first);
-            assert!(second.join().unwrap());
-        });
-        let refused = lines.enter(customer("anna"), || Err::<(), _>("the store is away"));
-        assert!(refused.is_err());
-        assert!(lines.lock().is_empty());
-    }
-
-    #[test]
-    fn messages_of_one_customer_are_worked_on_as_they_were_accepted() {
-        let lines = Lines::default();
-        let (rows, worked) = (AtomicU64::new(0), Mutex::new(Vec::new()));
-        let handle = |nth: u64| {
-            let accept = || {
-                let row = rows.fetch_add(1, Ordering::SeqCst);
-                // Those accepted first come back last, as a busy scheduler may have it.
-                std::thread::sleep(Duration::from_millis(24 - 3 * nth.min(8)));
-                Ok::<_, StoreError>(row)
-            };
-            let (row, place) = lines.enter(customer("anna"), accept).unwrap();
-            assert!(place.wait(Deadline::after(Duration::from_secs(10))));
-            worked.lock().unwrap().push(row);
-        };
-        std::thread::scope(|scope| {
-            for nth in 0..8 {
-                let handle = &handle;
-                scope.spawn(move || handle(nth));
-            }
-        });
-        assert_eq!(*worked.lock().unwrap(), (0..8).collect::<Vec<_>>());
+/// The message whose answer is asked for by a tap.
+fn fetched(content: &Content) -> Option<MessageRow> {
+    match content {
+        Content::Choice { id, .. } => id.strip_prefix(FETCH)?.parse().ok().map(MessageRow),
+        Content::Text(_)
+        | Content::Voice { .. }
+        | Content::Attachment { .. }
+        | Content::Event { .. }
+        | Content::Unknown { .. } => None,
     }
 }

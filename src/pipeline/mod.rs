@@ -1,8 +1,10 @@
 //! Floor 4: the message's way, one step a file. Blocking; async callers use a blocking thread.
 //!
 //! [`desk`] takes a message in and remembers it, [`responder`] walks the steps, [`generations`]
-//! holds the knowledge that answers.
+//! holds the knowledge that answers, [`delivery`] sends what the desk decided.
 
+pub mod accounts;
+pub mod delivery;
 pub mod desk;
 pub mod draft;
 pub mod fit;
@@ -16,4 +18,6 @@ pub mod responder;
 pub mod retrieve;
 mod seal;
 pub mod to_label;
+pub mod turns;
+pub mod waiting;
 pub mod watch;

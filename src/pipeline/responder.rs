@@ -34,6 +34,19 @@ const COMPOSING: Duration = Duration::from_secs(6);
 /// Kept back from the deadline for the gate, the store and the way out.
 const RESERVE: Duration = Duration::from_millis(250);
 
+/// The step that takes seconds; told when it begins.
+pub const COMPOSING_STEP: &str = "composing";
+
+/// Events of customers who follow or enter a conversation.
+const ARRIVALS: [&str; 6] = [
+    "subscribe",
+    "user_enter_tempsession",
+    "enter_session",
+    "im_enter_direct_msg",
+    "follow",
+    "enter",
+];
+
 /// What the customer wants of us, as far as the message tells.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ask {
@@ -49,12 +62,12 @@ pub enum Ask {
 impl From<&Content> for Ask {
     fn from(content: &Content) -> Self {
         match content {
-            Content::Text(text) => Self::Said(text.clone()),
+            Content::Text(text) | Content::Choice { text, .. } => Self::Said(text.clone()),
             Content::Voice { transcript: Some(text) } => Self::Said(text.clone()),
             Content::Voice { transcript: None } | Content::Attachment { .. } => {
                 Self::ForPerson(Reason::Attachment)
             }
-            Content::Event { name, .. } if name == "subscribe" => Self::Arrived,
+            Content::Event { name, .. } if ARRIVALS.contains(&name.as_str()) => Self::Arrived,
             Content::Event { .. } => Self::Silent,
             Content::Unknown { .. } => Self::ForPerson(Reason::UnknownMessage),
         }
@@ -110,6 +123,18 @@ impl Responder {
                 record.hand_over(*reason)
             }
         }
+    }
+
+    /// A trace that says this and no more.
+    pub fn notice(&self, turn: &Turn, text: Text) -> Trace {
+        let serving = self.parts.generations.current();
+        Record::new(turn, &serving.id(), &mut |_| ()).notice(text, Reason::Notice)
+    }
+
+    /// A trace that says nothing.
+    pub fn silence(&self, turn: &Turn) -> Trace {
+        let serving = self.parts.generations.current();
+        Record::new(turn, &serving.id(), &mut |_| ()).silence()
     }
 
     /// A trace that hands the message over without having looked for an answer.
@@ -242,6 +267,7 @@ impl Responder {
             return approved;
         };
         let control = turn.composing.until(turn.deadline.sooner_by(RESERVE));
+        (record.observe)(&Progress { step: COMPOSING_STEP, ms: 0.0 });
         let composed = record.step("compose", || {
             draft::compose(composer, &understood.question, &found.evidence, room, &control)
         });

@@ -89,8 +89,9 @@ mod tests {
     use crate::pipeline::generation::testing::model;
     use crate::pipeline::generations::GenerationDir;
     use crate::pipeline::generations::testing::publish_open;
-    use crate::store::LabelFile;
+    use crate::store::outbox::Decided;
     use crate::store::sqlite::SqliteStore;
+    use crate::store::{Arrival, LabelFile};
 
     struct Site {
         _folder: tempfile::TempDir,
@@ -121,7 +122,7 @@ mod tests {
                 sent_at: 0,
                 content: Content::Text(message.into()),
             };
-            let accepted = self.store.accept(&inbound, 0).unwrap();
+            let accepted = self.store.accept(&Arrival::in_person(inbound.clone()), 0).unwrap();
             let evidence = Evidence {
                 id: EntryId(best.into()),
                 version: 1,
@@ -154,7 +155,9 @@ mod tests {
                 reply: String::new(),
                 timings_ms: Default::default(),
             };
-            self.store.decide(accepted.message, &trace, false, 0).unwrap();
+            let decided =
+                Decided { trace, for_person: false, replies: Vec::new(), transferred_until: None };
+            self.store.decide(accepted.message, &decided, 0).unwrap();
         }
 
         fn label(&self, message: &str, answer: &str) {

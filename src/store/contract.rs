@@ -1,11 +1,17 @@
 //! What every [`Store`] must do; each implementation runs all cases, each on a fresh store.
 
+pub(crate) mod delivery;
+
 use super::*;
 use crate::domain::decision::{Decision, Reason};
+use crate::domain::delivery::Occasion;
 use crate::domain::evidence::{Evidence, Scores};
 use crate::domain::knowledge::{Domain, Place, Scene};
 use crate::domain::message::{AccountName, Content, Platform, Role};
+use crate::domain::outgoing::Target;
 use crate::domain::trace::Understanding;
+use crate::store::outbox::Decided;
+use crate::store::queue::Act;
 
 pub(crate) const CASES: &[fn(&dyn Store)] = &[
     importing_twice_changes_nothing,
@@ -53,6 +59,18 @@ fn text(sender: &str, id: &str, said: &str) -> Inbound {
         sent_at: 1,
         content: Content::Text(said.into()),
     }
+}
+
+fn arrival(sender: &str, id: &str, said: &str) -> Arrival {
+    Arrival {
+        inbound: text(sender, id, said),
+        target: Some(Target::customer(sender)),
+        occasion: Some(Occasion::Message),
+    }
+}
+
+fn decided(trace: Trace, for_person: bool) -> Decided {
+    Decided { trace, for_person, replies: vec![], transferred_until: None }
 }
 
 fn turn(accepted: &Accepted, verdict: Verdict, reason: Reason, reply: &str) -> Trace {
@@ -200,13 +218,13 @@ fn the_last_promise_is_remembered(store: &dyn Store) {
 }
 
 fn a_retry_finds_the_same_message(store: &dyn Store) {
-    let first = store.accept(&text("anna", "7", "怎么退货"), 1).unwrap();
+    let first = store.accept(&arrival("anna", "7", "怎么退货"), 1).unwrap();
     assert_eq!(first.state, AcceptedState::New);
-    let retry = store.accept(&text("anna", "7", "怎么退货"), 2).unwrap();
+    let retry = store.accept(&arrival("anna", "7", "怎么退货"), 2).unwrap();
     assert_eq!((retry.message, retry.state), (first.message, AcceptedState::Undecided));
     let trace = turn(&first, Verdict::AutoReply, Reason::ConfidenceReached, "三天内。");
-    store.decide(first.message, &trace, false, 3).unwrap();
-    let retry = store.accept(&text("anna", "7", "怎么退货"), 4).unwrap();
+    store.decide(first.message, &decided(trace.clone(), false), 3).unwrap();
+    let retry = store.accept(&arrival("anna", "7", "怎么退货"), 4).unwrap();
     let reply = "三天内。".to_owned();
     let verdict = Verdict::AutoReply;
     assert_eq!(retry.state, AcceptedState::Decided { trace: trace.id.clone(), verdict, reply });
@@ -214,17 +232,17 @@ fn a_retry_finds_the_same_message(store: &dyn Store) {
 }
 
 fn the_same_id_of_another_sender_is_another_message(store: &dyn Store) {
-    let anna = store.accept(&text("anna", "7", "怎么退货"), 1).unwrap();
-    let ben = store.accept(&text("ben", "7", "怎么退货"), 1).unwrap();
+    let anna = store.accept(&arrival("anna", "7", "怎么退货"), 1).unwrap();
+    let ben = store.accept(&arrival("ben", "7", "怎么退货"), 1).unwrap();
     assert_eq!(ben.state, AcceptedState::New);
     assert_ne!(anna.conversation, ben.conversation);
 }
 
 fn a_message_is_decided_once(store: &dyn Store) {
-    let accepted = store.accept(&text("anna", "7", "怎么退货"), 1).unwrap();
+    let accepted = store.accept(&arrival("anna", "7", "怎么退货"), 1).unwrap();
     let decide = |reply| {
         let trace = turn(&accepted, Verdict::AutoReply, Reason::ConfidenceReached, reply);
-        store.decide(accepted.message, &trace, false, 2)
+        store.decide(accepted.message, &decided(trace, false), 2)
     };
     decide("一").unwrap();
     assert!(matches!(decide("二"), Err(StoreError::AlreadyDecided(_))));
@@ -232,11 +250,11 @@ fn a_message_is_decided_once(store: &dyn Store) {
 }
 
 fn context_is_the_conversation_before(store: &dyn Store) {
-    let first = store.accept(&text("anna", "1", "怎么退货"), 1).unwrap();
+    let first = store.accept(&arrival("anna", "1", "怎么退货"), 1).unwrap();
     let trace = turn(&first, Verdict::AutoReply, Reason::ConfidenceReached, "七天内可退。");
-    store.decide(first.message, &trace, false, 2).unwrap();
-    store.accept(&text("ben", "1", "你好"), 3).unwrap();
-    let second = store.accept(&text("anna", "2", "那运费呢"), 4).unwrap();
+    store.decide(first.message, &decided(trace, false), 2).unwrap();
+    store.accept(&arrival("ben", "1", "你好"), 3).unwrap();
+    let second = store.accept(&arrival("anna", "2", "那运费呢"), 4).unwrap();
     let said = store.context(second.message, 1, 8).unwrap();
     let said: Vec<_> = said.iter().map(|u| (u.role, u.text.as_str())).collect();
     assert_eq!(said, [(Role::Customer, "怎么退货"), (Role::Agent, "七天内可退。")]);
@@ -246,26 +264,27 @@ fn context_is_the_conversation_before(store: &dyn Store) {
 
 fn handoffs_wait_by_priority(store: &dyn Store) {
     let open = |id: &str, verdict, reason| {
-        let accepted = store.accept(&text("anna", id, "在吗"), 1).unwrap();
+        let accepted = store.accept(&arrival(id, id, "在吗"), 1).unwrap();
         let trace = turn(&accepted, verdict, reason, "稍等");
-        store.decide(accepted.message, &trace, verdict != Verdict::AutoReply, 2).unwrap();
+        store.decide(accepted.message, &decided(trace, verdict != Verdict::AutoReply), 2).unwrap();
     };
     open("1", Verdict::Suggest, Reason::LowConfidence);
     open("2", Verdict::Handoff, Reason::SecurityIncident);
     open("3", Verdict::AutoReply, Reason::ConfidenceReached);
-    let cases = store.open_cases(10).unwrap();
+    let cases = store.open_cases(10, 3).unwrap();
     let order: Vec<_> = cases.iter().map(|c| c.trace.decision.reasons[0]).collect();
     assert_eq!(order, [Reason::SecurityIncident, Reason::LowConfidence]);
-    assert!(store.close_case(&cases[0].id, 3).unwrap());
-    assert!(!store.close_case(&cases[0].id, 4).unwrap());
-    assert_eq!(store.open_cases(10).unwrap().len(), 1);
+    let resolve = Act::Resolve { operator: "anna".into(), survey: None };
+    store.act(&cases[0].id, &resolve, 3).unwrap();
+    assert!(matches!(store.act(&cases[0].id, &resolve, 4), Err(StoreError::NoSuchCase(_))));
+    assert_eq!(store.open_cases(10, 4).unwrap().len(), 1);
 }
 
 fn undecided_messages_are_found_again(store: &dyn Store) {
-    let left = store.accept(&text("anna", "1", "怎么退货"), 5).unwrap();
-    let done = store.accept(&text("anna", "2", "你好"), 6).unwrap();
+    let left = store.accept(&arrival("anna", "1", "怎么退货"), 5).unwrap();
+    let done = store.accept(&arrival("anna", "2", "你好"), 6).unwrap();
     let trace = turn(&done, Verdict::AutoReply, Reason::Greeting, "您好");
-    store.decide(done.message, &trace, false, 7).unwrap();
+    store.decide(done.message, &decided(trace, false), 7).unwrap();
     let found = store.unfinished().unwrap();
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].message, found[0].received_at), (left.message, 5));

@@ -2,16 +2,24 @@
 //!
 //! Calls block for a group commit; async callers go through a blocking thread.
 
+pub mod outbox;
+pub mod queue;
 pub mod sqlite;
 
 use crate::base::clock::UnixMs;
-use crate::base::id::{CaseId, ConversationId, TraceId};
-use crate::domain::decision::{Priority, Verdict};
+use crate::base::id::{ConversationId, TraceId};
+use crate::domain::decision::Verdict;
+use crate::domain::delivery::Occasion;
+use crate::domain::draft::DraftMode;
 use crate::domain::knowledge::{Change, Entry, EntryId, EntryState, Version, VersionedEntry};
 use crate::domain::label::{Labelled, Purpose};
-use crate::domain::message::{Inbound, Utterance};
+use crate::domain::message::{AccountName, Inbound, Utterance};
+use crate::domain::outgoing::Target;
+use crate::domain::ownership;
 use crate::domain::trace::Trace;
 use crate::gate::threshold::Promise;
+use crate::store::outbox::Outbox;
+use crate::store::queue::Queue;
 
 /// Grouped by what the caller can do.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +38,18 @@ pub enum StoreError {
     /// The message was already decided; the first decision stands.
     #[error("message {0} was already decided")]
     AlreadyDecided(i64),
+    /// A person, or the platform's desk, has the conversation: the bot may only suggest.
+    #[error("a person has the conversation of message {0}")]
+    NotTheBots(i64),
+    /// Someone else has the conversation.
+    #[error(transparent)]
+    Refused(#[from] ownership::Refused),
+    /// Nothing can be sent on this account: the customer has to be called.
+    #[error("nothing can be sent to this customer")]
+    NoWayToCustomer,
+    /// There is no such open case.
+    #[error("there is no open case {0}")]
+    NoSuchCase(String),
     /// `kb history` lists the versions that there are.
     #[error("{entry} has no version {version}")]
     NoSuchVersion { entry: EntryId, version: u32 },
@@ -91,13 +111,22 @@ pub struct Head {
     pub state: EntryState,
 }
 
-/// A waiting case as the queue page shows it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct OpenCase {
-    pub id: CaseId,
-    pub priority: Priority,
-    pub opened_at: UnixMs,
-    pub trace: Trace,
+/// A message as it comes in, with what a reply to it needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Masked of personal data.
+    pub inbound: Inbound,
+    /// Where a reply can be sent; `None` where it can only be shown at once.
+    pub target: Option<Target>,
+    /// What the platform lets be sent after it.
+    pub occasion: Option<Occasion>,
+}
+
+impl Arrival {
+    /// Said where the reply is waited for: at the command line, on the chat page.
+    pub fn in_person(inbound: Inbound) -> Self {
+        Self { inbound, target: None, occasion: None }
+    }
 }
 
 /// An accepted message that no decision covers: the process ended in between.
@@ -105,8 +134,27 @@ pub struct OpenCase {
 pub struct Unfinished {
     pub message: MessageRow,
     pub conversation: ConversationId,
-    pub inbound: Inbound,
+    pub arrival: Arrival,
     pub received_at: UnixMs,
+}
+
+/// What became of a message, for whoever checks the service from outside.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fate {
+    pub sender: String,
+    pub dedupe_key: String,
+    /// `None`: not yet.
+    pub decided: Option<Decided>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decided {
+    pub verdict: Verdict,
+    pub reply: String,
+    /// How the proposed reply was made, where there was one.
+    pub draft: Option<DraftMode>,
+    /// It has a case, open or closed.
+    pub for_person: bool,
 }
 
 /// Labels of one file.
@@ -125,7 +173,7 @@ pub enum AuditState {
 }
 
 /// The contract; every implementation passes `store::contract`.
-pub trait Store: Send + Sync {
+pub trait Store: Outbox + Queue + Send + Sync {
     /// Adds or changes entries by id, all of them with their line in the audit log or none; an
     /// equal entry keeps its version.
     fn import_entries(&self, import: &Import, now: UnixMs) -> Result<ImportOutcome, StoreError>;
@@ -174,7 +222,7 @@ pub trait Store: Send + Sync {
     fn promise(&self) -> Result<Option<Promise>, StoreError>;
 
     /// Remembers a message before any work is done on it. Personal data must already be masked.
-    fn accept(&self, inbound: &Inbound, now: UnixMs) -> Result<Accepted, StoreError>;
+    fn accept(&self, arrival: &Arrival, now: UnixMs) -> Result<Accepted, StoreError>;
 
     /// What was said before `message` in its conversation, about messages received at `since` or
     /// later; oldest first, at most `limit` utterances.
@@ -185,29 +233,17 @@ pub trait Store: Send + Sync {
         limit: u32,
     ) -> Result<Vec<Utterance>, StoreError>;
 
-    /// Records the turn in one transaction: decision, evidence and, if asked, a case for a person.
-    /// Fails with [`StoreError::AlreadyDecided`] the second time.
-    fn decide(
-        &self,
-        message: MessageRow,
-        trace: &Trace,
-        for_person: bool,
-        now: UnixMs,
-    ) -> Result<(), StoreError>;
-
     /// Accepted, but never decided; oldest first.
     fn unfinished(&self) -> Result<Vec<Unfinished>, StoreError>;
+
+    /// What became of an account's messages received at `since` or later, in the order in which they
+    /// were accepted.
+    fn fates(&self, account: &AccountName, since: UnixMs) -> Result<Vec<Fate>, StoreError>;
 
     fn trace(&self, id: &TraceId) -> Result<Option<Trace>, StoreError>;
 
     /// Newest first.
     fn recent_traces(&self, limit: u32) -> Result<Vec<Trace>, StoreError>;
-
-    /// Most pressing first, then oldest.
-    fn open_cases(&self, limit: u32) -> Result<Vec<OpenCase>, StoreError>;
-
-    /// True when the case was open.
-    fn close_case(&self, id: &CaseId, now: UnixMs) -> Result<bool, StoreError>;
 
     fn verify_audit(&self) -> Result<AuditState, StoreError>;
 }

@@ -11,12 +11,12 @@ const FLOORS: [&[&str]; 7] = [
     &["model", "search", "understand", "gate"],
     &["store", "channels", "ingest"],
     &["engine", "pipeline"],
-    &["http", "ops", "eval"],
+    &["http", "ops", "eval", "simulate"],
     &["config", "app", "cli"],
 ];
 
 /// Arrows inside one floor that are meant; everything else on a floor is apart.
-const SIDEWAYS: [(&str, &str); 5] = [
+const SIDEWAYS: [(&str, &str); 6] = [
     // The pipeline asks the threads that own the models.
     ("pipeline", "engine"),
     ("app", "config"),
@@ -24,6 +24,8 @@ const SIDEWAYS: [(&str, &str); 5] = [
     ("cli", "config"),
     // Health pages and self-checks are told what the service runs.
     ("http", "ops"),
+    // One way to rank samples.
+    ("simulate", "eval"),
 ];
 
 fn floor(module: &str) -> usize {

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use huida::domain::label::Purpose;
 use huida::store::Store;
+use huida::store::queue::Queue;
 use huida::store::sqlite::SqliteStore;
 
 use crate::support::{client, configuration, prepared, repository, small_knowledge};
@@ -65,7 +66,7 @@ fn ask_sends_nothing_and_leaves_nothing_waiting() {
     }
     let store = store(dir.path());
     assert_eq!(store.recent_traces(9).unwrap().len(), 2, "both are on record");
-    assert_eq!(store.open_cases(9).unwrap(), [], "nobody waits behind the command line");
+    assert_eq!(store.open_cases(9, 0).unwrap(), [], "nobody waits behind the command line");
     assert_eq!(store.unfinished().unwrap(), []);
 }
 

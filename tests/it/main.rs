@@ -5,11 +5,13 @@
 mod architecture;
 mod attack;
 mod command;
+mod delivery;
 mod documents;
 // Release builds have no moments to be killed at.
 #[cfg(debug_assertions)]
 mod killed;
 mod knowledge;
+mod platforms;
 mod remote;
 mod service;
 mod support;

@@ -46,7 +46,7 @@ fn twenty_retries_at_once_are_one_message() {
 fn what_is_not_genuine_is_refused_before_any_work() {
     let running = start();
     let signed = |mode, text: &str| {
-        use huida::channels::wechat_mp::BodyFormat;
+        use huida::channels::BodyFormat;
         use huida::channels::wechat_mp::simulate::{Said, SimulatedMessage, Stamp, Wire};
         let what = Said::Text { content: text.into(), msg_id: 1 };
         let message = SimulatedMessage { sender: "anna".into(), created: 1_700_000_000, what };
@@ -82,7 +82,7 @@ fn what_is_not_genuine_is_refused_before_any_work() {
 
 /// Right signature over a ciphertext that is no multiple of the block.
 fn signed_garbage(running: &crate::support::Running) -> (String, Vec<u8>) {
-    use huida::channels::wechat_mp::signature::sign;
+    use huida::channels::wechat::signature::sign;
     let _ = running;
     let (timestamp, nonce, encrypt) = ("1700000000", "n", "AAAAAAAAAAAAAAAAAAAAAAA=");
     let signature = sign(&[crate::support::TOKEN, timestamp, nonce, encrypt]);
@@ -122,7 +122,7 @@ fn hard_rules_hand_over_each_for_its_own_reason() {
         assert_eq!(trace.decision.reasons[0], *reason, "{text}");
         assert!(!trace.decision.rules.is_empty(), "{text}: the rule is named");
     }
-    let waiting = running.store.open_cases(10).unwrap();
+    let waiting = running.store.open_cases(10, 0).unwrap();
     assert_eq!(waiting.len(), cases.len());
     assert_eq!(waiting[0].trace.decision.reasons[0], Reason::SecurityIncident, "urgent first");
 }
@@ -271,12 +271,19 @@ fn pages_show_traces_and_queue_without_running_what_customers_wrote() {
     assert_eq!(page.status().as_u16(), 200);
     // With `no-referrer` a browser sends `Origin: null` from the page's own form, which is refused.
     assert_eq!(page.headers()["referrer-policy"], "same-origin");
-    let case = &running.store.open_cases(1).unwrap()[0];
-    let close = running.url(&format!("/queue/{}/close", case.id));
+    let case = &running.store.open_cases(1, 0).unwrap()[0];
+    let page = client().get(running.url(&format!("/queue/{}", case.id))).send().unwrap();
+    assert!(!page.text().unwrap().contains("<script>alert"));
+    let close = running.url(&format!("/queue/{}/resolve", case.id));
     let foreign = client().post(&close).header("origin", "http://evil.example").send().unwrap();
     assert_eq!(foreign.status().as_u16(), 403);
-    assert_eq!(client().post(&close).send().unwrap().status().as_u16(), 200);
-    assert!(running.store.open_cases(1).unwrap().is_empty());
+    let form = |name: &str| {
+        let form = client().post(&close).body(format!("operator={name}&text="));
+        form.header("content-type", "application/x-www-form-urlencoded").send().unwrap()
+    };
+    assert_eq!(form("").status().as_u16(), 422, "who was it?");
+    assert_eq!(form("eva").status().as_u16(), 200);
+    assert!(running.store.open_cases(1, 0).unwrap().is_empty());
 }
 
 #[test]

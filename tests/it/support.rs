@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use huida::app::{App, Service};
 use huida::base::clock::Clock;
-use huida::channels::wechat_mp::BodyFormat;
+use huida::channels::BodyFormat;
 use huida::channels::wechat_mp::simulate::{
     OpenedReply, PushMode, Said, SimulatedMessage, Simulator, Stamp, Wire,
 };
@@ -16,6 +16,7 @@ use huida::domain::knowledge::{Change, VersionedEntry};
 use huida::gate::threshold::Promise;
 use huida::ingest::read_entries;
 use huida::model::pull::installed_or_pull;
+use huida::pipeline::desk::Desk;
 use huida::pipeline::fit::{Material, build};
 use huida::pipeline::generations::GenerationDir;
 use huida::store::sqlite::SqliteStore;
@@ -29,6 +30,7 @@ pub(crate) const AES_KEY: &str = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG";
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) desk: Arc<Desk>,
     pub(crate) simulator: Simulator,
     pub(crate) dir: tempfile::TempDir,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
@@ -128,12 +130,23 @@ pub(crate) fn start() -> Running {
 
 /// A service that reads its time from `clock`.
 pub(crate) fn start_at(clock: Clock) -> Running {
-    let dir = prepared();
-    let app = App { clock, ..app(dir.path()) };
-    let Account::WechatMp(account) = &app.config.accounts["main"];
+    start_in(prepared(), clock, "")
+}
+
+/// A service with more accounts.
+pub(crate) fn start_with(accounts: &str) -> Running {
+    start_in(prepared(), Clock::System, accounts)
+}
+
+/// A service on the state in a folder.
+pub(crate) fn start_in(dir: tempfile::TempDir, clock: Clock, accounts: &str) -> Running {
+    let file = dir.path().join("huida.toml");
+    std::fs::write(&file, configuration(dir.path()) + accounts).unwrap();
+    let app = App { clock, ..App::new(Config::load(Some(&file)).unwrap()).unwrap() };
+    let Account::WechatMp(account) = &app.config.accounts["main"] else { panic!("no 公众号") };
     let simulator = Simulator::new(account, "gh_test".into()).unwrap();
     let service: Service = app.desk().unwrap();
-    let store = service.store.clone();
+    let (store, desk) = (service.store.clone(), service.desk.clone());
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let (tell, told) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
@@ -150,7 +163,7 @@ pub(crate) fn start_at(clock: Clock) -> Running {
         });
     });
     let address = told.recv().unwrap();
-    Running { address, store, simulator, dir, stop: Some(stop), thread: Some(thread) }
+    Running { address, store, desk, simulator, dir, stop: Some(stop), thread: Some(thread) }
 }
 
 impl Drop for Running {

@@ -1,26 +1,21 @@
-//! Builds the bodies of passive replies: the text message, its encrypted envelope, its length.
-
-use std::borrow::Cow;
+//! Builds the bodies of passive replies.
 
 use serde_json::json;
 
-use super::{BodyFormat, ReplyAddress};
-use crate::base::text::prefix_bytes;
-
-/// Stands at the end of a text that was cut.
-const ELLIPSIS: &str = "…";
+use crate::channels::wechat::envelope::cdata;
+use crate::channels::{BodyFormat, ReplyAddress, TextLimit, form};
+use crate::domain::outgoing::Menu;
 
 /// A text message from us to the customer, both taken from the push.
-pub(super) fn text_message(address: &ReplyAddress, text: &str, now_seconds: i64) -> String {
+pub(in crate::channels) fn text_message(
+    address: &ReplyAddress,
+    text: &str,
+    now_seconds: i64,
+) -> String {
     match address.format {
-        BodyFormat::Xml => format!(
-            "<xml><ToUserName>{}</ToUserName><FromUserName>{}</FromUserName>\
-             <CreateTime>{now_seconds}</CreateTime><MsgType><![CDATA[text]]></MsgType>\
-             <Content>{}</Content></xml>",
-            cdata(&address.customer),
-            cdata(&address.us),
-            cdata(text),
-        ),
+        BodyFormat::Xml => {
+            xml(address, now_seconds, "text", &format!("<Content>{}</Content>", cdata(text)))
+        }
         BodyFormat::Json => json!({
             "ToUserName": address.customer,
             "FromUserName": address.us,
@@ -32,141 +27,84 @@ pub(super) fn text_message(address: &ReplyAddress, text: &str, now_seconds: i64)
     }
 }
 
-/// What an encrypted reply is wrapped in.
-pub(super) struct Envelope {
-    pub(super) encrypted: String,
-    pub(super) signature: String,
-    /// Seconds since the epoch.
-    pub(super) timestamp: i64,
-    pub(super) nonce: String,
+/// Gives the customer to the platform's own desk. It works in answer to messages, not to events.
+pub(in crate::channels) fn transfer(address: &ReplyAddress, now_seconds: i64) -> String {
+    const TYPE: &str = "transfer_customer_service";
+    match address.format {
+        BodyFormat::Xml => xml(address, now_seconds, TYPE, ""),
+        BodyFormat::Json => json!({
+            "ToUserName": address.customer,
+            "FromUserName": address.us,
+            "CreateTime": now_seconds,
+            "MsgType": TYPE,
+        })
+        .to_string(),
+    }
 }
 
-impl Envelope {
-    pub(super) fn render(&self, format: BodyFormat) -> String {
-        match format {
-            BodyFormat::Xml => format!(
-                "<xml><Encrypt>{}</Encrypt><MsgSignature>{}</MsgSignature>\
-                 <TimeStamp>{}</TimeStamp><Nonce>{}</Nonce></xml>",
-                cdata(&self.encrypted),
-                cdata(&self.signature),
-                self.timestamp,
-                cdata(&self.nonce),
-            ),
-            BodyFormat::Json => json!({
-                "Encrypt": self.encrypted,
-                "MsgSignature": self.signature,
-                "TimeStamp": self.timestamp,
-                "Nonce": self.nonce,
-            })
-            .to_string(),
+fn xml(address: &ReplyAddress, now_seconds: i64, kind: &str, rest: &str) -> String {
+    format!(
+        "<xml><ToUserName>{}</ToUserName><FromUserName>{}</FromUserName>\
+         <CreateTime>{now_seconds}</CreateTime><MsgType><![CDATA[{kind}]]></MsgType>{rest}</xml>",
+        cdata(&address.customer),
+        cdata(&address.us),
+    )
+}
+
+/// A menu as a text: a link for each item, whose tap comes back as the item's words with its id. For
+/// accounts that cannot send menus; practice of other projects, not documented by the platform. The
+/// head gives way if all of it is too long; `None` if nothing is left to show.
+pub(in crate::channels) fn menu_text(menu: &Menu, limit: TextLimit) -> Option<String> {
+    let links: String = menu
+        .items
+        .iter()
+        .map(|item| {
+            let query =
+                form::encode([("msgmenucontent", item.text.as_str()), ("msgmenuid", &item.id)]);
+            let shown = item.text.replace('<', "＜");
+            format!("\n<a href=\"weixin://bizmsgmenu?{query}\">{shown}</a>")
+        })
+        .collect();
+    let tail = if menu.tail.is_empty() { String::new() } else { format!("\n{}", menu.tail) };
+    let rest = format!("{links}{tail}");
+    let room = match limit {
+        TextLimit::Bytes(most) => TextLimit::Bytes(most.saturating_sub(rest.len())),
+        TextLimit::Characters(most) => {
+            TextLimit::Characters(most.saturating_sub(rest.chars().count()))
         }
-    }
-}
-
-/// A CDATA section that holds exactly `text`: `]]>` is split over two sections.
-pub(super) fn cdata(text: &str) -> String {
-    format!("<![CDATA[{}]]>", text.replace("]]>", "]]]]><![CDATA[>"))
-}
-
-/// Without the characters that XML 1.0 cannot carry at all, not even escaped: the platform would
-/// refuse the whole reply for one of them.
-pub(super) fn printable(text: &str) -> Cow<'_, str> {
-    let forbidden = |c: char| matches!(c, '\0'..='\u{8}' | '\u{B}' | '\u{C}' | '\u{E}'..='\u{1F}' | '\u{FFFE}' | '\u{FFFF}');
-    if text.contains(forbidden) {
-        Cow::Owned(text.chars().filter(|c| !forbidden(*c)).collect())
-    } else {
-        Cow::Borrowed(text)
-    }
-}
-
-/// At most `max` bytes of `text` and, if that is not all of it, an ellipsis after them. The cut is
-/// after the last sentence that fits; if that would lose more than half of the room, after the
-/// last character that fits.
-pub(super) fn fit(text: &str, max: usize) -> Cow<'_, str> {
-    if text.len() <= max {
-        return Cow::Borrowed(text);
-    }
-    let room = prefix_bytes(text, max);
-    let kept = match last_sentence_end(text, room.len()) {
-        Some(end) if end * 2 >= max => &text[..end],
-        Some(_) | None => room,
     };
-    Cow::Owned(format!("{}{ELLIPSIS}", kept.trim_end()))
-}
-
-/// Byte offset after the last sentence of `text` that ends at or before `limit`, closing quotes
-/// and brackets included. A Western mark counts only before white space, so that neither `3.50`
-/// nor an address is cut.
-fn last_sentence_end(text: &str, limit: usize) -> Option<usize> {
-    let mut last = None;
-    let mut ended = false;
-    let mut characters = text.char_indices().peekable();
-    while let Some((at, character)) = characters.next() {
-        let end = at + character.len_utf8();
-        if end > limit {
-            break;
-        }
-        let next = characters.peek().map(|(_, next)| *next);
-        ended = match character {
-            '。' | '！' | '？' | '；' | '\n' => true,
-            '.' | '!' | '?' | ';' => next.is_none_or(char::is_whitespace),
-            '”' | '’' | '」' | '』' | '）' | '》' | '】' => ended,
-            _ => false,
-        };
-        if ended {
-            last = Some(end);
-        }
+    let text = format!("{}{rest}", room.fit(&menu.head).unwrap_or_default());
+    // Links that fill the message by themselves cannot be cut without breaking one.
+    if !limit.holds(&text) {
+        return limit.fit(&menu.head);
     }
-    last
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-    use crate::base::limits::PASSIVE_REPLY_BYTES;
+    use crate::domain::outgoing::MenuItem;
 
     #[test]
-    fn cuts_after_a_sentence() {
-        assert_eq!(fit("第一句。第二句。", 24), "第一句。第二句。");
-        assert_eq!(fit("第一句。第二句。", 23), "第一句。…");
-        assert_eq!(fit("他说“好。”然后走了很远", 24), "他说“好。”…");
-        assert_eq!(fit("a b. Pay 3.50 at x.y/z?q=1 now", 26), "a b. Pay 3.50 at x.y/z?q=1…");
-        assert_eq!(fit("Go to the desk. Pay 3.50 there", 24), "Go to the desk.…");
-    }
-
-    #[test]
-    fn cuts_after_a_character_where_no_sentence_ends() {
-        assert_eq!(fit("一二三四五", 10), "一二三…");
-        assert_eq!(fit("嗯。一二三四五六七八九", 20), "嗯。一二三四…");
-        let emoji = "😀".repeat(1_000);
-        let cut = fit(&emoji, PASSIVE_REPLY_BYTES - 1);
-        assert_eq!(cut, format!("{}…", "😀".repeat(PASSIVE_REPLY_BYTES / 4 - 1)));
-    }
-
-    #[test]
-    fn cdata_cannot_be_closed_from_inside() {
-        assert_eq!(cdata("a]]>b"), "<![CDATA[a]]]]><![CDATA[>b]]>");
-        assert_eq!(cdata("]]"), "<![CDATA[]]]]>");
-    }
-
-    #[test]
-    fn what_xml_cannot_carry_is_dropped() {
-        assert_eq!(printable("a\0b\u{1b}[1mc\u{FFFF}\n\td\r"), "ab[1mc\n\td\r");
-    }
-
-    proptest! {
-        #[test]
-        fn a_cut_text_fits_and_is_a_prefix(text in "(😀|。|好|[a-z .?]|\n){0,80}", max in 8_usize..120) {
-            let cut = fit(&text, max);
-            if text.len() <= max {
-                prop_assert_eq!(cut.as_ref(), text.as_str());
-            } else {
-                let kept = cut.strip_suffix(ELLIPSIS).unwrap();
-                prop_assert!(kept.len() <= max);
-                prop_assert!(text.starts_with(kept));
-            }
-        }
+    fn a_menu_becomes_links() {
+        let items = vec![
+            MenuItem { id: "f&1".into(), text: "查看 答复".into() },
+            MenuItem { id: "2".into(), text: "<b>".into() },
+        ];
+        let menu = Menu { head: "请稍候。".into(), items, tail: "谢谢".into() };
+        let limit = TextLimit::Bytes(2_048);
+        assert_eq!(
+            menu_text(&menu, limit).unwrap(),
+            "请稍候。\n<a href=\"weixin://bizmsgmenu?msgmenucontent=%E6%9F%A5%E7%9C%8B%20%E7%AD%94\
+             %E5%A4%8D&msgmenuid=f%261\">查看 答复</a>\n<a href=\"weixin://bizmsgmenu?\
+             msgmenucontent=%3Cb%3E&msgmenuid=2\">＜b></a>\n谢谢"
+        );
+        let long = Menu { head: "这是一句话。".repeat(300), ..menu.clone() };
+        let cut = menu_text(&long, limit).unwrap();
+        assert!(cut.len() <= 2_048 && cut.ends_with("</a>\n谢谢") && cut.contains("。…\n<a "));
+        assert_eq!(menu_text(&menu, TextLimit::Bytes(64)).unwrap(), "请稍候。");
+        assert_eq!(menu_text(&Menu::text("只是话"), limit).unwrap(), "只是话");
+        assert_eq!(menu_text(&Menu::text(" "), limit), None);
     }
 }

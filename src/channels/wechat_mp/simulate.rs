@@ -5,12 +5,13 @@
 
 use serde_json::{Number, Value};
 
-use super::fields::{Field, Fields};
-use super::reply::cdata;
-use super::{
-    BodyFormat, ConfigError, Credentials, KeySlot, PushError, PushQuery, WechatMpConfig, crypto,
-};
+use super::WechatMpConfig;
 use crate::base::digest::hex;
+use crate::channels::wechat::crypto::{self, KeySlot};
+use crate::channels::wechat::envelope::cdata;
+use crate::channels::wechat::fields::{Field, Fields};
+use crate::channels::wechat::{Credentials, PushQuery};
+use crate::channels::{BodyFormat, ConfigError, PushError};
 use crate::domain::knowledge::words;
 
 words!(
@@ -94,7 +95,7 @@ pub struct Simulator {
 impl Simulator {
     /// `us` is the account's own id on the platform (`gh_…`).
     pub fn new(config: &WechatMpConfig, us: String) -> Result<Self, ConfigError> {
-        Ok(Self { credentials: Credentials::new(config)?, us })
+        Ok(Self { credentials: Credentials::new(&config.secrets())?, us })
     }
 
     /// The query of the GET with which the console checks a new callback address.
@@ -116,12 +117,12 @@ impl Simulator {
             PushMode::Compatible => plain.clone(),
             PushMode::Safe => receiver,
         };
-        let keys = self.credentials.keys.as_ref().ok_or(ConfigError {
+        let keys = self.credentials.keys().ok_or(ConfigError {
             field: "encoding_aes_key",
             reason: "compatible and safe mode need it",
         })?;
         let message = render(&plain, wire.format);
-        let app_id = &self.credentials.app_id;
+        let app_id = self.credentials.receiver();
         let encrypted = keys.current.encrypt(message.as_bytes(), app_id, stamp.random);
         let timestamp = stamp.timestamp.to_string();
         let signed = self.credentials.message_signature(&timestamp, &stamp.nonce, &encrypted);
@@ -147,8 +148,8 @@ impl Simulator {
         let (timestamp, nonce) = (part(Field::TimeStamp)?, part(Field::Nonce)?);
         let signature = part(Field::MsgSignature)?;
         self.credentials.check_message(timestamp, nonce, encrypted, signature)?;
-        let keys = self.credentials.keys.as_ref().ok_or(PushError::KeyMissing)?;
-        let (key, message) = keys.decrypt(encrypted, &self.credentials.app_id)?;
+        let keys = self.credentials.keys().ok_or(PushError::KeyMissing)?;
+        let (key, message) = keys.decrypt(encrypted, self.credentials.receiver())?;
         read_text(&Fields::parse(&message)?.1, Some(key))
     }
 
@@ -191,34 +192,6 @@ impl Stamp {
         let nonce = hex(&crypto::random_block()?[..8]);
         Ok(Self { timestamp, nonce, random: crypto::random_block()? })
     }
-}
-
-impl PushQuery {
-    /// The query as it stands after the `?`, percent-encoded.
-    pub fn to_query_string(&self) -> String {
-        let parameters = [
-            ("signature", &self.signature),
-            ("echostr", &self.echostr),
-            ("timestamp", &self.timestamp),
-            ("nonce", &self.nonce),
-            ("encrypt_type", &self.encrypt_type),
-            ("msg_signature", &self.msg_signature),
-        ];
-        let encoded = parameters.into_iter().filter_map(|(name, value)| {
-            value.as_deref().map(|value| format!("{name}={}", percent_encode(value)))
-        });
-        encoded.collect::<Vec<_>>().join("&")
-    }
-}
-
-fn percent_encode(value: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-            char::from(byte).to_string()
-        }
-        other => format!("%{other:02X}"),
-    };
-    value.bytes().map(encode).collect()
 }
 
 /// A field's value, with the type that it has in JSON.

@@ -4,11 +4,60 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 
-use super::crypto::KeySlot;
-use super::fixture::{Vectors, config, service, simulator, vectors};
-use super::simulate::{OpenedReply, PushMode, Said, SimulatedMessage, SimulatedPush, Stamp, Wire};
+use super::fixture::{config, service, simulator};
+use super::simulate::{
+    OpenedReply, PushMode, Said, SimulatedMessage, SimulatedPush, Stamp as Signed, Wire,
+};
 use super::*;
-use crate::domain::message::Content;
+use crate::base::limits;
+use crate::channels::testing::{damage, post, survey};
+use crate::channels::wechat::PushQuery;
+use crate::channels::wechat::crypto::{AesKey, KeySlot};
+use crate::channels::wechat::fields::{Field, Fields};
+use crate::channels::wechat::fixture::{Vectors, vectors};
+use crate::channels::wechat::signature;
+use crate::channels::{BodyFormat, Item};
+use crate::domain::message::Inbound;
+
+const NOW: i64 = 1_790_000_002;
+
+/// What a push of this channel always brings.
+#[derive(Debug, PartialEq)]
+struct Push {
+    inbound: Inbound,
+    reply_address: ReplyAddress,
+}
+
+/// The channel as these tests call it.
+impl WechatMp {
+    fn verify_url(&self, query: &PushQuery) -> Result<String, PushError> {
+        let query = query.to_query_string();
+        let callback =
+            Callback { query: &query, headers: &[], body: b"", received_at: NOW * 1_000 };
+        self.check_url(&callback).map(|answer| String::from_utf8(answer.body).unwrap())
+    }
+
+    fn receive(&self, query: &PushQuery, body: &[u8]) -> Result<Push, PushError> {
+        let query = query.to_query_string();
+        let callback = Callback { query: &query, headers: &[], body, received_at: NOW * 1_000 };
+        let received = Channel::receive(self, &callback)?;
+        let Received::Items(mut items) = received else { panic!("{received:?}") };
+        let Some(Item::Push(push)) = items.pop() else { panic!("no push") };
+        assert!(items.is_empty());
+        assert_eq!(push.target, Target::customer(push.inbound.sender.clone()));
+        Ok(Push { inbound: push.inbound, reply_address: push.reply_address.unwrap() })
+    }
+
+    fn passive_text_reply(
+        &self,
+        to: &ReplyAddress,
+        text: &str,
+        seconds: i64,
+        nonce: &str,
+    ) -> Result<CallbackAnswer, ReplyError> {
+        self.passive(to, &Outgoing::Text(text.to_owned()), Stamp { seconds, nonce })
+    }
+}
 
 const KEY: &str = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG";
 const OTHER_KEY: &str = "0123456789ABCDEFGabcdefghijklmnopqrstuvwxyz";
@@ -23,8 +72,8 @@ fn says(content: &str) -> SimulatedMessage {
     SimulatedMessage { sender: "o6_a_customer".to_owned(), created: 1_790_000_000, what }
 }
 
-fn stamp() -> Stamp {
-    Stamp { timestamp: 1_790_000_001, nonce: "486452656".to_owned(), random: [42; 16] }
+fn stamp() -> Signed {
+    Signed { timestamp: 1_790_000_001, nonce: "486452656".to_owned(), random: [42; 16] }
 }
 
 fn push_text(config: &WechatMpConfig, content: &str, wire: Wire) -> SimulatedPush {
@@ -117,6 +166,78 @@ fn a_push_for_another_app_is_not_for_us() {
     let push = push_text(&theirs, "hi", wire);
     let error = service(&ours).receive(&push.query, &push.body).unwrap_err();
     assert_eq!((error, error.status()), (PushError::NotForUs, 403));
+}
+
+#[test]
+fn what_is_genuine_and_no_message_is_taken_note_of() {
+    let v = vectors().refuse;
+    let service = official("AAAAA", Some(&v.encoding_aes_key));
+    let receive = |encrypted: &str| {
+        let signature = signature::sign(&["AAAAA", "1714112445", "415670741", encrypted]);
+        let query = format!(
+            "timestamp=1714112445&nonce=415670741&encrypt_type=aes&msg_signature={signature}"
+        );
+        let body = format!("<xml><ToUserName>gh</ToUserName><Encrypt>{encrypted}</Encrypt></xml>");
+        post(&service, &query, &[], body.as_bytes())
+    };
+    let Ok(Received::Items(items)) = receive(&v.control_valid) else { panic!() };
+    assert!(matches!(items[..], [Item::Notice(_)]), "{items:?}");
+    assert_eq!(receive(&v.pad_zero).unwrap_err().status(), 400);
+    assert_eq!(receive(&v.pad_bytes_differ).unwrap_err().status(), 400);
+    assert_eq!(receive(&v.other_app_id).unwrap_err().status(), 403);
+    // In the clear there is nothing genuine about it.
+    let signature = signature::sign(&["AAAAA", "1", "n"]);
+    let plain = format!("timestamp=1&nonce=n&signature={signature}");
+    assert_eq!(post(&service, &plain, &[], b"<xml>x</xml>").unwrap_err().status(), 400);
+}
+
+#[test]
+fn menus_and_transfers_are_said_in_the_answer() {
+    let config = config(Some(KEY));
+    let service = service(&config);
+    for wire in every_wire() {
+        let push = push_text(&config, "hi", wire);
+        let address = service.receive(&push.query, &push.body).unwrap().reply_address;
+        let stamp = Stamp { seconds: NOW, nonce: "n" };
+        let menu = service.passive(&address, &Outgoing::Menu(survey()), stamp).unwrap();
+        let shown = content_of(simulator(&config).open_reply(&menu.body).unwrap());
+        assert!(shown.contains("msgmenuid=101\">满意</a>"), "{shown}");
+
+        let transfer = service.passive(&address, &Outgoing::Transfer, stamp).unwrap();
+        let fields = match address.key {
+            None => Fields::parse(&transfer.body).unwrap().1,
+            Some(_) => {
+                let (_, outer) = Fields::parse(&transfer.body).unwrap();
+                let key = AesKey::parse(&KEY.into()).unwrap();
+                let encrypted = outer.get(Field::Encrypt).unwrap();
+                Fields::parse(&key.decrypt(encrypted, &config.app_id).unwrap()).unwrap().1
+            }
+        };
+        assert_eq!(fields.get(Field::MsgType), Some("transfer_customer_service"));
+        assert_eq!(fields.get(Field::ToUserName), Some("o6_a_customer"));
+        assert!(service.passive(&address, &Outgoing::Typing { on: true }, stamp).is_err());
+    }
+}
+
+#[test]
+fn what_a_customer_did_opens_its_quota() {
+    let service = service(&config(None));
+    let event = |name: &str| Content::Event { name: name.to_owned(), key: None };
+    for (content, scene) in [
+        (Content::Text("x".into()), Some(Scene::Message)),
+        (Content::Choice { id: "1".into(), text: "x".into() }, Some(Scene::Menu)),
+        (event("subscribe"), Some(Scene::Menu)),
+        (event("SCAN"), Some(Scene::Menu)),
+        (event("CLICK"), Some(Scene::Menu)),
+        (event("unsubscribe"), None),
+        (event("VIEW"), None),
+    ] {
+        assert_eq!(service.scene(&content), scene, "{content:?}");
+    }
+    assert!(!service.abilities().send);
+    let sends = WechatMpConfig { app_secret: Some("s".into()), ..config(None) };
+    let sends = WechatMp::new(AccountName("a".to_owned()), &sends).unwrap();
+    assert!(sends.abilities().send && sends.token_request(Refresh::Usual).is_some());
 }
 
 #[test]
@@ -245,18 +366,18 @@ fn long_replies_are_cut_and_empty_ones_acknowledged() {
             simulator(&config).open_reply(&reply.body).unwrap()
         };
         let emoji = content_of(reply(&"😀".repeat(2_000)));
-        assert_eq!(emoji, format!("{}…", "😀".repeat(limits::PASSIVE_REPLY_BYTES / 4)));
+        assert_eq!(emoji, format!("{}…", "😀".repeat(511)));
         let sentences = content_of(reply(&"这是一句话。".repeat(300)));
-        assert!(sentences.ends_with("。…") && sentences.len() <= limits::PASSIVE_REPLY_BYTES + 3);
+        assert!(sentences.ends_with("。…") && sentences.len() <= 2_048);
         assert_eq!(reply(" \n\u{0}"), OpenedReply::Acknowledged);
     }
-    assert_eq!(PassiveReply::acknowledgement().body, b"success");
+    assert_eq!(service.acknowledgement().body, b"success");
 }
 
 #[test]
 fn the_simulated_url_check_passes_and_its_query_is_encoded() {
     let config = config(None);
-    let query = simulator(&config).url_check("4375+1209", &Stamp::fresh(1_790_000_000).unwrap());
+    let query = simulator(&config).url_check("4375+1209", &Signed::fresh(1_790_000_000).unwrap());
     assert_eq!(service(&config).verify_url(&query), Ok("4375+1209".to_owned()));
     let encoded = query.to_query_string();
     assert!(encoded.starts_with("signature="), "{encoded}");
@@ -288,7 +409,7 @@ proptest! {
     ) {
         let config = config(Some(KEY));
         let (service, simulator) = (service(&config), simulator(&config));
-        let stamp = Stamp { nonce, ..stamp() };
+        let stamp = Signed { nonce, ..stamp() };
         for wire in every_wire() {
             let push = simulator.push(&says(&said), wire, &stamp).unwrap();
             let received = service.receive(&push.query, &push.body).unwrap();
@@ -323,47 +444,6 @@ proptest! {
             );
         }
     }
-}
-
-/// A random damage. Positions are taken modulo the length.
-#[derive(Clone, Debug)]
-enum Damage {
-    Flip { at: usize, bit: u8 },
-    Truncate { at: usize },
-    Insert { at: usize, byte: u8 },
-    Duplicate { from: usize, len: usize, at: usize },
-}
-
-impl Damage {
-    fn apply(&self, bytes: &mut Vec<u8>) {
-        let size = bytes.len().max(1);
-        match *self {
-            Self::Flip { at, bit } => {
-                if let Some(byte) = bytes.get_mut(at % size) {
-                    *byte ^= 1 << bit;
-                }
-            }
-            Self::Truncate { at } => bytes.truncate(at % size),
-            Self::Insert { at, byte } => bytes.insert(at % size.min(bytes.len() + 1), byte),
-            Self::Duplicate { from, len, at } => {
-                let from = from % size;
-                let to = (from + len).min(bytes.len());
-                let chunk = bytes[from.min(to)..to].to_vec();
-                let at = at % size;
-                bytes.splice(at..at, chunk);
-            }
-        }
-    }
-}
-
-fn damage() -> impl Strategy<Value = Damage> {
-    prop_oneof![
-        (any::<usize>(), 0_u8..8).prop_map(|(at, bit)| Damage::Flip { at, bit }),
-        any::<usize>().prop_map(|at| Damage::Truncate { at }),
-        (any::<usize>(), any::<u8>()).prop_map(|(at, byte)| Damage::Insert { at, byte }),
-        (any::<usize>(), 0_usize..200, any::<usize>())
-            .prop_map(|(from, len, at)| Damage::Duplicate { from, len, at }),
-    ]
 }
 
 /// The part of a callback that is damaged; `Body` more often than the rest.
@@ -401,21 +481,21 @@ fn part() -> impl Strategy<Value = Part> {
     ]
 }
 
-struct Callback {
+struct Genuine {
     wire: Wire,
     push: SimulatedPush,
     received: Push,
 }
 
 /// A service and one genuine callback of every mode and format.
-static GENUINE: LazyLock<(WechatMp, Vec<Callback>)> = LazyLock::new(|| {
+static GENUINE: LazyLock<(WechatMp, Vec<Genuine>)> = LazyLock::new(|| {
     let config =
         WechatMpConfig { previous_encoding_aes_key: Some(OTHER_KEY.into()), ..config(Some(KEY)) };
     let service = service(&config);
     let callbacks = every_wire().map(|wire| {
         let push = push_text(&config, "我要退款，订单号 20260917，<急>&]]>", wire);
         let received = service.receive(&push.query, &push.body).unwrap();
-        Callback { wire, push, received }
+        Genuine { wire, push, received }
     });
     let callbacks = callbacks.collect();
     (service, callbacks)
@@ -432,7 +512,7 @@ proptest! {
         damages in proptest::collection::vec((part(), damage()), 1..4),
     ) {
         let (service, callbacks) = &*GENUINE;
-        let Callback { wire, push: SimulatedPush { query, body, .. }, received } =
+        let Genuine { wire, push: SimulatedPush { query, body, .. }, received } =
             &callbacks[which];
         let (mut damaged_query, mut damaged_body) = (query.clone(), body.clone());
         for (part, damage) in &damages {

@@ -4,35 +4,50 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::{from_json, to_json};
 use crate::base::clock::UnixMs;
-use crate::base::id::{CaseId, ConversationId, TraceId};
+use crate::base::id::{ConversationId, TraceId};
 use crate::domain::decision::Verdict;
-use crate::domain::message::{Content, Inbound, Role, Utterance};
-use crate::domain::trace::Trace;
-use crate::store::{Accepted, AcceptedState, MessageRow, StoreError, Unfinished};
+use crate::domain::delivery::words_of;
+use crate::domain::draft::DraftMode;
+use crate::domain::message::{AccountName, Content, Inbound, Role, Utterance};
+use crate::domain::outgoing::Outgoing;
+use crate::store::{
+    Accepted, AcceptedState, Arrival, Decided, Fate, MessageRow, StoreError, Unfinished,
+};
 
 pub(super) fn accept(
     transaction: &Transaction<'_>,
-    inbound: &Inbound,
+    arrival: &Arrival,
     now: UnixMs,
 ) -> Result<Accepted, StoreError> {
+    let Arrival { inbound, target, occasion } = arrival;
     if let Some(known) = find(transaction, inbound)? {
         return Ok(known);
     }
     let customer = customer(transaction, inbound, now)?;
     let conversation = conversation(transaction, inbound, customer, now)?;
     transaction.execute(
-        "INSERT INTO messages (conversation_id, account, sender, dedupe_key, inbound, received_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO messages (conversation_id, account, sender, dedupe_key, inbound, target,
+                               received_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         params![
             conversation.as_str(),
             inbound.account.as_str(),
             inbound.sender,
             inbound.dedupe_key,
             to_json("message", inbound)?,
+            target.as_ref().map(|target| to_json("target", target)).transpose()?,
             now
         ],
     )?;
     let message = MessageRow(transaction.last_insert_rowid());
+    transaction.execute("INSERT INTO work (message_id) VALUES (?1)", [message.0])?;
+    if let Some(occasion) = occasion {
+        transaction.execute(
+            "INSERT INTO occasions (conversation_id, occasion, at) VALUES (?1, ?2, ?3)
+             ON CONFLICT (conversation_id, occasion) DO UPDATE SET at = max(at, ?3)",
+            params![conversation.as_str(), occasion.as_str(), now],
+        )?;
+    }
     Ok(Accepted { message, conversation, state: AcceptedState::New })
 }
 
@@ -55,10 +70,7 @@ fn find(transaction: &Transaction<'_>, inbound: &Inbound) -> Result<Option<Accep
         None => AcceptedState::Undecided,
         Some(((trace, verdict), reply)) => AcceptedState::Decided {
             trace: TraceId::from_text(trace),
-            verdict: Verdict::parse(&verdict).ok_or_else(|| StoreError::Corrupt {
-                what: "verdict",
-                reason: format!("unknown word {verdict:?}"),
-            })?,
+            verdict: known_verdict(&verdict)?,
             reply,
         },
     };
@@ -113,25 +125,38 @@ pub(super) fn context(
     since: UnixMs,
     limit: u32,
 ) -> Result<Vec<Utterance>, StoreError> {
+    // What persons said stands between the messages by its time.
     let mut query = connection.prepare_cached(
-        "SELECT m.inbound, d.reply FROM messages m LEFT JOIN decisions d ON d.message_id = m.id
-         WHERE m.conversation_id = (SELECT conversation_id FROM messages WHERE id = ?1)
-           AND m.id < ?1 AND m.received_at >= ?2
-         ORDER BY m.id DESC LIMIT ?3",
+        "WITH here AS (SELECT id, conversation_id, received_at FROM messages WHERE id = ?1)
+         SELECT m.inbound, d.reply, NULL, m.received_at AS at, m.id AS row
+         FROM here JOIN messages m USING (conversation_id) LEFT JOIN decisions d ON d.message_id = m.id
+         WHERE m.id < here.id AND m.received_at >= ?2
+         UNION ALL
+         SELECT NULL, NULL, o.payload, o.created_at AS at, 0 AS row
+         FROM here JOIN outbox o USING (conversation_id)
+         WHERE o.author = 'person' AND o.created_at BETWEEN ?2 AND here.received_at
+         ORDER BY at DESC, row DESC LIMIT ?3",
     )?;
     let rows = query.query_map(params![message.0, since, limit], |r| {
-        Ok((r.get::<_, String>(0)?, r.get::<_, Option<String>>(1)?))
+        let text = |n| r.get::<_, Option<String>>(n);
+        Ok((text(0)?, text(1)?, text(2)?))
     })?;
     let mut newest_first = Vec::new();
     for row in rows {
-        let (inbound, reply) = row?;
+        let (inbound, reply, person) = row?;
+        if let Some(payload) = person {
+            let said: Outgoing = from_json("reply", &payload)?;
+            newest_first.push(Utterance { role: Role::Agent, text: words_of(&said).to_owned() });
+        }
         // A silent event was decided without a word.
         if let Some(text) = reply.filter(|text| !text.is_empty()) {
             newest_first.push(Utterance { role: Role::Agent, text });
         }
-        let inbound: Inbound = from_json("message", &inbound)?;
-        if let Some(text) = spoken(inbound.content) {
-            newest_first.push(Utterance { role: Role::Customer, text });
+        if let Some(inbound) = inbound {
+            let inbound: Inbound = from_json("message", &inbound)?;
+            if let Some(text) = spoken(inbound.content) {
+                newest_first.push(Utterance { role: Role::Customer, text });
+            }
         }
     }
     newest_first.truncate(limit as usize);
@@ -139,80 +164,68 @@ pub(super) fn context(
     Ok(newest_first)
 }
 
-fn spoken(content: Content) -> Option<String> {
+pub(super) fn spoken(content: Content) -> Option<String> {
     match content {
-        Content::Text(text) => Some(text),
+        Content::Text(text) | Content::Choice { text, .. } => Some(text),
         Content::Voice { transcript } => transcript,
         Content::Attachment { .. } | Content::Event { .. } | Content::Unknown { .. } => None,
     }
 }
 
-pub(super) fn decide(
-    transaction: &Transaction<'_>,
-    message: MessageRow,
-    trace: &Trace,
-    for_person: bool,
-    now: UnixMs,
-) -> Result<(), StoreError> {
-    let added = transaction.execute(
-        "INSERT INTO decisions (trace_id, message_id, verdict, confidence, reply, trace, decided_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (message_id) DO NOTHING",
-        params![
-            trace.id.as_str(),
-            message.0,
-            trace.decision.verdict.as_str(),
-            f64::from(trace.decision.confidence),
-            trace.reply,
-            to_json("trace", trace)?,
-            now
-        ],
-    )?;
-    if added == 0 {
-        return Err(StoreError::AlreadyDecided(message.0));
-    }
-    let mut insert = transaction.prepare_cached(
-        "INSERT INTO evidence (trace_id, rank, entry_id, version, score) VALUES (?1, ?2, ?3, ?4, ?5)",
-    )?;
-    for (found, rank) in trace.evidence.iter().zip(0_u32..) {
-        let score = f64::from(found.scores.fused);
-        insert.execute(params![
-            trace.id.as_str(),
-            rank,
-            found.id.as_str(),
-            found.version,
-            score
-        ])?;
-    }
-    if for_person {
-        transaction.execute(
-            "INSERT INTO cases (id, trace_id, priority, opened_at) VALUES (?1, ?2, ?3, ?4)",
-            params![
-                CaseId::generate().as_str(),
-                trace.id.as_str(),
-                trace.decision.priority() as u8,
-                now
-            ],
-        )?;
-    }
-    Ok(())
-}
-
 pub(super) fn unfinished(connection: &Connection) -> Result<Vec<Unfinished>, StoreError> {
     let mut query = connection.prepare_cached(
-        "SELECT m.id, m.conversation_id, m.inbound, m.received_at FROM messages m
-         WHERE NOT EXISTS (SELECT 1 FROM decisions d WHERE d.message_id = m.id) ORDER BY m.id",
+        "SELECT m.id, m.conversation_id, m.inbound, m.target, m.received_at
+         FROM work w JOIN messages m ON m.id = w.message_id ORDER BY m.id",
     )?;
     let rows = query.query_map([], |r| {
-        Ok((r.get(0)?, r.get::<_, String>(1)?, r.get::<_, String>(2)?, r.get(3)?))
+        let target: Option<String> = r.get(3)?;
+        Ok((r.get(0)?, r.get::<_, String>(1)?, r.get::<_, String>(2)?, target, r.get(4)?))
     })?;
     rows.map(|row| {
-        let (id, conversation, inbound, received_at) = row?;
+        let (id, conversation, inbound, target, received_at) = row?;
+        let inbound = from_json("message", &inbound)?;
+        let target = target.map(|target| from_json("target", &target)).transpose()?;
         Ok(Unfinished {
             message: MessageRow(id),
             conversation: ConversationId::from_text(conversation),
-            inbound: from_json("message", &inbound)?,
+            arrival: Arrival { inbound, target, occasion: None },
             received_at,
         })
     })
     .collect()
+}
+
+pub(super) fn fates(
+    connection: &Connection,
+    account: &AccountName,
+    since: UnixMs,
+) -> Result<Vec<Fate>, StoreError> {
+    let mut query = connection.prepare_cached(
+        "SELECT m.sender, m.dedupe_key, d.verdict, d.reply, json_extract(d.trace, '$.draft.mode'),
+                EXISTS (SELECT 1 FROM cases c WHERE c.trace_id = d.trace_id)
+         FROM messages m LEFT JOIN decisions d ON d.message_id = m.id
+         WHERE m.account = ?1 AND m.received_at >= ?2 ORDER BY m.id",
+    )?;
+    let mut rows = query.query(params![account.as_str(), since])?;
+    let mut fates = Vec::new();
+    while let Some(row) = rows.next()? {
+        let decided = match row.get::<_, Option<String>>(2)? {
+            None => None,
+            Some(verdict) => Some(Decided {
+                verdict: known_verdict(&verdict)?,
+                reply: row.get(3)?,
+                draft: row.get::<_, Option<String>>(4)?.as_deref().and_then(DraftMode::parse),
+                for_person: row.get(5)?,
+            }),
+        };
+        fates.push(Fate { sender: row.get(0)?, dedupe_key: row.get(1)?, decided });
+    }
+    Ok(fates)
+}
+
+fn known_verdict(word: &str) -> Result<Verdict, StoreError> {
+    Verdict::parse(word).ok_or_else(|| StoreError::Corrupt {
+        what: "verdict",
+        reason: format!("unknown word {word:?}"),
+    })
 }

@@ -5,9 +5,9 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use super::{from_json, to_json};
 use crate::base::clock::UnixMs;
 use crate::base::digest::sha256_hex;
-use crate::base::id::{CaseId, TraceId};
+use crate::base::id::TraceId;
 use crate::domain::trace::Trace;
-use crate::store::{AuditState, OpenCase, StoreError};
+use crate::store::{AuditState, StoreError};
 
 pub(super) fn trace(connection: &Connection, id: &TraceId) -> Result<Option<Trace>, StoreError> {
     let body: Option<String> = connection
@@ -23,34 +23,6 @@ pub(super) fn recent_traces(connection: &Connection, limit: u32) -> Result<Vec<T
     )?;
     let rows = query.query_map([limit], |r| r.get::<_, String>(0))?;
     rows.map(|row| from_json("trace", &row?)).collect()
-}
-
-pub(super) fn open_cases(connection: &Connection, limit: u32) -> Result<Vec<OpenCase>, StoreError> {
-    let mut query = connection.prepare_cached(
-        "SELECT c.id, c.opened_at, d.trace FROM cases c JOIN decisions d USING (trace_id)
-         WHERE c.closed_at IS NULL ORDER BY c.priority DESC, c.opened_at, c.id LIMIT ?1",
-    )?;
-    let rows = query
-        .query_map([limit], |r| Ok((r.get::<_, String>(0)?, r.get(1)?, r.get::<_, String>(2)?)))?;
-    rows.map(|row| {
-        let (id, opened_at, trace) = row?;
-        let trace: Trace = from_json("trace", &trace)?;
-        let priority = trace.decision.priority();
-        Ok(OpenCase { id: CaseId::from_text(id), priority, opened_at, trace })
-    })
-    .collect()
-}
-
-pub(super) fn close_case(
-    transaction: &Transaction<'_>,
-    id: &CaseId,
-    now: UnixMs,
-) -> Result<bool, StoreError> {
-    let closed = transaction.execute(
-        "UPDATE cases SET closed_at = ?2 WHERE id = ?1 AND closed_at IS NULL",
-        params![id.as_str(), now],
-    )?;
-    Ok(closed == 1)
 }
 
 /// Who did what; written in the transaction that does it, so that neither stands without the other.

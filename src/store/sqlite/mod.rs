@@ -3,6 +3,9 @@
 mod inbox;
 mod knowledge;
 mod ledger;
+mod outbox;
+mod pages;
+mod queue;
 mod schema;
 mod writer;
 
@@ -16,14 +19,14 @@ use serde::de::DeserializeOwned;
 
 use self::writer::Writer;
 use crate::base::clock::UnixMs;
-use crate::base::id::{CaseId, TraceId};
+use crate::base::id::TraceId;
 use crate::domain::knowledge::{Change, EntryId, Version, VersionedEntry};
 use crate::domain::label::{Labelled, Purpose};
-use crate::domain::message::{Inbound, Utterance};
+use crate::domain::message::{AccountName, Utterance};
 use crate::domain::trace::Trace;
 use crate::gate::threshold::Promise;
 use crate::store::{
-    Accepted, AuditState, Head, Import, ImportOutcome, LabelFile, MessageRow, OpenCase, Store,
+    Accepted, Arrival, AuditState, Fate, Head, Import, ImportOutcome, LabelFile, MessageRow, Store,
     StoreError, Unfinished,
 };
 
@@ -158,9 +161,9 @@ impl Store for SqliteStore {
         self.read(knowledge::promise)
     }
 
-    fn accept(&self, inbound: &Inbound, now: UnixMs) -> Result<Accepted, StoreError> {
-        let inbound = inbound.clone();
-        self.writer.write(move |t| inbox::accept(t, &inbound, now))
+    fn accept(&self, arrival: &Arrival, now: UnixMs) -> Result<Accepted, StoreError> {
+        let arrival = arrival.clone();
+        self.writer.write(move |t| inbox::accept(t, &arrival, now))
     }
 
     fn context(
@@ -172,19 +175,12 @@ impl Store for SqliteStore {
         self.read(|c| inbox::context(c, message, since, limit))
     }
 
-    fn decide(
-        &self,
-        message: MessageRow,
-        trace: &Trace,
-        for_person: bool,
-        now: UnixMs,
-    ) -> Result<(), StoreError> {
-        let trace = trace.clone();
-        self.writer.write(move |t| inbox::decide(t, message, &trace, for_person, now))
-    }
-
     fn unfinished(&self) -> Result<Vec<Unfinished>, StoreError> {
         self.read(inbox::unfinished)
+    }
+
+    fn fates(&self, account: &AccountName, since: UnixMs) -> Result<Vec<Fate>, StoreError> {
+        self.read(|connection| inbox::fates(connection, account, since))
     }
 
     fn trace(&self, id: &TraceId) -> Result<Option<Trace>, StoreError> {
@@ -193,15 +189,6 @@ impl Store for SqliteStore {
 
     fn recent_traces(&self, limit: u32) -> Result<Vec<Trace>, StoreError> {
         self.read(|c| ledger::recent_traces(c, limit))
-    }
-
-    fn open_cases(&self, limit: u32) -> Result<Vec<OpenCase>, StoreError> {
-        self.read(|c| ledger::open_cases(c, limit))
-    }
-
-    fn close_case(&self, id: &CaseId, now: UnixMs) -> Result<bool, StoreError> {
-        let id = id.clone();
-        self.writer.write(move |t| ledger::close_case(t, &id, now))
     }
 
     fn verify_audit(&self) -> Result<AuditState, StoreError> {
@@ -222,7 +209,7 @@ mod tests {
 
     #[test]
     fn keeps_the_contract() {
-        for case in contract::CASES {
+        for case in contract::CASES.iter().chain(contract::delivery::CASES) {
             let (_dir, store) = fresh();
             case(&store);
         }

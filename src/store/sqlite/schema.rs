@@ -9,6 +9,7 @@ const STEPS: &[&str] = &[
     include_str!("../../../migrations/sqlite/V0001__foundation.sql"),
     include_str!("../../../migrations/sqlite/V0002__promise.sql"),
     include_str!("../../../migrations/sqlite/V0003__versions.sql"),
+    include_str!("../../../migrations/sqlite/V0004__delivery.sql"),
 ];
 
 /// Runs the missing steps in one transaction each; `user_version` counts them.

@@ -1,0 +1,435 @@
+//! The work on one message: what is asked, what is answered, how that leaves, and its record.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use super::{DeskParts, Done, Handoff, Outcome, Progress, fetched, settled};
+use crate::base::clock::{Deadline, UnixMs};
+use crate::base::id::CaseId;
+use crate::base::limits::CONTEXT_TURNS;
+use crate::domain::decision::{Priority, Reason, Verdict};
+use crate::domain::delivery::Author;
+use crate::domain::knowledge::{Asker, Audience};
+use crate::domain::message::{Content, Inbound, Platform, Utterance};
+use crate::domain::outgoing::{Menu, Outgoing};
+use crate::domain::ownership::Owner;
+use crate::domain::texts::{Lang, Text};
+use crate::domain::trace::Trace;
+use crate::model::Control;
+use crate::pipeline::accounts::{asks_again, links};
+use crate::pipeline::responder::{Ask, COMPOSING_STEP, Turn};
+use crate::pipeline::turns::Turns;
+use crate::pipeline::waiting::{Event, Waiting};
+use crate::store::outbox::{Decided, NewReply, Queued, Way};
+use crate::store::{Accepted, Arrival, MessageRow, StoreError};
+use crate::understand::pii;
+
+/// Tries to write a decision while the store is away, and the pause between them.
+const WRITES: u32 = 5;
+const WRITE_PAUSE: Duration = Duration::from_millis(300);
+/// The platform's last retry comes so long after its first request.
+const LAST_RETRY_MS: i64 = 10_000;
+/// A number is an answer to the question how it was for so long.
+const SURVEY_MS: i64 = 24 * 3_600_000;
+/// Begins the id of a menu item that says how it was: `rate:CASE:SCORE`.
+pub const RATE: &str = "rate:";
+
+/// One message to be worked on.
+pub(super) struct Job {
+    /// As it came: what is stored is masked.
+    arrival: Arrival,
+    accepted: Accepted,
+    received_at: UnixMs,
+    deadline: Deadline,
+    composing: Control,
+    /// Too many waited when it came.
+    crowded: bool,
+}
+
+impl Job {
+    /// Accepted earlier than now, by another process.
+    pub(super) fn received_at(self, received_at: UnixMs) -> Self {
+        Self { received_at, ..self }
+    }
+}
+
+pub(super) struct Inner {
+    pub(super) parts: DeskParts,
+    pub(super) turns: Turns<Job>,
+    pub(super) waiting: Waiting<Progress, Done>,
+}
+
+/// What the customer's side of a turn is about to get.
+struct Said {
+    trace: Trace,
+    author: Author,
+    /// Nothing of it is for a person to see to.
+    silent: bool,
+}
+
+impl Inner {
+    pub(super) fn job(
+        &self,
+        arrival: &Arrival,
+        accepted: &Accepted,
+        deadline: Deadline,
+        composing: &Control,
+    ) -> Job {
+        Job {
+            arrival: arrival.clone(),
+            accepted: accepted.clone(),
+            received_at: self.parts.clock.now(),
+            deadline,
+            composing: composing.clone(),
+            crowded: self.turns.waiting() >= self.parts.limits.waiting,
+        }
+    }
+
+    pub(super) fn can_send(&self, inbound: &Inbound) -> bool {
+        self.parts.accounts.get(&inbound.account).is_some_and(|c| c.abilities().send)
+    }
+
+    /// The customer can be shown a link to tap where nothing can be sent.
+    pub(super) fn can_link(&self, inbound: &Inbound) -> bool {
+        self.parts.accounts.get(&inbound.account).is_some_and(|c| links(c.as_ref()))
+    }
+
+    pub(super) fn can_answer_later(&self, inbound: &Inbound) -> bool {
+        self.can_send(inbound) || self.can_link(inbound)
+    }
+
+    /// Works until the lines are closed.
+    pub(super) fn run(&self) {
+        while let Some((job, place)) = self.turns.next() {
+            let message = job.accepted.message;
+            let done = catch_unwind(AssertUnwindSafe(|| self.work(&job)));
+            let done = done.unwrap_or_else(|_| Err(StoreError::Unavailable("panicked".into())));
+            if let Err(error) = &done {
+                // It stays in the store's work; the next look takes it up again.
+                tracing::error!(%error, "a message could not be decided");
+            }
+            self.waiting.end(message, &done.map_err(|e| e.to_string()));
+            drop(place);
+        }
+    }
+
+    fn work(&self, job: &Job) -> Result<Outcome, StoreError> {
+        // It may have been decided before a fault, or by another process.
+        let store = &self.parts.store;
+        let conversation = &job.accepted.conversation;
+        let audience = store.audience(conversation)?;
+        let owner = store.owner(conversation, self.parts.clock.now())?;
+        let context = self.context(job.accepted.message, job.received_at)?;
+        let (ask, special) = self.ask(job)?;
+        let turn = Turn {
+            asker: Asker {
+                account: job.arrival.inbound.account.clone(),
+                // Knowledge tells usual customers and members apart, not first messages.
+                audience: if audience == Audience::Vip { audience } else { Audience::Normal },
+            },
+            conversation: conversation.clone(),
+            ask,
+            context,
+            received_at: job.received_at,
+            deadline: job.deadline,
+            composing: job.composing.clone(),
+        };
+        let mut said = match special {
+            Some(text) => Said {
+                trace: self.parts.responder.notice(&turn, text),
+                author: Author::Courtesy,
+                silent: true,
+            },
+            None => self.respond(job, &turn, audience),
+        };
+        if owner != Owner::Bot {
+            suggest_only(&mut said, &owner);
+        } else if self.for_person(job, &said) {
+            self.tell_wait(&mut said.trace)?;
+        }
+        self.record(job, said)
+    }
+
+    /// What is asked, and the text to answer it with where that is no question.
+    fn ask(&self, job: &Job) -> Result<(Ask, Option<Text>), StoreError> {
+        let content = &job.arrival.inbound.content;
+        if fetched(content).is_some() {
+            return Ok((Ask::Silent, None));
+        }
+        if let Some((case, score)) = self.rating(job)? {
+            let conversation = &job.accepted.conversation;
+            self.parts.store.rate(&case, conversation, score, self.parts.clock.now())?;
+            metrics::counter!("huida_ratings_total", "score" => score.to_string()).increment(1);
+            return Ok((Ask::Silent, Some(Text::SurveyThanks)));
+        }
+        Ok((Ask::from(content), None))
+    }
+
+    fn rating(&self, job: &Job) -> Result<Option<(CaseId, u8)>, StoreError> {
+        let score = |text: &str| text.parse().ok().filter(|score| (1..=3).contains(score));
+        match &job.arrival.inbound.content {
+            Content::Choice { id, .. } => Ok(id.strip_prefix(RATE).and_then(|rest| {
+                let (case, number) = rest.split_once(':')?;
+                Some((CaseId::from_text(case), score(number)?))
+            })),
+            Content::Text(text) => {
+                let Some(score) = score(text.trim()) else { return Ok(None) };
+                let since = job.received_at.saturating_sub(SURVEY_MS);
+                let case = self.parts.store.open_survey(&job.accepted.conversation, since)?;
+                Ok(case.map(|case| (case, score)))
+            }
+            Content::Voice { .. }
+            | Content::Attachment { .. }
+            | Content::Event { .. }
+            | Content::Unknown { .. } => Ok(None),
+        }
+    }
+
+    fn respond(&self, job: &Job, turn: &Turn, audience: Audience) -> Said {
+        let responder = &self.parts.responder;
+        let message = job.accepted.message;
+        let said = |trace| Said { trace, author: Author::Bot, silent: false };
+        match &turn.ask {
+            Ask::Arrived => {
+                let text = match audience {
+                    Audience::New => Text::Welcome,
+                    Audience::Normal => Text::WelcomeBack,
+                    Audience::Vip => Text::WelcomeVip,
+                };
+                let trace = responder.notice(turn, text);
+                return Said { trace, author: Author::Courtesy, silent: true };
+            }
+            Ask::Silent => return Said { silent: true, ..said(responder.silence(turn)) },
+            Ask::Said(_) | Ask::ForPerson(_) => {}
+        }
+        if job.crowded {
+            return said(responder.give_up(turn, Reason::Overloaded));
+        }
+        if job.deadline.passed() {
+            return said(responder.give_up(turn, Reason::Timeout));
+        }
+        let mut observe = |progress: &Progress| {
+            let event = match progress.step {
+                COMPOSING_STEP => Event::NotSoon,
+                _ => Event::Step(*progress),
+            };
+            self.waiting.tell(message, &event);
+        };
+        let trace = catch_unwind(AssertUnwindSafe(|| responder.respond(turn, &mut observe)));
+        said(trace.unwrap_or_else(|_| responder.give_up(turn, Reason::InternalError)))
+    }
+
+    /// What a message received at that time may lean on.
+    fn context(&self, message: MessageRow, at: UnixMs) -> Result<Vec<Utterance>, StoreError> {
+        let age = i64::try_from(self.parts.limits.context_age.as_millis()).unwrap_or(i64::MAX);
+        self.parts.store.context(message, at.saturating_sub(age), CONTEXT_TURNS as u32)
+    }
+
+    /// A question from the command line has nobody waiting behind it.
+    fn for_person(&self, job: &Job, said: &Said) -> bool {
+        let automatic = said.trace.decision.verdict == Verdict::AutoReply;
+        !automatic && !said.silent && job.arrival.inbound.platform != Platform::Cli
+    }
+
+    /// Adds to what the customer is told how long it may take; not where every second counts.
+    fn tell_wait(&self, trace: &mut Trace) -> Result<(), StoreError> {
+        if trace.decision.priority() == Priority::Urgent || trace.reply.is_empty() {
+            return Ok(());
+        }
+        let (_, waited) = self.parts.store.waiting()?;
+        let waited = waited.unwrap_or(self.parts.limits.wait_for_person);
+        let minutes = waited.as_secs().div_ceil(60).clamp(1, 120);
+        let lang = Lang::from_tag(&trace.understanding.language);
+        let text = Text::HandoffWait.get(lang).replace("{minutes}", &minutes.to_string());
+        if lang == Lang::En {
+            trace.reply.push(' ');
+        }
+        trace.reply.push_str(&text);
+        Ok(())
+    }
+
+    fn record(&self, job: &Job, mut said: Said) -> Result<Outcome, StoreError> {
+        let message = job.accepted.message;
+        let (heard, linked) = self.waiting.settle(message);
+        let mut tries = 1;
+        loop {
+            let decided = self.decided(job, &mut said, heard, linked);
+            match self.parts.store.decide(message, &decided, self.parts.clock.now()) {
+                Ok(queued) => {
+                    self.count(job, &said.trace);
+                    if queued.is_some() {
+                        self.parts.bell.ring();
+                    }
+                    return Ok(outcome(said.trace, queued));
+                }
+                Err(StoreError::NotTheBots(_)) => {
+                    // A person took the conversation meanwhile.
+                    let owner = Owner::Person { operator: String::new(), until: UnixMs::MAX };
+                    suggest_only(&mut said, &owner);
+                }
+                // Another attempt was faster, perhaps in another process: its answer stands.
+                Err(StoreError::AlreadyDecided(row)) => {
+                    let inbound = masked(&job.arrival.inbound);
+                    let arrival = Arrival { inbound, ..job.arrival.clone() };
+                    let again = self.parts.store.accept(&arrival, job.received_at)?;
+                    return settled(&again).ok_or(StoreError::AlreadyDecided(row));
+                }
+                Err(error) if tries >= WRITES => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "a decision is written again");
+                    std::thread::sleep(WRITE_PAUSE * tries);
+                    tries += 1;
+                }
+            }
+        }
+    }
+
+    /// Decides the way out. A reply that has none is for a person, who may call the customer.
+    fn decided(&self, job: &Job, said: &mut Said, heard: bool, linked: bool) -> Decided {
+        let mut for_person = self.for_person(job, said);
+        let mut replies = Vec::new();
+        if let Some(target) = job.arrival.target.as_ref().filter(|_| !said.trace.reply.is_empty()) {
+            match self.way(job, heard, linked) {
+                Some(way) => replies.push(NewReply {
+                    author: said.author,
+                    target: target.clone(),
+                    payload: payload(job, &said.trace.reply, said.author),
+                    way,
+                }),
+                None if said.silent => said.trace.reply.clear(),
+                None => {
+                    for_person = true;
+                    said.trace.decision.reasons.insert(0, Reason::WindowClosed);
+                    said.trace.reply.clear();
+                }
+            }
+        }
+        let decided =
+            Decided { trace: said.trace.clone(), for_person, replies, transferred_until: None };
+        match self.parts.limits.handoff {
+            Handoff::Platform if for_person => self.transferred(job, heard, decided),
+            Handoff::Platform | Handoff::Queue => decided,
+        }
+    }
+
+    /// The same for the platform's own desk, where it has one that can be given this customer now.
+    fn transferred(&self, job: &Job, heard: bool, decided: Decided) -> Decided {
+        let Arrival { inbound, target, .. } = &job.arrival;
+        let (Some(channel), Some(target)) = (self.parts.accounts.get(&inbound.account), target)
+        else {
+            return decided;
+        };
+        let transfer = |way| NewReply {
+            author: Author::Bot,
+            target: target.clone(),
+            payload: Outgoing::Transfer,
+            way,
+        };
+        // Platforms take messages, not events, to their desk.
+        let message = !matches!(inbound.content, Content::Event { .. });
+        if heard && message && channel.abilities().passive_transfer {
+            let session = i64::try_from(self.parts.limits.session.as_millis()).unwrap_or(i64::MAX);
+            let until = self.parts.clock.now().saturating_add(session);
+            let replies = vec![transfer(Way::Offer { may_send: false })];
+            return Decided {
+                for_person: false,
+                replies,
+                transferred_until: Some(until),
+                ..decided
+            };
+        }
+        if channel.sessions().is_some() && !decided.replies.is_empty() {
+            let mut replies = decided.replies;
+            replies.push(transfer(Way::Send));
+            return Decided { for_person: false, replies, ..decided };
+        }
+        decided
+    }
+
+    fn way(&self, job: &Job, heard: bool, linked: bool) -> Option<Way> {
+        let channel = self.parts.accounts.get(&job.arrival.inbound.account)?;
+        let (abilities, now) = (channel.abilities(), self.parts.clock.now());
+        let kept = i64::try_from(self.parts.limits.kept.as_millis()).unwrap_or(i64::MAX);
+        let asked_again = asks_again(channel.platform()) && now < job.received_at + LAST_RETRY_MS;
+        if heard && abilities.passive_text {
+            Some(Way::Offer { may_send: abilities.send })
+        } else if abilities.send {
+            Some(Way::Send)
+        } else if linked {
+            Some(Way::Keep { until: now.saturating_add(kept) })
+        } else if abilities.passive_text && asked_again {
+            Some(Way::Offer { may_send: false })
+        } else {
+            None
+        }
+    }
+
+    fn count(&self, job: &Job, trace: &Trace) {
+        let platform = job.arrival.inbound.platform.as_str();
+        let verdict = trace.decision.verdict.as_str();
+        metrics::counter!("huida_turns_total", "platform" => platform, "verdict" => verdict)
+            .increment(1);
+        for (step, ms) in &trace.timings_ms {
+            metrics::histogram!("huida_step_seconds", "step" => step.clone()).record(ms / 1e3);
+        }
+        let reason = trace.decision.reasons.first().map_or("none", |r| r.as_str());
+        tracing::info!(trace = %trace.id, platform, verdict, reason, "turn");
+    }
+}
+
+/// A welcome by the code that its event brought; anything else as a text.
+fn payload(job: &Job, reply: &str, author: Author) -> Outgoing {
+    let code = job.arrival.target.as_ref().and_then(|target| target.code.clone());
+    // Douyin's code names a scene: that is for its own channel.
+    let welcomes = job.arrival.inbound.platform == Platform::WechatKf;
+    match code.filter(|_| welcomes && author == Author::Courtesy) {
+        Some(code) => Outgoing::OnEvent { code, menu: Menu::text(reply) },
+        None => Outgoing::Text(reply.to_owned()),
+    }
+}
+
+/// While someone else has the conversation the bot tells nobody but that person.
+fn suggest_only(said: &mut Said, owner: &Owner) {
+    said.trace.reply.clear();
+    if said.silent {
+        return;
+    }
+    let decision = &mut said.trace.decision;
+    if decision.verdict == Verdict::AutoReply {
+        decision.verdict = Verdict::Suggest;
+    }
+    if !decision.reasons.contains(&Reason::PersonOwns) {
+        decision.reasons.push(Reason::PersonOwns);
+    }
+    // The platform's desk has the message in its own queue.
+    said.silent = matches!(owner, Owner::Platform { .. });
+}
+
+fn outcome(trace: Trace, queued: Option<Queued>) -> Outcome {
+    Outcome {
+        reply: Some(trace.reply).filter(|r| !r.is_empty()),
+        verdict: trace.decision.verdict,
+        trace: trace.id,
+        queued,
+    }
+}
+
+/// What may be written down.
+pub fn masked(inbound: &Inbound) -> Inbound {
+    let content = match &inbound.content {
+        Content::Text(text) => Content::Text(pii::mask(text).text),
+        Content::Choice { id, text } => {
+            Content::Choice { id: id.clone(), text: pii::mask(text).text }
+        }
+        Content::Voice { transcript } => {
+            Content::Voice { transcript: transcript.as_ref().map(|t| pii::mask(t).text) }
+        }
+        // A location's reference is an address.
+        Content::Attachment { what, reference } => Content::Attachment {
+            what: what.clone(),
+            reference: reference.as_ref().filter(|_| what != "location").cloned(),
+        },
+        other @ (Content::Event { .. } | Content::Unknown { .. }) => other.clone(),
+    };
+    Inbound { content, ..inbound.clone() }
+}

@@ -1,0 +1,273 @@
+//! What every store must do about replies, cases and pages.
+
+use super::{arrival, decided, turn};
+use crate::domain::decision::{Reason, Verdict};
+use crate::domain::delivery::{Author, DeliveryState, Occasion};
+use crate::domain::message::{AccountName, Role};
+use crate::domain::outgoing::{Outgoing, Target};
+use crate::domain::ownership::{Owner, Refused};
+use crate::store::outbox::{Decided, NewReply, OutboxSeq, Page, Queued, Resumption, Settled, Way};
+use crate::store::queue::{Act, Speaker};
+use crate::store::{Accepted, AcceptedState, Store, StoreError};
+
+pub(crate) const CASES: &[fn(&dyn Store)] = &[
+    replies_leave_in_order_and_one_at_a_time,
+    a_retry_gets_the_answer_that_was_offered,
+    an_offer_waits_behind_what_has_not_left,
+    what_was_under_way_at_the_end_is_decided_about_at_the_next_start,
+    what_cannot_be_delivered_opens_its_case_once,
+    a_kept_answer_is_for_its_conversation_and_for_a_time,
+    one_person_has_a_conversation_and_the_bot_keeps_silent,
+    resolving_closes_the_conversation_and_asks,
+    a_page_and_its_cursor_are_one,
+    what_was_sent_counts_and_what_failed_does_not,
+];
+
+fn reply(sender: &str, way: Way) -> NewReply {
+    let payload = Outgoing::Text("七天内。".into());
+    NewReply { author: Author::Bot, target: Target::customer(sender), payload, way }
+}
+
+/// Accepts a message at 1, decides it at 2, and queues its reply.
+fn answered(store: &dyn Store, sender: &str, id: &str, way: Way) -> (Accepted, Queued) {
+    let accepted = store.accept(&arrival(sender, id, "怎么退货"), 1).unwrap();
+    let trace = turn(&accepted, Verdict::AutoReply, Reason::ConfidenceReached, "七天内。");
+    let decided = Decided { replies: vec![reply(sender, way)], ..decided(trace, false) };
+    let queued = store.decide(accepted.message, &decided, 2).unwrap().unwrap();
+    (accepted, queued)
+}
+
+/// Seqs that are due, line by line.
+fn due(store: &dyn Store, now: i64) -> Vec<Vec<OutboxSeq>> {
+    let lines = store.due(now, 10).unwrap();
+    lines.iter().map(|line| line.rows.iter().map(|row| row.seq).collect()).collect()
+}
+
+fn replies_leave_in_order_and_one_at_a_time(store: &dyn Store) {
+    let first = answered(store, "anna", "1", Way::Send).1.seq;
+    let second = answered(store, "anna", "2", Way::Send).1.seq;
+    let other = answered(store, "ben", "1", Way::Send).1.seq;
+    assert_eq!(due(store, 1), Vec::<Vec<_>>::new(), "not before its time");
+    assert_eq!(due(store, 2), [vec![first, second], vec![other]]);
+    assert!(store.begin_send(&[first], 3).unwrap());
+    assert!(!store.begin_send(&[first], 3).unwrap(), "it is under way");
+    assert_eq!(due(store, 3), [vec![other]], "the second waits for the first");
+    store.settle(&[first], Settled::Again { at: 9, note: "busy" }, 4).unwrap();
+    assert_eq!(due(store, 8), [vec![other]], "and does not overtake it in its pause");
+    assert_eq!(due(store, 9).len(), 2);
+    assert!(store.begin_send(&[first, second], 9).unwrap());
+    store.settle(&[first, second], Settled::Delivered, 10).unwrap();
+    assert_eq!(due(store, 10), [vec![other]]);
+    assert_eq!(store.outbox_counts().unwrap().waiting, 1);
+}
+
+fn a_retry_gets_the_answer_that_was_offered(store: &dyn Store) {
+    let (accepted, queued) = answered(store, "anna", "1", Way::Offer { may_send: true });
+    assert_eq!(queued.state, DeliveryState::Offered);
+    let again = || store.offer_again(accepted.message, 3).unwrap();
+    assert_eq!(again().unwrap().key, queued.key);
+    store.confirm(queued.seq).unwrap();
+    assert_eq!(again().unwrap().payload, queued.payload, "the platform did not get it");
+    assert_eq!(due(store, 99), Vec::<Vec<_>>::new());
+    let (accepted, late) = answered(store, "anna", "2", Way::Send);
+    assert!(store.begin_send(&[late.seq], 3).unwrap());
+    assert_eq!(store.offer_again(accepted.message, 3).unwrap(), None, "it leaves another way");
+}
+
+fn an_offer_waits_behind_what_has_not_left(store: &dyn Store) {
+    let first = answered(store, "anna", "1", Way::Send).1;
+    let second = answered(store, "anna", "2", Way::Offer { may_send: true }).1;
+    assert_eq!(second.state, DeliveryState::Pending);
+    let third = answered(store, "anna", "3", Way::Offer { may_send: false }).1;
+    assert_eq!(third.state, DeliveryState::Offered, "or it would never leave");
+    store.retract(third.seq, 5).unwrap();
+    assert_eq!(due(store, 5), [vec![first.seq, second.seq, third.seq]]);
+}
+
+fn what_was_under_way_at_the_end_is_decided_about_at_the_next_start(store: &dyn Store) {
+    let of = |account: &str, repeats, asks_again| Resumption {
+        account: AccountName(account.into()),
+        repeats,
+        asks_again,
+    };
+    let (_, once) = answered(store, "anna", "1", Way::Send);
+    assert!(store.begin_send(&[once.seq], 3).unwrap());
+    store.resume(&[of("mp", true, false)], 4).unwrap();
+    assert_eq!(due(store, 4), [vec![once.seq]], "the platform knows it by its key");
+    assert!(store.begin_send(&[once.seq], 5).unwrap());
+    store.resume(&[of("mp", false, false)], 6).unwrap();
+    let case = &store.open_cases(9, 6).unwrap()[0];
+    assert_eq!(case.note, Some(Reason::DeliveryUnknown), "once more could be twice");
+
+    let offer = Way::Offer { may_send: false };
+    let (_, offered) = answered(store, "ben", "1", offer);
+    store.resume(&[of("mp", false, true)], 1_000).unwrap();
+    assert_eq!(store.expire(17_000).unwrap(), 1);
+    let heard = store.open_cases(9, 17_000).unwrap().len();
+    assert_eq!(heard, 1, "the platform never asked again, so it had the answer");
+    let (_, unheard) = answered(store, "cleo", "1", offer);
+    store.resume(&[of("mp", false, true)], 20_000).unwrap();
+    assert_eq!(store.open_cases(9, 20_000).unwrap().len(), 2, "it may have asked meanwhile");
+    let states: Vec<_> = store.undelivered(9).unwrap().iter().map(|q| q.seq).collect();
+    assert_eq!(states, [unheard.seq, once.seq]);
+    assert!(offered.seq < unheard.seq);
+}
+
+fn what_cannot_be_delivered_opens_its_case_once(store: &dyn Store) {
+    let (accepted, queued) = answered(store, "anna", "1", Way::Send);
+    assert!(store.begin_send(&[queued.seq], 3).unwrap());
+    let handed = Settled::Handed { why: Reason::WindowClosed, note: "window_closed" };
+    store.settle(&[queued.seq], handed, 4).unwrap();
+    store.settle(&[queued.seq], handed, 5).unwrap();
+    let cases = store.open_cases(9, 5).unwrap();
+    assert_eq!((cases.len(), cases[0].note), (1, Some(Reason::WindowClosed)));
+    assert_eq!(cases[0].conversation, accepted.conversation);
+    let dead = &store.undelivered(9).unwrap()[0];
+    assert_eq!((dead.state, dead.note.as_str()), (DeliveryState::Handed, "window_closed"));
+}
+
+fn a_kept_answer_is_for_its_conversation_and_for_a_time(store: &dyn Store) {
+    let (anna, queued) = answered(store, "anna", "1", Way::Keep { until: 50 });
+    let (ben, _) = answered(store, "ben", "1", Way::Keep { until: 50 });
+    assert_eq!(due(store, 40), Vec::<Vec<_>>::new());
+    let fetch = |of: &Accepted| store.fetch_kept(anna.message, &of.conversation, 9).unwrap();
+    assert_eq!(fetch(&ben), None);
+    assert_eq!(fetch(&anna).unwrap().key, queued.key);
+    store.confirm(queued.seq).unwrap();
+    assert_eq!(fetch(&anna).unwrap().key, queued.key, "a tap is repeated like any message");
+    assert_eq!(store.expire(50).unwrap(), 1);
+    assert_eq!(store.open_cases(9, 50).unwrap()[0].note, Some(Reason::NotFetched));
+}
+
+fn claim(operator: &str, until: i64) -> Act {
+    Act::Claim { operator: operator.into(), until }
+}
+
+/// A conversation with one open case; its latest message.
+fn case_of(store: &dyn Store, sender: &str) -> Accepted {
+    let accepted = store.accept(&arrival(sender, "case", "转人工"), 1).unwrap();
+    let trace = turn(&accepted, Verdict::Handoff, Reason::HumanRequest, "稍等");
+    store.decide(accepted.message, &decided(trace, true), 2).unwrap();
+    accepted
+}
+
+fn one_person_has_a_conversation_and_the_bot_keeps_silent(store: &dyn Store) {
+    let pending = answered(store, "anna", "1", Way::Send).1;
+    let accepted = case_of(store, "anna");
+    let case = store.open_cases(9, 2).unwrap()[0].id.clone();
+    let owner = store.act(&case, &claim("eva", 100), 10).unwrap();
+    assert_eq!(owner, Owner::Person { operator: "eva".into(), until: 100 });
+    let held = store.act(&case, &claim("max", 100), 11);
+    assert!(matches!(held, Err(StoreError::Refused(Refused::Held { .. }))));
+    assert!(!store.begin_send(&[pending.seq], 12).unwrap(), "the bot waited too long");
+    assert_eq!(store.open_cases(9, 12).unwrap().len(), 2, "and its answer is eva's to judge");
+
+    let next = store.accept(&arrival("anna", "2", "还有运费"), 13).unwrap();
+    let trace = turn(&next, Verdict::AutoReply, Reason::ConfidenceReached, "七天内。");
+    let speaking = Decided { replies: vec![reply("anna", Way::Send)], ..decided(trace, false) };
+    let refused = store.decide(next.message, &speaking, 14);
+    assert!(matches!(refused, Err(StoreError::NotTheBots(_))));
+    assert_eq!(store.unfinished().unwrap().len(), 1, "nothing of it was written");
+    let payload = Outgoing::Text("我来帮您".into());
+    let say = |operator: &str| Act::Reply {
+        operator: operator.into(),
+        until: 200,
+        payload: payload.clone(),
+    };
+    assert!(store.act(&case, &say("max"), 15).is_err());
+    store.act(&case, &say("eva"), 15).unwrap();
+    let said = store.due(16, 9).unwrap().remove(0).rows.remove(0);
+    assert_eq!((said.author, &said.payload), (Author::Person, &payload));
+    let later = store.accept(&arrival("anna", "3", "好的"), 17).unwrap();
+    let context = store.context(later.message, 0, 8).unwrap();
+    let last = context.last().unwrap();
+    assert_eq!((last.role, last.text.as_str()), (Role::Agent, "我来帮您"));
+
+    assert_eq!(store.owner(&accepted.conversation, 199).unwrap().at(199), owner_of("eva"));
+    assert_eq!(store.owner(&accepted.conversation, 200).unwrap(), Owner::Bot, "time is up");
+    store.decide(next.message, &speaking, 201).unwrap();
+}
+
+fn owner_of(operator: &str) -> Owner {
+    Owner::Person { operator: operator.into(), until: 200 }
+}
+
+fn resolving_closes_the_conversation_and_asks(store: &dyn Store) {
+    let accepted = case_of(store, "anna");
+    let case = store.open_cases(9, 2).unwrap()[0].id.clone();
+    store.act(&case, &claim("eva", 100), 10).unwrap();
+    let survey = Outgoing::Text("您满意吗？".into());
+    let resolve =
+        |operator: &str| Act::Resolve { operator: operator.into(), survey: Some(survey.clone()) };
+    assert!(store.act(&case, &resolve("max"), 11).is_err());
+    assert_eq!(store.act(&case, &resolve("eva"), 12).unwrap(), Owner::Bot);
+    assert_eq!(store.open_cases(9, 12).unwrap().len(), 0);
+    let asked = store.due(12, 9).unwrap().remove(0).rows.remove(0);
+    assert_eq!((asked.author, asked.payload), (Author::Courtesy, survey));
+    let conversation = &accepted.conversation;
+    assert_eq!(store.open_survey(conversation, 0).unwrap(), None, "not asked yet");
+    assert!(store.begin_send(&[asked.seq], 13).unwrap());
+    store.settle(&[asked.seq], Settled::Delivered, 14).unwrap();
+    assert_eq!(store.open_survey(conversation, 0).unwrap(), Some(case.clone()));
+    let ben = case_of(store, "ben");
+    assert!(!store.rate(&case, &ben.conversation, 3, 15).unwrap(), "another's case");
+    assert!(store.rate(&case, conversation, 3, 15).unwrap());
+    assert!(!store.rate(&case, conversation, 1, 16).unwrap(), "once");
+    assert_eq!(store.case(&case, 16).unwrap().unwrap().rating, Some(3));
+    let spoken = store.spoken(conversation, 9).unwrap();
+    let lines: Vec<_> = spoken.iter().map(|s| (s.speaker.clone(), s.text.as_str())).collect();
+    let us = Speaker::Us(Author::Bot);
+    let courtesy = Speaker::Us(Author::Courtesy);
+    assert_eq!(lines[..2], [(Speaker::Customer, "转人工"), (us, "稍等")]);
+    assert_eq!(lines[2], (courtesy, "您满意吗？"));
+}
+
+fn a_page_and_its_cursor_are_one(store: &dyn Store) {
+    let account = AccountName("mp".into());
+    store.want_fetch(&account, "kf1", "t1").unwrap();
+    let (_, sent) = answered(store, "anna", "1", Way::Send);
+    assert!(store.begin_send(&[sent.seq], 3).unwrap());
+    store.settle(&[sent.seq], Settled::Delivered, 4).unwrap();
+    let page = Page {
+        messages: vec![arrival("anna", "2", "在吗"), arrival("ben", "1", "你好")],
+        failures: vec![
+            (sent.key.clone(), Reason::QuotaUsed),
+            ("unknown".into(), Reason::QuotaUsed),
+        ],
+        sessions: vec![("ben".into(), Some(500)), ("nobody".into(), None)],
+        next: "c1".into(),
+        complete: None,
+    };
+    let taken = store.take_page(&account, "kf1", &page, 5).unwrap();
+    assert!(taken.iter().all(|(_, accepted)| accepted.state == AcceptedState::New));
+    let again = store.take_page(&account, "kf1", &page, 6).unwrap();
+    assert!(again.iter().all(|(_, accepted)| accepted.state == AcceptedState::Undecided));
+    assert_eq!(store.unfinished().unwrap().len(), 2);
+    assert_eq!(store.open_cases(9, 6).unwrap()[0].note, Some(Reason::QuotaUsed));
+    let at_desk = Owner::Platform { until: 500 };
+    assert_eq!(store.owner(&taken[1].1.conversation, 6).unwrap(), at_desk);
+    let cursor = store.to_fetch().unwrap().remove(0);
+    assert_eq!((cursor.cursor.as_str(), cursor.token.as_str(), cursor.wanted), ("c1", "t1", 1));
+    store.want_fetch(&account, "kf1", "t2").unwrap();
+    let last = Page { next: "c2".into(), complete: Some(cursor.wanted), ..Page::default() };
+    store.take_page(&account, "kf1", &last, 7).unwrap();
+    let cursor = store.to_fetch().unwrap().remove(0);
+    assert_eq!((cursor.cursor.as_str(), cursor.wanted), ("c2", 2), "a callback came meanwhile");
+    let done = Page { next: "c3".into(), complete: Some(2), ..Page::default() };
+    store.take_page(&account, "kf1", &done, 8).unwrap();
+    assert_eq!(store.to_fetch().unwrap(), []);
+}
+
+fn what_was_sent_counts_and_what_failed_does_not(store: &dyn Store) {
+    let (accepted, first) = answered(store, "anna", "1", Way::Send);
+    let second = answered(store, "anna", "2", Way::Send).1;
+    let offered = answered(store, "anna", "3", Way::Offer { may_send: false }).1;
+    store.confirm(offered.seq).unwrap();
+    assert!(store.begin_send(&[first.seq], 5).unwrap());
+    store.settle(&[first.seq], Settled::Delivered, 6).unwrap();
+    assert!(store.begin_send(&[second.seq], 7).unwrap());
+    store.settle(&[second.seq], Settled::Again { at: 9, note: "busy" }, 8).unwrap();
+    let contact = store.contact(&accepted.conversation).unwrap();
+    assert_eq!(contact.sent, [5], "an answer to a callback is no send");
+    assert_eq!(contact.occasions, [(Occasion::Message, 1)]);
+}

@@ -1,0 +1,594 @@
+//! [`Outbox`] on SQLite: replies, the cases that failed ones open, what may be sent now.
+
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use super::{SqliteStore, from_json, pages, to_json};
+use crate::base::clock::UnixMs;
+use crate::base::fault::Fault;
+use crate::base::id::{CaseId, ConversationId, OutboxKey, TraceId};
+use crate::domain::decision::{Priority, Reason};
+use crate::domain::delivery::{Author, DeliveryState, Occasion};
+use crate::domain::message::AccountName;
+use crate::domain::ownership::Owner;
+use crate::domain::trace::Trace;
+use crate::store::outbox::{
+    Contact, Cursor, Decided, DueLine, NewReply, Outbox, OutboxCounts, OutboxSeq, Page, Queued,
+    Resumption, Settled, Way,
+};
+use crate::store::sqlite::queue;
+use crate::store::{Accepted, Arrival, MessageRow, StoreError};
+
+/// Sends that are looked back at: no platform allows more in one window.
+const SENDS: u32 = 20;
+/// Replies of one conversation that are looked at together.
+const LINE: u32 = 12;
+/// The platform's last retry comes ten seconds after its first request …
+const LAST_RETRY_MS: i64 = 10_000;
+/// … and has been heard by then.
+const RETRIES_OVER_MS: i64 = 16_000;
+
+impl Outbox for SqliteStore {
+    fn decide(
+        &self,
+        message: MessageRow,
+        decided: &Decided,
+        now: UnixMs,
+    ) -> Result<Option<Queued>, StoreError> {
+        let decided = decided.clone();
+        self.writer.write(move |t| decide(t, message, &decided, now))
+    }
+
+    fn offer_again(&self, message: MessageRow, now: UnixMs) -> Result<Option<Queued>, StoreError> {
+        self.writer.write(move |t| {
+            // One that left in an answer is given again: the platform asks because it got none.
+            let found = t
+                .prepare_cached(&format!(
+                    "SELECT {COLUMNS} FROM outbox o JOIN decisions d USING (trace_id)
+                     WHERE d.message_id = ?1 AND author = 'bot' AND (state IN ('pending', 'offered')
+                           OR (state = 'delivered' AND passive = 1)) ORDER BY seq LIMIT 1"
+                ))?
+                .query_row([message.0], queued)
+                .optional()?;
+            found.map(|found| offer(t, found?, now)).transpose()
+        })
+    }
+
+    fn fetch_kept(
+        &self,
+        message: MessageRow,
+        conversation: &ConversationId,
+        now: UnixMs,
+    ) -> Result<Option<Queued>, StoreError> {
+        let conversation = conversation.clone();
+        self.writer.write(move |t| {
+            let found = t
+                .prepare_cached(&format!(
+                    "SELECT {COLUMNS} FROM outbox o JOIN decisions d USING (trace_id)
+                     WHERE d.message_id = ?1 AND conversation_id = ?2
+                       AND (state = 'kept' OR (passive = 1 AND state <> 'handed'))
+                     ORDER BY seq LIMIT 1"
+                ))?
+                .query_row(params![message.0, conversation.as_str()], queued)
+                .optional()?;
+            found.map(|found| offer(t, found?, now)).transpose()
+        })
+    }
+
+    fn confirm(&self, seq: OutboxSeq) -> Result<(), StoreError> {
+        self.writer.write(move |t| {
+            t.prepare_cached(
+                "UPDATE outbox SET state = 'delivered' WHERE seq = ?1 AND state = 'offered'",
+            )?
+            .execute([seq.0])?;
+            Ok(())
+        })
+    }
+
+    fn retract(&self, seq: OutboxSeq, due: UnixMs) -> Result<(), StoreError> {
+        self.writer.write(move |t| {
+            t.execute(
+                "UPDATE outbox SET state = 'pending', passive = 0, due_at = ?2
+                 WHERE seq = ?1 AND state = 'offered'",
+                params![seq.0, due],
+            )?;
+            Ok(())
+        })
+    }
+
+    fn due(&self, now: UnixMs, limit: u32) -> Result<Vec<DueLine>, StoreError> {
+        self.read(|c| due(c, now, limit))
+    }
+
+    fn begin_send(&self, rows: &[OutboxSeq], now: UnixMs) -> Result<bool, StoreError> {
+        let rows = rows.to_vec();
+        self.writer.write(move |t| begin_send(t, &rows, now))
+    }
+
+    fn settle(&self, rows: &[OutboxSeq], settled: Settled, now: UnixMs) -> Result<(), StoreError> {
+        let rows = rows.to_vec();
+        self.writer.write(move |t| rows.iter().try_for_each(|row| settle(t, *row, settled, now)))
+    }
+
+    fn transferred(&self, conversation: &ConversationId, until: UnixMs) -> Result<(), StoreError> {
+        let conversation = conversation.clone();
+        self.writer
+            .write(move |t| queue::set_owner(t, conversation.as_str(), &Owner::Platform { until }))
+    }
+
+    fn expire(&self, now: UnixMs) -> Result<usize, StoreError> {
+        let waits = "SELECT seq, state, note FROM outbox
+                     WHERE state IN ('offered', 'kept') AND due_at <= ?1";
+        // Looked at first by a reader: mostly there is none, and a write costs a commit.
+        let any: bool = self.read(|c| {
+            Ok(c.prepare_cached(&format!("SELECT EXISTS ({waits})"))?
+                .query_row([now], |r| r.get(0))?)
+        })?;
+        if !any {
+            return Ok(0);
+        }
+        self.writer.write(move |t| {
+            let over = t
+                .prepare_cached(waits)?
+                .query_map([now], |r| {
+                    Ok((OutboxSeq(r.get(0)?), r.get::<_, String>(1)?, r.get::<_, String>(2)?))
+                })?
+                .collect::<Result<Vec<_>, _>>()?;
+            for (seq, state, note) in &over {
+                let settled = match (state.as_str(), note.as_str()) {
+                    ("kept", _) => Settled::Handed { why: Reason::NotFetched, note: "not_fetched" },
+                    (_, ASKED_AGAIN) => Settled::Delivered,
+                    _ => Settled::Handed { why: Reason::DeliveryUnknown, note: "unconfirmed" },
+                };
+                settle(t, *seq, settled, now)?;
+            }
+            Ok(over.len())
+        })
+    }
+
+    fn resume(&self, accounts: &[Resumption], now: UnixMs) -> Result<(), StoreError> {
+        let accounts = accounts.to_vec();
+        self.writer.write(move |t| resume(t, &accounts, now))
+    }
+
+    fn undelivered(&self, limit: u32) -> Result<Vec<Queued>, StoreError> {
+        self.read(|c| {
+            let mut query = c.prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM outbox WHERE state IN ('handed', 'dropped')
+                 ORDER BY seq DESC LIMIT ?1"
+            ))?;
+            query.query_map([limit], queued)?.map(|row| row?).collect()
+        })
+    }
+
+    fn outbox_counts(&self) -> Result<OutboxCounts, StoreError> {
+        self.read(|c| {
+            let counts = c
+                .prepare_cached(
+                    "SELECT (SELECT count(*) FROM outbox
+                             WHERE state IN ('pending', 'offered', 'kept', 'sending')),
+                            (SELECT count(*) FROM outbox WHERE state = 'handed'),
+                            (SELECT min(created_at) FROM outbox
+                             WHERE state IN ('pending', 'offered', 'kept', 'sending')),
+                            (SELECT count(*) FROM work)",
+                )?
+                .query_row([], |r| {
+                    Ok(OutboxCounts {
+                        waiting: r.get::<_, u32>(0)?.into(),
+                        handed: r.get::<_, u32>(1)?.into(),
+                        oldest_waiting: r.get(2)?,
+                        work: r.get::<_, u32>(3)?.into(),
+                    })
+                })?;
+            Ok(counts)
+        })
+    }
+
+    fn contact(&self, conversation: &ConversationId) -> Result<Contact, StoreError> {
+        self.read(|c| contact(c, conversation.as_str()))
+    }
+
+    fn want_fetch(
+        &self,
+        account: &AccountName,
+        thread: &str,
+        token: &str,
+    ) -> Result<(), StoreError> {
+        let (account, thread, token) = (account.clone(), thread.to_owned(), token.to_owned());
+        self.writer.write(move |t| pages::want(t, &account, &thread, &token))
+    }
+
+    fn to_fetch(&self) -> Result<Vec<Cursor>, StoreError> {
+        self.read(pages::wanted)
+    }
+
+    fn take_page(
+        &self,
+        account: &AccountName,
+        thread: &str,
+        page: &Page,
+        now: UnixMs,
+    ) -> Result<Vec<(Arrival, Accepted)>, StoreError> {
+        let (account, thread, page) = (account.clone(), thread.to_owned(), page.clone());
+        self.writer.write(move |t| pages::take(t, &account, &thread, &page, now))
+    }
+
+    fn open_survey(
+        &self,
+        conversation: &ConversationId,
+        since: UnixMs,
+    ) -> Result<Option<CaseId>, StoreError> {
+        self.read(|c| {
+            let found: Option<String> = c
+                .prepare_cached(
+                    "SELECT c.id FROM outbox o JOIN cases c USING (trace_id)
+                     WHERE o.conversation_id = ?1 AND o.author = 'courtesy' AND o.created_at >= ?2
+                       AND o.state = 'delivered'
+                       AND NOT EXISTS (SELECT 1 FROM ratings r WHERE r.case_id = c.id)
+                     ORDER BY o.seq DESC LIMIT 1",
+                )?
+                .query_row(params![conversation.as_str(), since], |r| r.get(0))
+                .optional()?;
+            Ok(found.map(CaseId::from_text))
+        })
+    }
+
+    fn rate(
+        &self,
+        case: &CaseId,
+        conversation: &ConversationId,
+        score: u8,
+        now: UnixMs,
+    ) -> Result<bool, StoreError> {
+        let (case, conversation) = (case.clone(), conversation.clone());
+        self.writer.write(move |t| {
+            let added = t.execute(
+                "INSERT INTO ratings (case_id, score, operator, created_at)
+                 SELECT c.id, ?2, c.operator, ?3 FROM cases c JOIN decisions d USING (trace_id)
+                 JOIN messages m ON m.id = d.message_id WHERE c.id = ?1 AND m.conversation_id = ?4
+                 ON CONFLICT (case_id) DO NOTHING",
+                params![case.as_str(), score, now, conversation.as_str()],
+            )?;
+            Ok(added == 1)
+        })
+    }
+}
+
+/// The note of an offered reply whose platform would have asked again if it had got no answer.
+const ASKED_AGAIN: &str = "asks_again";
+
+pub(super) const COLUMNS: &str = "seq, key, conversation_id, trace_id, account, author, target, \
+                                  payload, state, attempts, created_at, note";
+
+pub(super) fn queued(row: &Row<'_>) -> rusqlite::Result<Result<Queued, StoreError>> {
+    let text = |n| row.get::<_, String>(n);
+    let (author, target, payload, state) = (text(5)?, text(6)?, text(7)?, text(8)?);
+    let (seq, key, conversation) = (OutboxSeq(row.get(0)?), text(1)?, text(2)?);
+    let (trace, account): (Option<String>, _) = (row.get(3)?, text(4)?);
+    let (attempts, created_at, note) = (row.get(9)?, row.get(10)?, text(11)?);
+    let read = || {
+        let unknown = |what, word: &str| StoreError::Corrupt {
+            what,
+            reason: format!("unknown word {word:?}"),
+        };
+        Ok(Queued {
+            seq,
+            key,
+            conversation: ConversationId::from_text(conversation),
+            trace: trace.map(TraceId::from_text),
+            account: AccountName(account),
+            author: Author::parse(&author).ok_or_else(|| unknown("author", &author))?,
+            target: from_json("target", &target)?,
+            payload: from_json("reply", &payload)?,
+            state: DeliveryState::parse(&state).ok_or_else(|| unknown("delivery state", &state))?,
+            attempts,
+            created_at,
+            note,
+        })
+    };
+    Ok(read())
+}
+
+fn decide(
+    transaction: &Transaction<'_>,
+    message: MessageRow,
+    decided: &Decided,
+    now: UnixMs,
+) -> Result<Option<Queued>, StoreError> {
+    let Decided { trace, for_person, replies, transferred_until } = decided;
+    let conversation = trace.conversation.as_str();
+    record(transaction, message, trace, now)?;
+    if !replies.is_empty() && !queue::owner(transaction, conversation)?.is_bot(now) {
+        return Err(StoreError::NotTheBots(message.0));
+    }
+    if *for_person {
+        open_case(transaction, trace.id.as_str(), trace.decision.priority(), None, now)?;
+    }
+    if let Some(until) = transferred_until {
+        let owner = Owner::Platform { until: *until };
+        queue::set_owner(transaction, conversation, &owner)?;
+    }
+    Fault::DecidedHalf.passes();
+    transaction.execute("DELETE FROM work WHERE message_id = ?1", [message.0])?;
+    let mut first = None;
+    for reply in replies {
+        let trace_id = Some(&trace.id);
+        let new = NewRow { conversation, trace: trace_id, account: &trace.account, reply };
+        let queued = insert(transaction, &new, now)?;
+        first.get_or_insert(queued);
+    }
+    Ok(first)
+}
+
+fn record(
+    transaction: &Transaction<'_>,
+    message: MessageRow,
+    trace: &Trace,
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    let added = transaction.execute(
+        "INSERT INTO decisions (trace_id, message_id, verdict, confidence, reply, trace, decided_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (message_id) DO NOTHING",
+        params![
+            trace.id.as_str(),
+            message.0,
+            trace.decision.verdict.as_str(),
+            f64::from(trace.decision.confidence),
+            trace.reply,
+            to_json("trace", trace)?,
+            now
+        ],
+    )?;
+    if added == 0 {
+        return Err(StoreError::AlreadyDecided(message.0));
+    }
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO evidence (trace_id, rank, entry_id, version, score) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
+    for (found, rank) in trace.evidence.iter().zip(0_u32..) {
+        let score = f64::from(found.scores.fused);
+        let (trace, entry) = (trace.id.as_str(), found.id.as_str());
+        insert.execute(params![trace, rank, entry, found.version, score])?;
+    }
+    Ok(())
+}
+
+/// Opens the case of a turn, or opens it again: a message has one case at most.
+pub(super) fn open_case(
+    transaction: &Transaction<'_>,
+    trace: &str,
+    priority: Priority,
+    note: Option<Reason>,
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    transaction.execute(
+        "INSERT INTO cases (id, trace_id, priority, opened_at, note) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (trace_id) DO UPDATE SET closed_at = NULL, note = ?5",
+        params![CaseId::generate().as_str(), trace, priority as u8, now, note.map(Reason::as_str)],
+    )?;
+    Ok(())
+}
+
+pub(super) struct NewRow<'a> {
+    pub(super) conversation: &'a str,
+    pub(super) trace: Option<&'a TraceId>,
+    pub(super) account: &'a AccountName,
+    pub(super) reply: &'a NewReply,
+}
+
+pub(super) fn insert(
+    transaction: &Transaction<'_>,
+    new: &NewRow<'_>,
+    now: UnixMs,
+) -> Result<Queued, StoreError> {
+    let (state, due) = match new.reply.way {
+        // Behind what has not left yet, so that answers come in the order of the questions.
+        Way::Offer { may_send: true } if unsent(transaction, new.conversation)? => {
+            (DeliveryState::Pending, now)
+        }
+        Way::Offer { .. } => (DeliveryState::Offered, now + RETRIES_OVER_MS),
+        Way::Send => (DeliveryState::Pending, now),
+        Way::Keep { until } => (DeliveryState::Kept, until),
+    };
+    transaction
+        .prepare_cached(&format!(
+            "INSERT INTO outbox (key, conversation_id, trace_id, account, author, target, payload,
+                                 state, passive, due_at, created_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) RETURNING {COLUMNS}"
+        ))?
+        .query_row(
+            params![
+                OutboxKey::generate().as_str(),
+                new.conversation,
+                new.trace.map(TraceId::as_str),
+                new.account.as_str(),
+                new.reply.author.as_str(),
+                to_json("target", &new.reply.target)?,
+                to_json("reply", &new.reply.payload)?,
+                state.as_str(),
+                state == DeliveryState::Offered,
+                due,
+                now
+            ],
+            queued,
+        )?
+}
+
+fn unsent(transaction: &Transaction<'_>, conversation: &str) -> Result<bool, StoreError> {
+    let found = transaction
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM outbox
+             WHERE conversation_id = ?1 AND state IN ('pending', 'sending'))",
+        )?
+        .query_row([conversation], |r| r.get(0))?;
+    Ok(found)
+}
+
+fn offer(transaction: &Transaction<'_>, found: Queued, now: UnixMs) -> Result<Queued, StoreError> {
+    if found.state != DeliveryState::Delivered {
+        transaction
+            .prepare_cached(
+                "UPDATE outbox SET state = 'offered', passive = 1, due_at = ?2, note = ''
+                 WHERE seq = ?1",
+            )?
+            .execute(params![found.seq.0, now + RETRIES_OVER_MS])?;
+    }
+    Ok(Queued { state: DeliveryState::Offered, ..found })
+}
+
+fn due(connection: &Connection, now: UnixMs, limit: u32) -> Result<Vec<DueLine>, StoreError> {
+    let conversations = connection
+        .prepare_cached(
+            // SQLite takes `due_at` from the row that has the least `seq`.
+            "SELECT conversation_id, min(seq), due_at,
+                    max(state IN ('offered', 'sending')) AS under_way
+             FROM outbox WHERE state IN ('pending', 'offered', 'sending')
+             GROUP BY conversation_id HAVING due_at <= ?1 AND NOT under_way
+             ORDER BY due_at LIMIT ?2",
+        )?
+        .query_map(params![now, limit], |r| r.get::<_, String>(0))?
+        .collect::<Result<Vec<_>, _>>()?;
+    let line = |conversation: String| {
+        let mut query = connection.prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM outbox
+             WHERE conversation_id = ?1 AND state = 'pending' ORDER BY seq LIMIT ?2"
+        ))?;
+        let rows = query.query_map(params![conversation, LINE], queued)?;
+        let rows = rows.map(|row| row?).collect::<Result<_, StoreError>>()?;
+        Ok(DueLine { rows, contact: contact(connection, &conversation)? })
+    };
+    conversations.into_iter().map(line).collect()
+}
+
+pub(super) fn contact(connection: &Connection, conversation: &str) -> Result<Contact, StoreError> {
+    let occasions = connection
+        .prepare_cached("SELECT occasion, at FROM occasions WHERE conversation_id = ?1")?
+        .query_map([conversation], |r| Ok((r.get::<_, String>(0)?, r.get(1)?)))?
+        .map(|row| {
+            let (word, at) = row?;
+            // A word of a newer build opens nothing.
+            Ok(Occasion::parse(&word).map(|occasion| (occasion, at)))
+        })
+        .filter_map(Result::transpose)
+        .collect::<Result<Vec<_>, StoreError>>()?;
+    let sent = connection
+        .prepare_cached(
+            "SELECT sent_at FROM outbox WHERE conversation_id = ?1 AND sent_at IS NOT NULL
+             ORDER BY sent_at DESC LIMIT ?2",
+        )?
+        .query_map(params![conversation, SENDS], |r| r.get(0))?
+        .collect::<Result<_, _>>()?;
+    Ok(Contact { occasions, sent })
+}
+
+fn begin_send(
+    transaction: &Transaction<'_>,
+    rows: &[OutboxSeq],
+    now: UnixMs,
+) -> Result<bool, StoreError> {
+    let Some(first) = rows.first() else { return Ok(false) };
+    let (conversation, author): (String, String) = transaction
+        .prepare_cached("SELECT conversation_id, author FROM outbox WHERE seq = ?1")?
+        .query_row([first.0], |r| Ok((r.get(0)?, r.get(1)?)))?;
+    let waiting = rows.iter().try_fold(true, |all, row| {
+        let pending = transaction
+            .prepare_cached("SELECT state = 'pending' FROM outbox WHERE seq = ?1")?
+            .query_row([row.0], |r| r.get::<_, bool>(0))?;
+        Ok::<_, StoreError>(all && pending)
+    })?;
+    if !waiting {
+        return Ok(false);
+    }
+    if author == Author::Bot.as_str() && !queue::owner(transaction, &conversation)?.is_bot(now) {
+        let settled = Settled::Handed { why: Reason::PersonOwns, note: "person_owns" };
+        rows.iter().try_for_each(|row| settle(transaction, *row, settled, now))?;
+        return Ok(false);
+    }
+    for row in rows {
+        let sent = Some(now).filter(|_| row == first);
+        let joined = Some(first.0).filter(|_| row != first);
+        transaction.execute(
+            "UPDATE outbox SET state = 'sending', attempts = attempts + 1, sent_at = ?2, joined = ?3
+             WHERE seq = ?1",
+            params![row.0, sent, joined],
+        )?;
+    }
+    Fault::SendUncommitted.passes();
+    Ok(true)
+}
+
+pub(super) fn settle(
+    transaction: &Transaction<'_>,
+    row: OutboxSeq,
+    settled: Settled,
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    let courtesy: bool = transaction
+        .prepare_cached("SELECT author = 'courtesy' FROM outbox WHERE seq = ?1")?
+        .query_row([row.0], |r| r.get(0))?;
+    let settled = match settled {
+        Settled::Handed { note, .. } if courtesy => Settled::Dropped { note },
+        other => other,
+    };
+    let (state, due, note) = match settled {
+        Settled::Delivered => (DeliveryState::Delivered, now, ""),
+        Settled::Again { at, note } => (DeliveryState::Pending, at, note),
+        Settled::Handed { note, .. } => (DeliveryState::Handed, now, note),
+        Settled::Dropped { note } => (DeliveryState::Dropped, now, note),
+    };
+    // What was not delivered has not used anything up.
+    let trace: Option<String> = transaction
+        .prepare_cached(
+            "UPDATE outbox SET state = ?2, due_at = ?3, note = ?4,
+                    sent_at = iif(?2 = 'delivered', sent_at, NULL)
+             WHERE seq = ?1 RETURNING trace_id",
+        )?
+        .query_row(params![row.0, state.as_str(), due, note], |r| r.get(0))?;
+    if let (Settled::Handed { why, .. }, Some(trace)) = (settled, trace) {
+        let trace = from_json::<Trace>(
+            "trace",
+            &transaction
+                .prepare_cached("SELECT trace FROM decisions WHERE trace_id = ?1")?
+                .query_row([&trace], |r| r.get::<_, String>(0))?,
+        )?;
+        open_case(transaction, trace.id.as_str(), trace.decision.priority(), Some(why), now)?;
+    }
+    Ok(())
+}
+
+fn resume(
+    transaction: &Transaction<'_>,
+    accounts: &[Resumption],
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    let under_way = transaction
+        .prepare_cached(
+            "SELECT o.seq, o.account, o.state, m.received_at FROM outbox o
+             LEFT JOIN decisions d USING (trace_id) LEFT JOIN messages m ON m.id = d.message_id
+             WHERE o.state IN ('sending', 'offered')",
+        )?
+        .query_map([], |r| {
+            let received: Option<UnixMs> = r.get(3)?;
+            Ok((OutboxSeq(r.get(0)?), r.get::<_, String>(1)?, r.get::<_, String>(2)?, received))
+        })?
+        .collect::<Result<Vec<_>, _>>()?;
+    let unknown = Settled::Handed { why: Reason::DeliveryUnknown, note: "ended_while_sending" };
+    for (seq, account, state, received) in under_way {
+        let known = accounts.iter().find(|a| a.account.as_str() == account);
+        let asks_again = known.is_some_and(|a| a.asks_again);
+        let heard = received.filter(|at| asks_again && now < at + LAST_RETRY_MS);
+        match (state.as_str(), heard) {
+            ("sending", _) if known.is_some_and(|a| a.repeats) => {
+                settle(transaction, seq, Settled::Again { at: now, note: "repeated" }, now)?;
+            }
+            // The platform will ask again unless it has the answer.
+            ("offered", Some(received)) => {
+                transaction.execute(
+                    "UPDATE outbox SET due_at = ?2, note = ?3 WHERE seq = ?1",
+                    params![seq.0, received + RETRIES_OVER_MS, ASKED_AGAIN],
+                )?;
+            }
+            _ => settle(transaction, seq, unknown, now)?,
+        }
+    }
+    Ok(())
+}
