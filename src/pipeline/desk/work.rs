@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{DeskParts, Done, Handoff, Outcome, Progress, fetched, settled};
 use crate::base::clock::{Deadline, UnixMs};
+use crate::base::fault::Fault;
 use crate::base::id::CaseId;
 use crate::base::limits::CONTEXT_TURNS;
 use crate::domain::decision::{Priority, Reason, Verdict};
@@ -114,7 +115,7 @@ impl Inner {
     }
 
     fn work(&self, job: &Job) -> Result<Outcome, StoreError> {
-        // It may have been decided before a fault, or by another process.
+        Fault::AcceptedUndecided.passes();
         let store = &self.parts.store;
         let conversation = &job.accepted.conversation;
         let audience = store.audience(conversation)?;
@@ -256,6 +257,7 @@ impl Inner {
             let decided = self.decided(job, &mut said, heard, linked);
             match self.parts.store.decide(message, &decided, self.parts.clock.now()) {
                 Ok(queued) => {
+                    Fault::DecidedUnsent.passes();
                     self.count(job, &said.trace);
                     if queued.is_some() {
                         self.parts.bell.ring();
