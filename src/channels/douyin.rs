@@ -85,6 +85,8 @@ impl Douyin {
         let abilities = Abilities {
             passive_text: false,
             passive_transfer: false,
+            passive_menu: false,
+            asks_again: false,
             send: config.refresh_token.is_some(),
             idempotent: false,
             typing: false,

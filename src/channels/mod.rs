@@ -10,6 +10,8 @@ mod callback;
 pub mod douyin;
 mod form;
 mod json;
+#[cfg(test)]
+mod testing;
 mod text;
 pub mod webhook;
 pub mod wechat;
@@ -125,6 +127,11 @@ pub struct Abilities {
     pub passive_text: bool,
     /// The customer can be given to the platform's desk in the answer to the callback.
     pub passive_transfer: bool,
+    /// A menu can be said there.
+    pub passive_menu: bool,
+    /// A callback without an answer is repeated after five seconds, twice, so that a later attempt
+    /// may still bring the reply.
+    pub asks_again: bool,
     /// Messages can be sent at other times.
     pub send: bool,
     /// A repeated send with the same key is delivered once.

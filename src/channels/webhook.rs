@@ -100,6 +100,8 @@ impl Webhook {
         let abilities = Abilities {
             passive_text: true,
             passive_transfer: true,
+            passive_menu: true,
+            asks_again: false,
             send,
             idempotent: true,
             typing: send,

@@ -33,6 +33,8 @@ impl WechatMini {
         let abilities = Abilities {
             passive_text: false,
             passive_transfer: true,
+            passive_menu: false,
+            asks_again: true,
             send,
             idempotent: false,
             typing: send,
@@ -132,3 +134,6 @@ impl Channel for WechatMini {
         self.account.media(reference, token)
     }
 }
+
+#[cfg(test)]
+mod tests;

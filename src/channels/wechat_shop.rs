@@ -66,6 +66,8 @@ impl WechatShop {
         let abilities = Abilities {
             passive_text: false,
             passive_transfer: false,
+            passive_menu: false,
+            asks_again: false,
             send: true,
             idempotent: true,
             typing: false,

@@ -114,6 +114,9 @@ impl PushAccount {
     ) -> Result<Received, PushError> {
         let opened = self.open(callback)?;
         let (_, fields) = Fields::parse(&opened.message)?;
+        if opened.key.is_some() && fields.is_no_message() {
+            return Ok(Received::Items(vec![Item::Notice("a push that is no message".to_owned())]));
+        }
         let message = inbound::read(&fields, self.platform, &self.name)?;
         let address = ReplyAddress {
             customer: message.sender.clone(),

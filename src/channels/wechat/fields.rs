@@ -107,6 +107,11 @@ impl Fields {
         }
     }
 
+    /// Whether nothing of a message is in it: rightly sent, it needs no answer but a line in the log.
+    pub(in crate::channels) fn is_no_message(&self) -> bool {
+        [Field::FromUserName, Field::MsgType].iter().all(|field| self.get(*field).is_none())
+    }
+
     pub(in crate::channels) fn get(&self, field: Field) -> Option<&str> {
         self.0.get(&field).map(String::as_str)
     }

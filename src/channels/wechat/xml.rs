@@ -42,6 +42,8 @@ struct Walk {
     /// The known child of the root that is open, and its text so far.
     current: Option<(Field, String)>,
     finished: bool,
+    /// Text stands beside the fields.
+    stray: bool,
 }
 
 impl Walk {
@@ -76,8 +78,10 @@ impl Walk {
     fn text(&mut self, text: &str) -> Result<(), PushError> {
         if let Some((_, value)) = &mut self.current {
             value.push_str(text);
-        } else if self.depth < 2 && !text.trim().is_empty() {
-            return Err(PushError::Malformed("text outside of the fields"));
+        } else if self.depth == 0 && !text.trim().is_empty() {
+            return Err(NOT_XML);
+        } else if self.depth == 1 && !text.trim().is_empty() {
+            self.stray = true;
         }
         Ok(())
     }
@@ -91,7 +95,14 @@ impl Walk {
     }
 
     fn finish(self) -> Result<Fields, PushError> {
-        if self.finished && self.depth == 0 { Ok(self.fields) } else { Err(NOT_XML) }
+        if !self.finished || self.depth != 0 {
+            return Err(NOT_XML);
+        }
+        // A root with nothing but text has no fields, and none that could be doubted.
+        if self.stray && self.elements > 1 {
+            return Err(PushError::Malformed("text outside of the fields"));
+        }
+        Ok(self.fields)
     }
 }
 
@@ -115,6 +126,7 @@ mod tests {
         ok("<xml><Content>a<![CDATA[]]]]><![CDATA[>]]>b</Content></xml>", "a]]>b");
         ok("<?xml version=\"1.0\"?>\n<xml>\n <Content> 两 </Content>\n</xml>\n", " 两 ");
         ok("<xml><!-- c --><Content/><Unread>x</Unread></xml>", "");
+        assert_eq!(content("<xml>x</xml>"), Ok(None));
         ok(
             "<xml><ScanCodeInfo><Content>no</Content></ScanCodeInfo><Content>y</Content></xml>",
             "y",

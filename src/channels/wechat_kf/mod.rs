@@ -80,6 +80,8 @@ impl WechatKf {
         let abilities = Abilities {
             passive_text: false,
             passive_transfer: false,
+            passive_menu: false,
+            asks_again: false,
             send: true,
             idempotent: true,
             typing: false,

@@ -44,6 +44,8 @@ impl WechatMp {
         let abilities = Abilities {
             passive_text: true,
             passive_transfer: true,
+            passive_menu: true,
+            asks_again: true,
             send,
             idempotent: false,
             typing: send,
@@ -104,18 +106,19 @@ impl Channel for WechatMp {
         what: &Outgoing,
         stamp: Stamp<'_>,
     ) -> Result<CallbackAnswer, ReplyError> {
+        let limit = self.account.text;
         let text = match what {
-            Outgoing::Text(text) => text,
-            Outgoing::Menu(menu) if menu.items.is_empty() => &menu.head,
+            Outgoing::Text(text) => limit.fit(text),
+            Outgoing::Menu(menu) => reply::menu_text(menu, limit),
             Outgoing::Transfer => {
                 return self.account.answer(to, reply::transfer(to, stamp.seconds), stamp);
             }
-            Outgoing::Menu(_) | Outgoing::Typing { .. } | Outgoing::OnEvent { .. } => {
+            Outgoing::Typing { .. } | Outgoing::OnEvent { .. } => {
                 return Err(Unsupported("not in an answer").into());
             }
         };
         // The platform answers an empty `Content` with its outage notice.
-        let Some(text) = self.account.text.fit(text) else { return Ok(self.acknowledgement()) };
+        let Some(text) = text else { return Ok(self.acknowledgement()) };
         self.account.answer(to, reply::text_message(to, &text, stamp.seconds), stamp)
     }
 

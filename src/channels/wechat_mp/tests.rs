@@ -10,9 +10,12 @@ use super::simulate::{
 };
 use super::*;
 use crate::base::limits;
+use crate::channels::testing::{damage, post, survey};
 use crate::channels::wechat::PushQuery;
-use crate::channels::wechat::crypto::KeySlot;
+use crate::channels::wechat::crypto::{AesKey, KeySlot};
+use crate::channels::wechat::fields::{Field, Fields};
 use crate::channels::wechat::fixture::{Vectors, vectors};
+use crate::channels::wechat::signature;
 use crate::channels::{BodyFormat, Item};
 use crate::domain::message::Inbound;
 
@@ -163,6 +166,78 @@ fn a_push_for_another_app_is_not_for_us() {
     let push = push_text(&theirs, "hi", wire);
     let error = service(&ours).receive(&push.query, &push.body).unwrap_err();
     assert_eq!((error, error.status()), (PushError::NotForUs, 403));
+}
+
+#[test]
+fn what_is_genuine_and_no_message_is_taken_note_of() {
+    let v = vectors().refuse;
+    let service = official("AAAAA", Some(&v.encoding_aes_key));
+    let receive = |encrypted: &str| {
+        let signature = signature::sign(&["AAAAA", "1714112445", "415670741", encrypted]);
+        let query = format!(
+            "timestamp=1714112445&nonce=415670741&encrypt_type=aes&msg_signature={signature}"
+        );
+        let body = format!("<xml><ToUserName>gh</ToUserName><Encrypt>{encrypted}</Encrypt></xml>");
+        post(&service, &query, &[], body.as_bytes())
+    };
+    let Ok(Received::Items(items)) = receive(&v.control_valid) else { panic!() };
+    assert!(matches!(items[..], [Item::Notice(_)]), "{items:?}");
+    assert_eq!(receive(&v.pad_zero).unwrap_err().status(), 400);
+    assert_eq!(receive(&v.pad_bytes_differ).unwrap_err().status(), 400);
+    assert_eq!(receive(&v.other_app_id).unwrap_err().status(), 403);
+    // In the clear there is nothing genuine about it.
+    let signature = signature::sign(&["AAAAA", "1", "n"]);
+    let plain = format!("timestamp=1&nonce=n&signature={signature}");
+    assert_eq!(post(&service, &plain, &[], b"<xml>x</xml>").unwrap_err().status(), 400);
+}
+
+#[test]
+fn menus_and_transfers_are_said_in_the_answer() {
+    let config = config(Some(KEY));
+    let service = service(&config);
+    for wire in every_wire() {
+        let push = push_text(&config, "hi", wire);
+        let address = service.receive(&push.query, &push.body).unwrap().reply_address;
+        let stamp = Stamp { seconds: NOW, nonce: "n" };
+        let menu = service.passive(&address, &Outgoing::Menu(survey()), stamp).unwrap();
+        let shown = content_of(simulator(&config).open_reply(&menu.body).unwrap());
+        assert!(shown.contains("msgmenuid=101\">满意</a>"), "{shown}");
+
+        let transfer = service.passive(&address, &Outgoing::Transfer, stamp).unwrap();
+        let fields = match address.key {
+            None => Fields::parse(&transfer.body).unwrap().1,
+            Some(_) => {
+                let (_, outer) = Fields::parse(&transfer.body).unwrap();
+                let key = AesKey::parse(&KEY.into()).unwrap();
+                let encrypted = outer.get(Field::Encrypt).unwrap();
+                Fields::parse(&key.decrypt(encrypted, &config.app_id).unwrap()).unwrap().1
+            }
+        };
+        assert_eq!(fields.get(Field::MsgType), Some("transfer_customer_service"));
+        assert_eq!(fields.get(Field::ToUserName), Some("o6_a_customer"));
+        assert!(service.passive(&address, &Outgoing::Typing { on: true }, stamp).is_err());
+    }
+}
+
+#[test]
+fn what_a_customer_did_opens_its_quota() {
+    let service = service(&config(None));
+    let event = |name: &str| Content::Event { name: name.to_owned(), key: None };
+    for (content, scene) in [
+        (Content::Text("x".into()), Some(Scene::Message)),
+        (Content::Choice { id: "1".into(), text: "x".into() }, Some(Scene::Menu)),
+        (event("subscribe"), Some(Scene::Menu)),
+        (event("SCAN"), Some(Scene::Menu)),
+        (event("CLICK"), Some(Scene::Menu)),
+        (event("unsubscribe"), None),
+        (event("VIEW"), None),
+    ] {
+        assert_eq!(service.scene(&content), scene, "{content:?}");
+    }
+    assert!(!service.abilities().send);
+    let sends = WechatMpConfig { app_secret: Some("s".into()), ..config(None) };
+    let sends = WechatMp::new(AccountName("a".to_owned()), &sends).unwrap();
+    assert!(sends.abilities().send && sends.token_request(Refresh::Usual).is_some());
 }
 
 #[test]
@@ -369,47 +444,6 @@ proptest! {
             );
         }
     }
-}
-
-/// A random damage. Positions are taken modulo the length.
-#[derive(Clone, Debug)]
-enum Damage {
-    Flip { at: usize, bit: u8 },
-    Truncate { at: usize },
-    Insert { at: usize, byte: u8 },
-    Duplicate { from: usize, len: usize, at: usize },
-}
-
-impl Damage {
-    fn apply(&self, bytes: &mut Vec<u8>) {
-        let size = bytes.len().max(1);
-        match *self {
-            Self::Flip { at, bit } => {
-                if let Some(byte) = bytes.get_mut(at % size) {
-                    *byte ^= 1 << bit;
-                }
-            }
-            Self::Truncate { at } => bytes.truncate(at % size),
-            Self::Insert { at, byte } => bytes.insert(at % size.min(bytes.len() + 1), byte),
-            Self::Duplicate { from, len, at } => {
-                let from = from % size;
-                let to = (from + len).min(bytes.len());
-                let chunk = bytes[from.min(to)..to].to_vec();
-                let at = at % size;
-                bytes.splice(at..at, chunk);
-            }
-        }
-    }
-}
-
-fn damage() -> impl Strategy<Value = Damage> {
-    prop_oneof![
-        (any::<usize>(), 0_u8..8).prop_map(|(at, bit)| Damage::Flip { at, bit }),
-        any::<usize>().prop_map(|at| Damage::Truncate { at }),
-        (any::<usize>(), any::<u8>()).prop_map(|(at, byte)| Damage::Insert { at, byte }),
-        (any::<usize>(), 0_usize..200, any::<usize>())
-            .prop_map(|(from, len, at)| Damage::Duplicate { from, len, at }),
-    ]
 }
 
 /// The part of a callback that is damaged; `Body` more often than the rest.

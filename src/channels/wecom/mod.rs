@@ -108,6 +108,8 @@ impl Wecom {
         let abilities = Abilities {
             passive_text: true,
             passive_transfer: false,
+            passive_menu: false,
+            asks_again: true,
             send,
             idempotent: false,
             typing: false,
@@ -121,10 +123,14 @@ impl Wecom {
         Ok(Self { name, credentials, sender, api_base, abilities })
     }
 
-    fn read(&self, opened: &push::Opened, callback: &Callback<'_>) -> Result<Push, PushError> {
+    fn read(&self, opened: &push::Opened, callback: &Callback<'_>) -> Result<Item, PushError> {
         let (format, fields) = Fields::parse(&opened.message)?;
         if format == BodyFormat::Json && fields.get(Field::FromUserName).is_none() {
-            return bot::read(&opened.message, &self.name, opened.key, callback.received_at);
+            let (key, received_at) = (opened.key, callback.received_at);
+            return bot::read(&opened.message, &self.name, key, received_at).map(Item::Push);
+        }
+        if fields.is_no_message() {
+            return Ok(Item::Notice("a callback that is no message".to_owned()));
         }
         let message = inbound::read(&fields, Platform::Wecom, &self.name)?;
         let address = ReplyAddress {
@@ -133,11 +139,11 @@ impl Wecom {
             format: opened.format,
             key: opened.key,
         };
-        Ok(Push {
+        Ok(Item::Push(Push {
             target: Target::customer(message.sender.clone()),
             inbound: message,
             reply_address: Some(address),
-        })
+        }))
     }
 }
 
@@ -174,7 +180,7 @@ impl Channel for Wecom {
 
     fn receive(&self, callback: &Callback<'_>) -> Result<Received, PushError> {
         let opened = push::open_corp(&self.credentials, callback)?;
-        Ok(Received::Items(vec![Item::Push(self.read(&opened, callback)?)]))
+        Ok(Received::Items(vec![self.read(&opened, callback)?]))
     }
 
     fn acknowledgement(&self) -> CallbackAnswer {

@@ -30,7 +30,7 @@ use crate::base::id::ConversationId;
 use crate::domain::decision::Reason;
 use crate::domain::message::AccountName;
 use crate::domain::outgoing::{Outgoing, Target};
-use crate::pipeline::accounts::{Accounts, asks_again};
+use crate::pipeline::accounts::Accounts;
 use crate::store::outbox::{DueLine, OutboxSeq, Queued, Resumption, Settled};
 use crate::store::{Store, StoreError};
 
@@ -99,7 +99,7 @@ impl Delivery {
         let known = parts.accounts.all().map(|channel| Resumption {
             account: channel.account().clone(),
             repeats: channel.abilities().idempotent,
-            asks_again: asks_again(channel.platform()),
+            asks_again: channel.abilities().asks_again,
         });
         parts.store.resume(&known.collect::<Vec<_>>(), parts.clock.now())?;
         let shared = Arc::new(Shared {
