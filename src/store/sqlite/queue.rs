@@ -366,7 +366,8 @@ fn history(
          SELECT d.decided_at, m.id * 4 + 1, NULL, d.reply, 'bot', NULL
          FROM messages m JOIN decisions d ON d.message_id = m.id
          WHERE m.conversation_id = ?1 AND d.reply <> ''
-           AND NOT EXISTS (SELECT 1 FROM outbox o WHERE o.trace_id = d.trace_id)
+           AND NOT EXISTS (SELECT 1 FROM outbox o
+                           WHERE o.trace_id = d.trace_id AND o.author = 'bot')
          UNION ALL
          SELECT o.created_at, coalesce(m.id, 0) * 4 + 2, NULL, o.payload, o.author, o.state
          FROM outbox o LEFT JOIN decisions d USING (trace_id)
