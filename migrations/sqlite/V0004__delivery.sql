@@ -54,6 +54,8 @@ CREATE INDEX outbox_by_state ON outbox (state, seq) WHERE state IN ('handed', 'd
 ALTER TABLE cases ADD COLUMN note TEXT;
 ALTER TABLE cases ADD COLUMN taken_at INTEGER;
 ALTER TABLE cases ADD COLUMN operator TEXT;
+-- When another desk was told of it, where one is configured.
+ALTER TABLE cases ADD COLUMN announced_at INTEGER;
 CREATE INDEX cases_closed ON cases (closed_at) WHERE closed_at IS NOT NULL;
 
 -- How far an account's messages were fetched, where a callback only says that there are some.

@@ -362,7 +362,7 @@ pub(super) fn open_case(
 ) -> Result<(), StoreError> {
     transaction.execute(
         "INSERT INTO cases (id, trace_id, priority, opened_at, note) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT (trace_id) DO UPDATE SET closed_at = NULL, note = ?5",
+         ON CONFLICT (trace_id) DO UPDATE SET closed_at = NULL, announced_at = NULL, note = ?5",
         params![CaseId::generate().as_str(), trace, priority as u8, now, note.map(Reason::as_str)],
     )?;
     Ok(())
