@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use crate::base::clock::TimeOfDay;
 use crate::channels::wechat_mp::WechatMpConfig;
 use crate::model::remote;
 
@@ -29,6 +30,7 @@ pub struct Config {
     pub index: Index,
     pub models: Models,
     pub gate: Gate,
+    pub train: Train,
     pub reply: Reply,
     pub log: Log,
     #[serde(default)]
@@ -58,6 +60,8 @@ pub struct Store {
 pub struct Index {
     pub dir: PathBuf,
     pub keep_generations: usize,
+    /// Empty: none.
+    pub synonyms: PathBuf,
 }
 
 #[derive(Debug, Deserialize)]
@@ -94,6 +98,24 @@ pub struct RemoteModel {
 pub struct Gate {
     pub alpha: f64,
     pub confidence: f64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Train {
+    daily_at: String,
+}
+
+impl Train {
+    /// When the service trains by itself; `None`: never.
+    pub fn daily_at(&self) -> Result<Option<TimeOfDay>, ConfigError> {
+        if self.daily_at.is_empty() {
+            return Ok(None);
+        }
+        let time = TimeOfDay::parse(&self.daily_at);
+        let reason = || format!("train.daily_at must be as \"03:00\", is {:?}", self.daily_at);
+        time.map(Some).ok_or_else(|| ConfigError::Invalid(reason()))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -156,6 +178,7 @@ impl Config {
         };
         open_unit("gate.alpha", self.gate.alpha)?;
         open_unit("gate.confidence", self.gate.confidence)?;
+        self.train.daily_at()?;
         let positive = [
             ("server.max_concurrent_turns", self.server.max_concurrent_turns),
             ("index.keep_generations", self.index.keep_generations),
@@ -347,6 +370,7 @@ mod tests {
         for (text, word) in [
             ("[gate]\nalpha = 2.0", "gate.alpha"),
             ("[gate]\nalfa = 0.1", "alfa"),
+            ("[train]\ndaily_at = \"3am\"", "train.daily_at"),
             ("[reply]\ndeadline_ms = 9000", "deadline_ms"),
             ("[accounts.\"a b\"]\nplatform = \"wechat-mp\"\ntoken = \"t\"\napp_id = \"w\"", "a b"),
         ] {

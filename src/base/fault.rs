@@ -12,6 +12,8 @@ pub enum Fault {
     StoreUncommitted,
     /// A group of writes is committed; nobody has been told.
     StoreCommitted,
+    /// Some texts are embedded and their vectors kept for the next build.
+    EmbeddedSome,
     BuiltPhrasingVectors,
     BuiltPhrasingText,
     BuiltAnswerVectors,

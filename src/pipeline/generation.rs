@@ -169,6 +169,7 @@ pub(super) mod testing {
     use crate::search::head::{self, Example};
     use crate::search::index::{Embedded, EntryTexts};
     use crate::search::manifest::VectorSpace;
+    use crate::search::synonyms::Synonyms;
 
     pub(in crate::pipeline) const QUESTIONS: [(&str, [f32; 2]); 2] =
         [("怎么退款", [1.0, 0.0]), ("怎么发货", [0.0, 1.0])];
@@ -177,26 +178,42 @@ pub(super) mod testing {
         ModelIdentity { name: name.into(), sha256: "00".into() }
     }
 
+    pub(in crate::pipeline) fn answer_to(question: &str) -> String {
+        format!("{question}：三天内。")
+    }
+
     pub(in crate::pipeline) fn entry(question: &str) -> Entry {
         Entry {
-            answer: Some("三天内。".into()),
+            answer: Some(answer_to(question)),
             ..Entry::new(EntryId(question.into()), question.into())
         }
     }
 
     /// A whole generation of two entries, with a head of the given width if any.
     pub(in crate::pipeline) fn write(dir: &Path, model: &ModelIdentity, head_width: Option<usize>) {
+        write_at(dir, model, QUESTIONS.map(|(_, vector)| vector), head_width);
+    }
+
+    /// As [`write`], with the questions and answers at other places.
+    pub(in crate::pipeline) fn write_at(
+        dir: &Path,
+        model: &ModelIdentity,
+        places: [[f32; 2]; 2],
+        head_width: Option<usize>,
+    ) {
         let embedded = |text: &str, v: [f32; 2]| Embedded { text: text.into(), vector: v.to_vec() };
         let first =
             |(question, _): &(&str, _)| VersionedEntry { version: 1, entry: entry(question) };
         let entries: Vec<_> = QUESTIONS.iter().map(first).collect();
-        let texts = QUESTIONS.map(|(q, v)| EntryTexts {
-            phrasings: vec![embedded(q, v)],
-            answer: Some(embedded("三天内。", v)),
-        });
+        let text = |((question, _), at): (&(&str, _), [f32; 2])| EntryTexts {
+            phrasings: vec![embedded(question, at)],
+            answer: Some(embedded(&answer_to(question), at)),
+        };
+        let texts: Vec<EntryTexts> = QUESTIONS.iter().zip(places).map(text).collect();
         let ModelIdentity { name, sha256 } = model.clone();
         let space = VectorSpace { model: name, sha256, dim: 2 };
-        let manifest = KnowledgeIndex::build(dir, &entries, &texts, &space).unwrap();
+        let manifest =
+            KnowledgeIndex::build(dir, &entries, &texts, &space, &Synonyms::default()).unwrap();
         let head = head_width.map(|width| {
             let wide = |v: [f32; 2]| v.into_iter().cycle().take(width).collect::<Vec<f32>>();
             let vectors = QUESTIONS.map(|(_, v)| wide(v));

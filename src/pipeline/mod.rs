@@ -5,6 +5,7 @@
 
 pub mod desk;
 pub mod draft;
+pub mod embedding;
 pub mod fit;
 pub mod follower;
 pub mod gaps;
