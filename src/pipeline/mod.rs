@@ -13,6 +13,7 @@ pub mod generation;
 pub mod generations;
 pub mod health;
 pub mod observe;
+pub mod propose;
 pub mod responder;
 pub mod retrieve;
 mod seal;
