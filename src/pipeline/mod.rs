@@ -3,6 +3,7 @@
 //! [`desk`] takes a message in and remembers it, [`responder`] walks the steps, [`generations`]
 //! holds the knowledge that answers.
 
+pub mod challenge;
 pub mod desk;
 pub mod draft;
 pub mod embedding;

@@ -9,6 +9,7 @@ mod documents;
 #[cfg(debug_assertions)]
 mod killed;
 mod knowledge;
+mod learning;
 mod remote;
 mod service;
 mod support;
