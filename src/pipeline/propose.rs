@@ -165,10 +165,12 @@ pub fn propose(
     Ok(proposals)
 }
 
+type Embedded = Result<Vec<Vec<f32>>, EngineError>;
+
 /// Each entry's phrasings as one text and one vector.
 fn views(
     lessons: &[Lesson],
-    embed: &mut dyn FnMut(&[String]) -> Result<Vec<Vec<f32>>, EngineError>,
+    embed: &mut dyn FnMut(&[String]) -> Embedded,
 ) -> Result<Vec<View>, EngineError> {
     let texts: Vec<Vec<String>> = lessons.iter().map(|lesson| lesson.texts().collect()).collect();
     let mut vectors = embed(&texts.concat())?.into_iter();
