@@ -16,6 +16,7 @@ use crate::engine::embed::EmbedWorker;
 use crate::engine::generate::GenerateWorker;
 use crate::gate::compliance::{AllowLists, Compliance};
 use crate::http::{HandoffRules, HttpState, OperatorAccess, Pages};
+use crate::ingest::read_synonyms;
 use crate::model::dir::ModelDir;
 use crate::model::encoder::BertEncoder;
 use crate::model::generator::QwenGenerator;
@@ -34,6 +35,7 @@ use crate::pipeline::follower::Follower;
 use crate::pipeline::generations::{GenerationDir, Generations};
 use crate::pipeline::responder::{Parts, Responder};
 use crate::pipeline::watch::Watch;
+use crate::search::synonyms::Synonyms;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 
@@ -137,6 +139,15 @@ impl App {
 
     pub fn generation_dir(&self) -> GenerationDir {
         GenerationDir::new(self.config.index.dir.clone(), self.config.index.keep_generations)
+    }
+
+    /// The operator's synonyms for the next build.
+    pub fn synonyms(&self) -> Result<Synonyms> {
+        let file = &self.config.index.synonyms;
+        if file.as_os_str().is_empty() {
+            return Ok(Synonyms::default());
+        }
+        read_synonyms(file).context("index.synonyms")
     }
 
     pub fn open_generations(&self, embedder: &EmbedWorker) -> Result<Arc<Generations>> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use crate::base::clock::TimeOfDay;
 use crate::channels::alipay::{Alipay, AlipayConfig};
 use crate::channels::douyin::{Douyin, DouyinConfig};
 use crate::channels::webhook::{Webhook, WebhookConfig};
@@ -40,6 +41,7 @@ pub struct Config {
     pub index: Index,
     pub models: Models,
     pub gate: Gate,
+    pub train: Train,
     pub reply: Reply,
     pub handoff: Handoff,
     pub log: Log,
@@ -71,6 +73,8 @@ pub struct Store {
 pub struct Index {
     pub dir: PathBuf,
     pub keep_generations: usize,
+    /// Empty: none.
+    pub synonyms: PathBuf,
 }
 
 #[derive(Debug, Deserialize)]
@@ -107,6 +111,24 @@ pub struct RemoteModel {
 pub struct Gate {
     pub alpha: f64,
     pub confidence: f64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Train {
+    daily_at: String,
+}
+
+impl Train {
+    /// When the service trains by itself; `None`: never.
+    pub fn daily_at(&self) -> Result<Option<TimeOfDay>, ConfigError> {
+        if self.daily_at.is_empty() {
+            return Ok(None);
+        }
+        let time = TimeOfDay::parse(&self.daily_at);
+        let reason = || format!("train.daily_at must be as \"03:00\", is {:?}", self.daily_at);
+        time.map(Some).ok_or_else(|| ConfigError::Invalid(reason()))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -216,6 +238,7 @@ impl Config {
         };
         open_unit("gate.alpha", self.gate.alpha)?;
         open_unit("gate.confidence", self.gate.confidence)?;
+        self.train.daily_at()?;
         let positive = [
             ("server.max_concurrent_turns", self.server.max_concurrent_turns),
             ("server.max_waiting_turns", self.server.max_waiting_turns),
@@ -435,6 +458,7 @@ mod tests {
         for (text, word) in [
             ("[gate]\nalpha = 2.0", "gate.alpha"),
             ("[gate]\nalfa = 0.1", "alfa"),
+            ("[train]\ndaily_at = \"3am\"", "train.daily_at"),
             ("[reply]\ndeadline_ms = 9000", "deadline_ms"),
             ("[accounts.\"a b\"]\nplatform = \"wechat-mp\"\ntoken = \"t\"\napp_id = \"w\"", "a b"),
         ] {

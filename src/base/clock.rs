@@ -37,6 +37,44 @@ impl Clock {
     }
 }
 
+/// A minute of the day by this machine's clock and in its time zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeOfDay {
+    hour: i8,
+    minute: i8,
+}
+
+impl TimeOfDay {
+    /// `03:00`; `None` for anything else than two digits, a colon and two digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let number = |text: &str, most: i8| {
+            let is_plain = text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit());
+            text.parse().ok().filter(|number| is_plain && *number <= most)
+        };
+        let (hour, minute) = text.split_once(':')?;
+        Some(Self { hour: number(hour, 23)?, minute: number(minute, 59)? })
+    }
+
+    /// The first moment after `now` at which it is so late.
+    pub fn next_after(self, now: UnixMs) -> UnixMs {
+        self.next_in(now, jiff::tz::TimeZone::system())
+    }
+
+    fn next_in(self, now: UnixMs, zone: jiff::tz::TimeZone) -> UnixMs {
+        let on = |day: &jiff::Zoned| {
+            let begun = day.with().hour(self.hour).minute(self.minute).second(0);
+            begun.subsec_nanosecond(0).build().map(|at| at.timestamp().as_millisecond())
+        };
+        let next = || {
+            let here = jiff::Timestamp::from_millisecond(now)?.to_zoned(zone);
+            let today = on(&here)?;
+            if today > now { Ok(today) } else { on(&here.tomorrow()?) }
+        };
+        // Only at the end of the calendar is there no such moment.
+        next().unwrap_or_else(|_: jiff::Error| now.saturating_add(24 * 3_600_000))
+    }
+}
+
 /// `2026-11-22T06:30:00Z` for people; not a wire format.
 pub fn format_utc(at: UnixMs) -> String {
     jiff::Timestamp::from_millisecond(at)
@@ -103,5 +141,27 @@ impl Deadline {
 
     pub fn passed(&self) -> bool {
         self.remaining().is_zero()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_three_oclock_is_today_or_tomorrow() {
+        let at = |text: &str| text.parse::<jiff::Timestamp>().unwrap().as_millisecond();
+        let zone = || jiff::tz::TimeZone::fixed(jiff::tz::offset(8));
+        let three = TimeOfDay::parse("03:00").unwrap();
+        for (now, next) in [
+            ("2026-11-22T18:59:59.999Z", "2026-11-22T19:00:00Z"),
+            ("2026-11-22T19:00:00Z", "2026-11-23T19:00:00Z"),
+            ("2026-12-31T20:00:00Z", "2027-01-01T19:00:00Z"),
+        ] {
+            assert_eq!(three.next_in(at(now), zone()), at(next), "{now}");
+        }
+        for bad in ["", "3:00", "24:00", "03:60", "03:00:00", "+3:00", "03"] {
+            assert_eq!(TimeOfDay::parse(bad), None, "{bad}");
+        }
     }
 }

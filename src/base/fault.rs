@@ -32,6 +32,8 @@ pub enum Fault {
     PageHalf,
     /// What a person did is written with its audit line; nothing is committed.
     ActUncommitted,
+    /// Some texts are embedded and their vectors kept for the next build.
+    EmbeddedSome,
     BuiltPhrasingVectors,
     BuiltPhrasingText,
     BuiltAnswerVectors,

@@ -103,8 +103,12 @@ pub(super) fn run(app: &mut App, config: Option<&Path>, command: &EvalCommand) -
     match command {
         EvalCommand::Retrieval { kb, queries, labels, float, json } => {
             let embedder = app.open_embedder_for(arithmetic(*float))?;
-            let input =
-                RetrievalInput { kb: kb.clone(), queries: queries.clone(), labels: labels.clone() };
+            let input = RetrievalInput {
+                kb: kb.clone(),
+                queries: queries.clone(),
+                labels: labels.clone(),
+                synonyms: app.synonyms()?,
+            };
             let report = retrieval::run(&input, &embedder, &mut |p| bar.fit(p))?;
             bar.done();
             output::report(&report, *json)
@@ -131,6 +135,7 @@ pub(super) fn run(app: &mut App, config: Option<&Path>, command: &EvalCommand) -
                 promise: Promise { alpha: *alpha, confidence: *confidence },
                 splits: *splits,
                 curve: curve.clone(),
+                synonyms: app.synonyms()?,
             };
             let embedder = app.open_embedder()?;
             let (report, judged) = gate::run(&input, &embedder, &mut |p| bar.fit(p))?;

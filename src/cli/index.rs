@@ -11,9 +11,10 @@ use crate::app::App;
 use crate::domain::label::Purpose;
 use crate::engine::embed::EmbedWorker;
 use crate::gate::threshold::Promise;
+use crate::pipeline::embedding::Embedding;
 use crate::pipeline::fit::{Material, build};
 use crate::pipeline::follower::agrees;
-use crate::search::index::KnownVectors;
+use crate::pipeline::generations::Building;
 use crate::store::Store;
 
 #[derive(Subcommand)]
@@ -55,6 +56,7 @@ pub(super) fn run(app: &App, command: &IndexCommand) -> Result<ExitCode> {
                 "generation": current.id(),
                 "entries": manifest.entries,
                 "phrasings": manifest.phrasings,
+                "synonyms": manifest.synonyms.len(),
                 "embedder": manifest.space.model,
                 "dim": manifest.space.dim,
                 "head": current.head.is_some(),
@@ -84,31 +86,35 @@ pub(super) fn asked(app: &App, store: &dyn Store) -> Result<(Promise, &'static s
 
 /// Builds from the store and publishes; returns the generation's id.
 pub(super) fn rebuild(app: &App, store: &dyn Store, promise: Promise) -> Result<String> {
-    let embedder = app.open_embedder()?;
+    Ok(build_aside(app, store, promise, app.open_embedder()?.as_ref())?.publish()?)
+}
+
+/// Builds from the store; what serves goes on serving.
+pub(super) fn build_aside(
+    app: &App,
+    store: &dyn Store,
+    promise: Promise,
+    embedder: &EmbedWorker,
+) -> Result<Building> {
     // Waits for another builder first: what is read before could be stale once it is our turn.
     let building = app.generation_dir().begin(&app.clock)?;
     let entries = store.entries()?;
     let (train, calibrate) = (store.labels(Purpose::Train)?, store.labels(Purpose::Calibrate)?);
+    let synonyms = app.synonyms()?;
+    let mut embedding =
+        Embedding::new(embedder, building.earlier()?).resuming(&building.journal())?;
     let mut bar = Bar::new();
-    let known = known_vectors(app, &embedder);
     let material = Material {
         entries: &entries,
+        synonyms: &synonyms,
         train: &train,
         calibrate: &calibrate,
         promise,
         now: app.clock.now(),
-        known: known.as_ref(),
     };
-    build(building.path(), material, &embedder, &mut |progress| bar.fit(progress))?;
+    build(building.path(), material, &mut embedding, &mut |progress| bar.fit(progress))?;
     bar.done();
-    Ok(building.publish()?)
-}
-
-/// Of the generation that serves, if there is one of this embedder: a text that did not change need
-/// not be embedded again.
-fn known_vectors(app: &App, embedder: &EmbedWorker) -> Option<KnownVectors> {
-    let current = app.generation_dir().open_current(embedder.identity()).ok()?;
-    current.index.embedded().ok()
+    Ok(building)
 }
 
 /// What a build achieved, in the words of the promise.

@@ -1,5 +1,7 @@
 //! `kb`: knowledge in and out, and its health.
 
+mod propose;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::output::Bar;
 use super::{output, preview};
 use crate::app::App;
 use crate::base::clock::UnixMs;
@@ -15,8 +18,7 @@ use crate::domain::knowledge::{Change, Entry, EntryId, EntryState, Version, Vers
 use crate::gate::compliance::{AllowLists, Compliance};
 use crate::ingest::check::{Finding, Severity, check};
 use crate::ingest::{
-    Candidate, Knowledge, Limits, read_candidates, read_knowledge, read_numbered_entries,
-    write_csv, write_jsonl,
+    Knowledge, Limits, read_knowledge, read_numbered_entries, write_csv, write_jsonl,
 };
 use crate::pipeline::gaps::{Gap, gaps};
 use crate::pipeline::health::{check_answers, check_index};
@@ -27,6 +29,8 @@ use crate::store::{Import, ImportOutcome, Store};
   huida kb import faq.csv manual.jsonl   Excel's CSV works as it is (UTF-8 or GB18030)
   huida kb import --dry-run faq.xlsx     which column is which field
   huida kb propose chats.jsonl > drafts.jsonl
+  huida kb propose                       scene and tone for entries that say nothing of them
+  huida kb propose --entry shop.app.crash --apply --reason checked
   huida kb history shop.refund.time      who changed it, when and why
   huida kb rollback shop.refund.time --to 2 --reason typo
   huida kb check                         what to mend before customers see it
@@ -74,12 +78,26 @@ pub(super) enum KbCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Propose entries from chats (.jsonl of turns), as drafts for a person to read.
+    /// Propose entries from chats (.jsonl of turns), as drafts for a person to read; without a file,
+    /// scene and tone for stored entries that have the usual ones.
     Propose {
-        file: PathBuf,
+        file: Option<PathBuf>,
         /// Leave out what was asked less often.
-        #[arg(long, default_value_t = 2)]
+        #[arg(long, default_value_t = 2, requires = "file")]
         at_least: usize,
+        /// Leave out what is less likely right.
+        #[arg(long, default_value_t = 0.6, value_name = "SHARE", conflicts_with = "file")]
+        sure: f32,
+        /// Only for this entry; can be given several times.
+        #[arg(long, value_name = "ID", conflicts_with = "file")]
+        entry: Vec<String>,
+        /// Make versions of what is proposed.
+        #[arg(long, conflicts_with = "file")]
+        apply: bool,
+        #[command(flatten)]
+        by: By,
+        #[arg(long, conflicts_with = "file")]
+        json: bool,
     },
     /// Write all entries to stdout.
     Export {
@@ -136,7 +154,14 @@ pub(super) fn run(app: &App, command: &KbCommand) -> Result<ExitCode> {
     match command {
         KbCommand::Import { files, dry_run: true, json, .. } => preview::run(files, *json)?,
         KbCommand::Import { files, dry_run: false, by, json } => import(app, files, by, *json)?,
-        KbCommand::Propose { file, at_least } => propose(file, *at_least)?,
+        KbCommand::Propose { file: Some(file), at_least, .. } => {
+            propose::from_chats(file, *at_least)?;
+        }
+        KbCommand::Propose { file: None, sure, entry, apply, by, json, .. } => {
+            let accepted = apply.then_some(by);
+            let asked = propose::Asked { entries: entry, sure: *sure, accepted, json: *json };
+            propose::dimensions(app, &asked)?;
+        }
         KbCommand::History { id, json } => history(app, id, *json)?,
         KbCommand::Diff { id, from, to, json } => diff(app, id, *from, *to, *json)?,
         KbCommand::Rollback { id, to, by, json } => roll_back(app, id, *to, by, *json)?,
@@ -156,22 +181,16 @@ pub(super) fn run(app: &App, command: &KbCommand) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn propose(file: &Path, at_least: usize) -> Result<()> {
-    let candidates = read_candidates(file)?;
-    let drafts: Vec<Entry> =
-        candidates.iter().filter(|c| c.count >= at_least).map(Candidate::draft).collect();
-    write_jsonl(&drafts, &mut std::io::stdout().lock()).context("writing to stdout")
-}
-
 fn stored(store: &dyn Store) -> Result<Vec<Entry>> {
     Ok(store.entries()?.into_iter().map(|v| v.entry).collect())
 }
 
 fn import(app: &App, files: &[PathBuf], by: &By, as_json: bool) -> Result<()> {
     let store = app.open_store()?;
-    let mut reports = Vec::new();
+    let (mut reports, mut bar) = (Vec::new(), Bar::new());
     for file in files {
-        let outcome = import_file(app, store.as_ref(), file, by)?;
+        let outcome = import_file(app, store.as_ref(), file, by, &mut bar)?;
+        bar.done();
         let ImportOutcome { added, changed, archived, unchanged } = &outcome;
         if !as_json {
             let name = file.display();
@@ -205,9 +224,16 @@ const NEXT: &str = "A running service answers from this within a second; `huida 
                     part of the index and fits the gate anew.";
 
 /// One file in one transaction.
-fn import_file(app: &App, store: &dyn Store, file: &Path, by: &By) -> Result<ImportOutcome> {
+fn import_file(
+    app: &App,
+    store: &dyn Store,
+    file: &Path,
+    by: &By,
+    bar: &mut Bar,
+) -> Result<ImportOutcome> {
     let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let change = by.change(&name);
+    bar.begin(&format!("reading {name}"));
     let import = match read_knowledge(file, &Limits::default())? {
         Knowledge::Entries(entries) => {
             check_parents(store, file, &entries)?;
@@ -220,6 +246,7 @@ fn import_file(app: &App, store: &dyn Store, file: &Path, by: &By) -> Result<Imp
             Import { entries: passages, document: Some(name), change }
         }
     };
+    bar.begin(&format!("storing {} entries", import.entries.len()));
     Ok(store.import_entries(&import, app.clock.now())?)
 }
 

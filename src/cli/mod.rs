@@ -145,7 +145,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
     let mut app = App::new(config)?;
     match cli.command {
         Command::Demo(args) => demo::run(app, args)?,
-        Command::Serve => serve::run(&app)?,
+        Command::Serve => serve::run(&app, cli.config.as_deref())?,
         Command::Ask(args) => ask::run(&app, &args)?,
         Command::Doctor(json) => return serve::doctor(&app, json.json),
         Command::Config(ConfigCommand::Show) | Command::ReadApart(_) => {}

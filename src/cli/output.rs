@@ -1,11 +1,13 @@
 //! What goes to stdout (results) and to stderr (progress, complaints).
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use anyhow::Result;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use crate::base::clock::Stopwatch;
 use crate::pipeline::fit::{FitProgress, Stage};
 
 /// One line; a closed pipe is not an error of ours.
@@ -60,45 +62,110 @@ pub(super) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// A bar on stderr that follows stages with names and lengths of their own; hidden by indicatif
-/// when stderr is no terminal.
+/// How often a stage is told where no bar can move; shorter ones are not told at all.
+const TELL: Duration = Duration::from_secs(5);
+
+/// A bar on stderr that follows stages with names and lengths of their own; where stderr is no
+/// terminal, a line now and then. What took long is told once more when it is done.
 pub(super) struct Bar {
     bar: ProgressBar,
-    stage: String,
+    stage: Option<Shown>,
+}
+
+/// A stage in work.
+struct Shown {
+    name: String,
+    begun: Stopwatch,
+    told: Stopwatch,
+    /// Lengths are sizes.
+    bytes: bool,
+    total: u64,
+}
+
+impl Shown {
+    fn begin(name: &str, total: u64, bytes: bool) -> Self {
+        let now = Stopwatch::start();
+        Self { name: name.to_owned(), begun: now, told: now, bytes, total }
+    }
+
+    fn length(&self, of: u64) -> String {
+        if self.bytes { HumanBytes(of).to_string() } else { of.to_string() }
+    }
+
+    fn bar(&self) -> ProgressBar {
+        let length = match (self.bytes, self.total) {
+            // A single step has no length; that it goes on is all there is to show.
+            (_, 0 | 1) => "",
+            (true, _) => "{bar:28} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+            (false, _) => "{bar:28} {pos}/{len} {eta}",
+        };
+        let style = ProgressStyle::with_template(&format!("{{spinner}} {{msg:<36}} {length}"))
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::new(self.total).with_style(style).with_message(self.name.clone());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        bar
+    }
+
+    fn tell(&mut self, done: u64) {
+        if self.told.elapsed() >= TELL {
+            self.told = Stopwatch::start();
+            note(&format!("{}: {} of {}", self.name, self.length(done), self.length(self.total)));
+        }
+    }
+
+    fn end(&self) {
+        if self.begun.elapsed() >= TELL {
+            let (name, seconds) = (&self.name, self.begun.elapsed().as_secs_f32());
+            let much = if self.total > 1 { self.length(self.total) } else { "done".to_owned() };
+            note(&format!("{name}: {much} in {seconds:.1} s"));
+        }
+    }
 }
 
 impl Bar {
     pub(super) fn new() -> Self {
-        Self { bar: ProgressBar::no_length(), stage: String::new() }
+        Self { bar: ProgressBar::hidden(), stage: None }
+    }
+
+    /// A stage of which nobody can tell how far it has come.
+    pub(super) fn begin(&mut self, stage: &str) {
+        self.show(stage, 0, 0, false);
     }
 
     /// `bytes`: lengths are shown as sizes.
     pub(super) fn show(&mut self, stage: &str, done: u64, total: u64, bytes: bool) {
-        if self.stage != stage {
-            self.bar.finish_and_clear();
-            stage.clone_into(&mut self.stage);
-            let length =
-                if bytes { "{bytes}/{total_bytes} {bytes_per_sec}" } else { "{pos}/{len}" };
-            let template = format!("{{msg:<36}} {{bar:28}} {length} {{eta}}");
-            let style = ProgressStyle::with_template(&template)
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
-            self.bar = ProgressBar::new(total).with_style(style).with_message(stage.to_owned());
+        if self.stage.as_ref().is_none_or(|shown| shown.name != stage) {
+            self.done();
+            let shown = self.stage.insert(Shown::begin(stage, total, bytes));
+            self.bar = shown.bar();
         }
         self.bar.set_length(total);
         self.bar.set_position(done);
+        if let Some(shown) = &mut self.stage {
+            shown.total = total;
+            if self.bar.is_hidden() {
+                shown.tell(done);
+            }
+        }
     }
 
     pub(super) fn fit(&mut self, progress: FitProgress) {
         let stage = match progress.stage {
             Stage::EmbedKnowledge => "embedding the knowledge",
+            Stage::WriteIndex => "writing the index",
             Stage::EmbedLabels => "embedding labelled messages",
             Stage::FitHead => "training the head",
+            Stage::AskKnowledge => "asking the knowledge about itself",
             Stage::FitGate => "fitting the gate",
         };
         self.show(stage, progress.done as u64, progress.total as u64, false);
     }
 
-    pub(super) fn done(&self) {
+    /// The stage in work has ended.
+    pub(super) fn done(&mut self) {
         self.bar.finish_and_clear();
+        if let Some(shown) = self.stage.take() {
+            shown.end();
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! `serve`, and what looks after an installation: `doctor`, `audit`.
 
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -12,12 +12,30 @@ use super::output;
 use crate::app::{App, Service, interrupted};
 use crate::gate::threshold::Promise;
 use crate::model::Control;
+use crate::ops::daily::Daily;
 use crate::ops::doctor::{self, Check, Outcome};
 use crate::store::AuditState;
 
-pub(super) fn run(app: &App) -> Result<()> {
+/// `file`: the configuration's, if one was named.
+pub(super) fn run(app: &App, file: Option<&Path>) -> Result<()> {
     let service = app.desk()?;
+    let _daily = daily_training(app, file)?;
     serve(app, service, |address| output::note(&format!("serving on http://{address}")))
+}
+
+/// `None` where nobody wants it.
+fn daily_training(app: &App, file: Option<&Path>) -> Result<Option<Daily>> {
+    let Some(at) = app.config.train.daily_at()? else { return Ok(None) };
+    let file = file.map(Path::to_owned);
+    let command = move || {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["train", "--challenge", "--json"]);
+        if let Some(file) = &file {
+            command.arg("--config").arg(file);
+        }
+        Ok(command)
+    };
+    Ok(Some(Daily::start(at, app.clock.clone(), command)?))
 }
 
 /// Binds, tells the address, serves until SIGINT or SIGTERM.

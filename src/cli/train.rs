@@ -6,14 +6,20 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
+use serde_json::json;
 
-use super::index::{asked, rebuild, report_built};
+use super::index::{asked, build_aside, rebuild, report_built};
 use super::output;
 use crate::app::App;
+use crate::base::clock::UnixMs;
 use crate::domain::label::Purpose;
 use crate::gate::threshold::Promise;
 use crate::ingest::read_labelled;
-use crate::store::LabelFile;
+use crate::ops::daily;
+use crate::pipeline::challenge::{Asking, challenge};
+use crate::pipeline::generation::Generation;
+use crate::pipeline::generations::begun_at;
+use crate::store::{LabelFile, Store};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -43,6 +49,10 @@ pub(super) struct TrainArgs {
     /// The folder for what `--ask` writes.
     #[arg(long, value_name = "DIR", default_value = "ask", requires = "ask")]
     out: PathBuf,
+    /// Only if labels came since the last build; and what is learned takes over only if it does not
+    /// put held-back messages to worse places. At the lowest priority: so the service trains daily.
+    #[arg(long)]
+    challenge: bool,
     #[arg(long)]
     json: bool,
 }
@@ -50,6 +60,10 @@ pub(super) struct TrainArgs {
 pub(super) fn run(app: &App, args: &TrainArgs) -> Result<()> {
     if let Some(count) = args.ask {
         return ask::write(app, count, &args.out, args.json);
+    }
+    if args.challenge {
+        // Before any thread that would work as fast as replies are made.
+        daily::step_back();
     }
     let store = app.open_store()?;
     // All files are read and the promise is checked before anything is kept.
@@ -69,8 +83,44 @@ pub(super) fn run(app: &App, args: &TrainArgs) -> Result<()> {
     if args.alpha.is_some() || args.confidence.is_some() {
         store.set_promise(promise, "cli", now)?;
     }
+    if args.challenge {
+        return compete(app, store.as_ref(), promise, args.json);
+    }
     let id = rebuild(app, store.as_ref(), promise)?;
     report_built(app, &id, args.json)
+}
+
+/// Trains, and publishes what does not lose against what serves.
+fn compete(app: &App, store: &dyn Store, promise: Promise, as_json: bool) -> Result<()> {
+    let embedder = app.open_embedder()?;
+    let champion = app.generation_dir().open_current(embedder.identity())?;
+    let fresh = store.labels_since(begun_at(champion.id()).unwrap_or(UnixMs::MIN))?;
+    if fresh == 0 {
+        let report = json!({"outcome": "no_new_labels", "generation": champion.id()});
+        return output::report(&report, as_json);
+    }
+    let building = build_aside(app, store, promise, &embedder)?;
+    let challenger = Generation::open(building.path())?;
+    let labels = [Purpose::Train, Purpose::Calibrate].map(|purpose| store.labels(purpose));
+    let [train, calibrate] = labels;
+    let asking = Asking { embedder: &embedder, now: app.clock.now() };
+    let held = challenge(&champion, &challenger, (&train?, &calibrate?), asking)?;
+    let outcome = if held.holds { "published" } else { "kept" };
+    let id = if held.holds { building.publish()? } else { champion.id().to_owned() };
+    let detail = format!(
+        "{outcome}: {fresh} new labels; of {} held-back messages MRR {:.4}, before {:.4}",
+        held.messages, held.challenger, held.champion
+    );
+    store.note_training(&id, &detail, "train", app.clock.now())?;
+    let report = json!({
+        "outcome": outcome,
+        "generation": id,
+        "new_labels": fresh,
+        "held_back": held.messages,
+        "mrr_before": held.champion,
+        "mrr": held.challenger,
+    });
+    output::report(&report, as_json)
 }
 
 /// Labels of several files, each with its name.

@@ -17,9 +17,11 @@ use crate::eval::{EvalError, read_all};
 use crate::gate::metrics::{GateMetrics, Intervals, ScoredRow, bootstrap, measure};
 use crate::gate::threshold::Promise;
 use crate::pipeline::draft;
+use crate::pipeline::embedding::Embedding;
 use crate::pipeline::fit::{FitError, FitProgress, Fitted, build_index, fit};
 use crate::pipeline::observe::{Bench, Message, tells_unanswerable};
 use crate::search::layers::Layers;
+use crate::search::synonyms::Synonyms;
 use crate::search::telling::{self, Asked};
 
 /// Keys as scripts know them; the metrics' own follow.
@@ -80,6 +82,7 @@ pub struct GateInput {
     pub splits: usize,
     /// Numbers of labels to fit with, in both orders.
     pub curve: Vec<usize>,
+    pub synonyms: Synonyms,
 }
 
 /// One message as it was judged, for whoever wants to see what is behind a figure.
@@ -115,7 +118,9 @@ pub fn run(
     }
     let folder = tempfile::tempdir()?;
     let now = Clock::System.now();
-    let index = build_index(&folder.path().join("generation"), &entries, None, embedder, progress)?;
+    let dir = folder.path().join("generation");
+    let mut embedding = Embedding::new(embedder, Vec::new());
+    let index = build_index(&dir, &entries, &input.synonyms, &mut embedding, progress)?;
     let knowledge = Layers::of(Arc::new(index));
     let mut bench = Bench { knowledge: &knowledge, embedder, now, progress };
     let fitted = fit(&mut bench, &train, &calibrate, input.promise)?;
@@ -158,11 +163,12 @@ fn judge(
     fitted: &Fitted,
     messages: &[Message],
 ) -> Result<Vec<(Judged, Option<String>)>, FitError> {
+    let index = bench.knowledge.base();
     let mut all = Vec::with_capacity(messages.len());
     for message in messages {
         let found = bench.find(message, fitted.learned.head.as_ref())?;
         let best = found.evidence.first();
-        let entry = best.and_then(|best| bench.knowledge.base().ordinal(&best.id));
+        let entry = best.and_then(|best| index.ordinal(&best.id));
         let seen = found.features.filter(|_| message.gated);
         let confidence = seen.map_or(0.0, |features| fitted.gate.confidence(&features));
         let gated = message.gated && best.is_some_and(draft::leaves);
@@ -170,7 +176,7 @@ fn judge(
             confidence,
             sent: gated && best.is_some_and(|b| fitted.gate.admits(confidence, b.domain)),
             answerable: message.answer.is_some(),
-            correct: entry.is_some() && entry == message.answer,
+            correct: entry.zip(message.answer).is_some_and(|(a, b)| index.says_same(a, b)),
         };
         let best = best.map(|best| best.id.0.clone());
         all.push((Judged { row, gated, without: None }, best));

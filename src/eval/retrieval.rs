@@ -12,12 +12,14 @@ use crate::engine::embed::EmbedWorker;
 use crate::eval::{EvalError, percentile, read_all};
 use crate::ingest::read_entries;
 use crate::model::Control;
+use crate::pipeline::embedding::Embedding;
 use crate::pipeline::fit::{FitProgress, build_index};
 use crate::pipeline::observe::Bench;
 use crate::pipeline::retrieve::{CANDIDATES, Question, Scope, look_up};
 use crate::search::head::Head;
 use crate::search::index::Exclude;
 use crate::search::layers::Layers;
+use crate::search::synonyms::Synonyms;
 use crate::understand::understand;
 
 /// Keys as scripts know them.
@@ -40,6 +42,7 @@ pub struct RetrievalInput {
     pub queries: Vec<PathBuf>,
     /// Labels for the trained head; empty: before any training.
     pub labels: Vec<PathBuf>,
+    pub synonyms: Synonyms,
 }
 
 pub fn run(
@@ -52,7 +55,8 @@ pub fn run(
     let dir = folder.path().join("generation");
     let entries = knowledge(&input.kb)?;
     let now = Clock::System.now();
-    let index = build_index(&dir, &entries, None, embedder, progress)?;
+    let mut embedding = Embedding::new(embedder, Vec::new());
+    let index = build_index(&dir, &entries, &input.synonyms, &mut embedding, progress)?;
     let knowledge = Layers::of(Arc::new(index));
     let mut bench = Bench { knowledge: &knowledge, embedder, now, progress };
     let train = bench.messages(&read_all(&input.labels)?)?;
@@ -108,14 +112,17 @@ fn rank(
     embedder: &EmbedWorker,
 ) -> Result<Option<usize>, EvalError> {
     let understood = understand(&query.text, &query.context);
-    let vector = embedder.embed_one(&understood.question, &Control::default())?;
-    let question = Question {
-        text: &understood.question,
-        vector: &vector,
-        rewritten: understood.rewritten_by.is_some(),
-    };
+    let text = knowledge.unify(&understood.question);
+    let vector = embedder.embed_one(&text, &Control::default())?;
+    let rewritten = understood.rewritten_by.is_some();
+    let question = Question { text: &text, vector: &vector, rewritten };
     let scope = Scope { exclude: Exclude::None, asker: None, now: Clock::System.now() };
     let found = look_up(knowledge, head, question, scope)?;
     debug_assert!(found.evidence.len() <= CANDIDATES);
-    Ok(found.evidence.iter().position(|e| e.id == *answer))
+    let index = knowledge.base();
+    let right = index.ordinal(answer);
+    // Of entries that say the same only the best is found.
+    let is_right =
+        |id: &EntryId| index.ordinal(id).zip(right).is_some_and(|(a, b)| index.says_same(a, b));
+    Ok(found.evidence.iter().position(|e| is_right(&e.id)))
 }

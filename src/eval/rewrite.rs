@@ -14,9 +14,11 @@ use crate::engine::embed::EmbedWorker;
 use crate::eval::EvalError;
 use crate::eval::pii::Tally;
 use crate::ingest::{Rewrite, read_rewrites};
+use crate::pipeline::embedding::Embedding;
 use crate::pipeline::fit::{FitProgress, build_index};
 use crate::pipeline::observe::Bench;
 use crate::search::layers::Layers;
+use crate::search::synonyms::Synonyms;
 use crate::understand::normalize::normalize;
 use crate::understand::understand;
 
@@ -168,7 +170,8 @@ pub fn look_up(
     }
     let folder = tempfile::tempdir()?;
     let dir = folder.path().join("generation");
-    let index = build_index(&dir, &entries, None, embedder, progress)?;
+    let mut embedding = Embedding::new(embedder, Vec::new());
+    let index = build_index(&dir, &entries, &Synonyms::default(), &mut embedding, progress)?;
     let knowledge = Layers::of(Arc::new(index));
     let now = Clock::System.now();
     let mut bench = Bench { knowledge: &knowledge, embedder, now, progress };

@@ -28,13 +28,13 @@ const FEW_SIMILAR: usize = 2;
 
 /// All findings, by entry.
 pub fn check(entries: &[Entry], now: UnixMs) -> Vec<Finding> {
-    let ids: BTreeSet<&EntryId> = entries.iter().map(|e| &e.id).collect();
+    let by_id: BTreeMap<&EntryId, &Entry> = entries.iter().map(|e| (&e.id, e)).collect();
     let mut findings = Vec::new();
     for entry in entries {
         let mut note = |severity, code, detail: String| {
             findings.push(Finding { severity, code, entry: entry.id.clone(), detail });
         };
-        check_relations(entry, &ids, &mut note);
+        check_relations(entry, &by_id, &mut note);
         check_answer(entry, &mut note);
         check_validity(entry, now, &mut note);
         if entry.similar_questions.len() < FEW_SIMILAR {
@@ -49,15 +49,27 @@ pub fn check(entries: &[Entry], now: UnixMs) -> Vec<Finding> {
 
 type Note<'a> = &'a mut dyn FnMut(Severity, &'static str, String);
 
-fn check_relations(entry: &Entry, ids: &BTreeSet<&EntryId>, note: Note<'_>) {
-    match &entry.parent {
-        Some(parent) if !ids.contains(parent) => {
-            note(Severity::Error, "parent.missing", format!("{parent} does not exist"));
-        }
-        None if entry.level == Level::Secondary => {
+fn check_relations(entry: &Entry, by_id: &BTreeMap<&EntryId, &Entry>, note: Note<'_>) {
+    let Some(id) = &entry.parent else {
+        if entry.level == Level::Secondary {
             note(Severity::Warning, "parent.none", "a secondary entry without a parent".into());
         }
-        Some(_) | None => {}
+        return;
+    };
+    let Some(parent) = by_id.get(id) else {
+        return note(Severity::Error, "parent.missing", format!("{id} does not exist"));
+    };
+    if *id == entry.id {
+        note(Severity::Error, "parent.itself", "is its own parent".into());
+    } else if parent.level == Level::Secondary {
+        note(Severity::Warning, "parent.secondary", format!("{id} is secondary itself"));
+    }
+    if entry.level == Level::Primary {
+        note(Severity::Warning, "parent.level", format!("a primary entry below {id}"));
+    }
+    let answers = |entry: &Entry| entry.state == EntryState::Published;
+    if answers(entry) && !answers(parent) {
+        note(Severity::Warning, "parent.withdrawn", format!("{id} is {}", parent.state));
     }
 }
 
@@ -108,4 +120,48 @@ fn shared_phrasings(entries: &[Entry]) -> Vec<Finding> {
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(id: &str, level: Level, parent: Option<&str>) -> Entry {
+        let parent = parent.map(|id| EntryId(id.into()));
+        Entry { level, parent, ..Entry::new(EntryId(id.into()), format!("{id}怎么办")) }
+    }
+
+    #[test]
+    fn a_child_has_a_published_primary_parent_or_is_told() {
+        use Level::{Primary, Secondary};
+        let withdrawn = Entry { state: EntryState::Archived, ..entry("gone", Primary, None) };
+        let entries = [
+            entry("good", Primary, None),
+            entry("good.child", Secondary, Some("good")),
+            entry("alone", Secondary, None),
+            entry("grandchild", Secondary, Some("good.child")),
+            entry("itself", Secondary, Some("itself")),
+            entry("lost", Secondary, Some("nowhere")),
+            entry("orphan", Secondary, Some("gone")),
+            entry("primary", Primary, Some("good")),
+            withdrawn,
+        ];
+        let findings = check(&entries, 0);
+        let told: Vec<_> = findings
+            .iter()
+            .filter(|f| f.code.starts_with("parent."))
+            .map(|f| (f.entry.as_str(), f.code))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("alone", "parent.none"),
+                ("grandchild", "parent.secondary"),
+                ("itself", "parent.itself"),
+                ("lost", "parent.missing"),
+                ("orphan", "parent.withdrawn"),
+                ("primary", "parent.level"),
+            ]
+        );
+    }
 }

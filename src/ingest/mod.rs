@@ -15,6 +15,7 @@ mod marked;
 mod passages;
 mod rewrites;
 mod rows;
+mod synonyms;
 mod tables;
 
 pub use apart::{Limits, read_document, read_sheets};
@@ -29,6 +30,7 @@ pub use labelled::{Fault, UNLABELLED, read_classed, read_labelled, read_lines};
 pub use marked::{Mark, Marked, read_marked};
 pub use passages::{Passage, passages};
 pub use rewrites::{Rewrite, read_rewrites};
+pub use synonyms::read_synonyms;
 pub use tables::{ColumnPreview, SheetPreview};
 
 use std::fmt;

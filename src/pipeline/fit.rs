@@ -9,16 +9,15 @@ use crate::domain::knowledge::{EntryState, VersionedEntry};
 use crate::domain::label::Labelled;
 use crate::domain::message::Utterance;
 use crate::engine::EngineError;
-use crate::engine::embed::EmbedWorker;
 use crate::gate::model::{Fingerprint, FitOptions, GateError, GateModel};
 use crate::gate::threshold::Promise;
-use crate::model::Control;
+use crate::pipeline::embedding::Embedding;
 use crate::pipeline::generation::{WriteError, write_fitted};
 use crate::pipeline::observe::{Bench, Learned, Message};
 use crate::search::SearchError;
-use crate::search::index::{Embedded, EntryTexts, KnowledgeIndex, KnownVectors};
+use crate::search::index::{Embedded, EntryTexts, KnowledgeIndex};
 use crate::search::layers::Layers;
-use crate::search::manifest::VectorSpace;
+use crate::search::synonyms::Synonyms;
 use crate::understand::normalize::normalize;
 
 #[derive(Debug, thiserror::Error)]
@@ -51,14 +50,14 @@ impl From<WriteError> for FitError {
 pub struct Material<'a> {
     /// All entries; only published ones are used.
     pub entries: &'a [VersionedEntry],
+    /// What the operator's customers use for one another.
+    pub synonyms: &'a Synonyms,
     /// Messages to fit on.
     pub train: &'a [Labelled],
     /// Messages for the threshold. Empty: a part of `train` is kept back for it.
     pub calibrate: &'a [Labelled],
     pub promise: Promise,
     pub now: UnixMs,
-    /// Vectors of an earlier generation in the same space.
-    pub known: Option<&'a KnownVectors>,
 }
 
 /// How far the work has come.
@@ -72,8 +71,11 @@ pub struct FitProgress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     EmbedKnowledge,
+    WriteIndex,
     EmbedLabels,
     FitHead,
+    /// Asks the knowledge its own questions without their answers.
+    AskKnowledge,
     FitGate,
 }
 
@@ -81,11 +83,11 @@ pub enum Stage {
 pub fn build(
     dir: &Path,
     material: Material<'_>,
-    embedder: &EmbedWorker,
+    embedding: &mut Embedding<'_>,
     progress: &mut dyn FnMut(FitProgress),
 ) -> Result<GateModel, FitError> {
-    let index = build_index(dir, material.entries, material.known, embedder, progress)?;
-    let knowledge = Layers::of(Arc::new(index));
+    let index = build_index(dir, material.entries, material.synonyms, embedding, progress)?;
+    let (knowledge, embedder) = (Layers::of(Arc::new(index)), embedding.embedder());
     let mut bench = Bench { knowledge: &knowledge, embedder, now: material.now, progress };
     let Fitted { learned, gate, .. } =
         fit(&mut bench, material.train, material.calibrate, material.promise)?;
@@ -128,12 +130,12 @@ pub fn fit(
     Ok(Fitted { learned, gate, calibrate })
 }
 
-/// Only the searchable part of a generation. Texts whose vectors are known are not embedded again.
+/// Only the searchable part of a generation.
 pub fn build_index(
     dir: &Path,
     entries: &[VersionedEntry],
-    known: Option<&KnownVectors>,
-    embedder: &EmbedWorker,
+    synonyms: &Synonyms,
+    embedding: &mut Embedding<'_>,
     progress: &mut dyn FnMut(FitProgress),
 ) -> Result<KnowledgeIndex, FitError> {
     let published: Vec<VersionedEntry> =
@@ -141,8 +143,7 @@ pub fn build_index(
     if published.is_empty() {
         return Err(FitError::NoKnowledge);
     }
-    let known: Vec<&KnownVectors> = known.into_iter().collect();
-    write_index(dir, &published, &known, embedder, progress)?;
+    write_index(dir, &published, synonyms, embedding, progress)?;
     Ok(KnowledgeIndex::open(dir)?)
 }
 
@@ -150,28 +151,22 @@ pub fn build_index(
 pub(super) fn write_index(
     dir: &Path,
     published: &[VersionedEntry],
-    known: &[&KnownVectors],
-    embedder: &EmbedWorker,
+    synonyms: &Synonyms,
+    embedding: &mut Embedding<'_>,
     progress: &mut dyn FnMut(FitProgress),
 ) -> Result<(), FitError> {
     let of_entry = |e: &'_ VersionedEntry| {
         let phrasings = e.entry.phrasings().map(str::to_owned);
         phrasings.chain(e.entry.answer.clone()).collect::<Vec<String>>()
     };
-    let texts: Vec<String> = published.iter().flat_map(of_entry).collect();
-    let found = |text: &String| known.iter().find_map(|known| known.get(text));
-    let unknown: Vec<String> =
-        texts.iter().filter(|t| found(t).is_none()).map(|t| normalize(t)).collect();
-    let stage = Stage::EmbedKnowledge;
-    let mut fresh = embedder
-        .embed(&unknown, &Control::default(), &mut |done, total| {
-            progress(FitProgress { stage, done, total });
-        })?
-        .into_iter();
-    let mut embedded = texts.iter().map_while(|text| {
-        let vector = found(text).map(<[f32]>::to_vec).or_else(|| fresh.next())?;
-        Some(Embedded { text: normalize(text), vector })
-    });
+    let texts = published.iter().flat_map(of_entry);
+    let texts: Vec<String> = texts.map(|text| synonyms.unify(&normalize(&text))).collect();
+    let vectors = embedding.vectors(&texts, &mut |done, total| {
+        progress(FitProgress { stage: Stage::EmbedKnowledge, done, total });
+    })?;
+    progress(FitProgress { stage: Stage::WriteIndex, done: 0, total: 1 });
+    let mut embedded =
+        texts.into_iter().zip(vectors).map(|(text, vector)| Embedded { text, vector });
     let by_entry: Vec<EntryTexts> = published
         .iter()
         .map(|VersionedEntry { entry, .. }| EntryTexts {
@@ -179,18 +174,9 @@ pub(super) fn write_index(
             answer: entry.answer.as_ref().and_then(|_| embedded.next()),
         })
         .collect();
-    KnowledgeIndex::build(dir, published, &by_entry, &space_of(embedder))?;
+    KnowledgeIndex::build(dir, published, &by_entry, &embedding.space(), synonyms)?;
+    progress(FitProgress { stage: Stage::WriteIndex, done: 1, total: 1 });
     Ok(())
-}
-
-/// Where the embedder's vectors mean something.
-pub(super) fn space_of(embedder: &EmbedWorker) -> VectorSpace {
-    let identity = embedder.identity();
-    VectorSpace {
-        model: identity.name.clone(),
-        sha256: identity.sha256.clone(),
-        dim: embedder.dim(),
-    }
 }
 
 /// Every so many-th label is kept back for the threshold where none is given for it.
@@ -199,6 +185,11 @@ const KEPT_BACK: usize = 3;
 /// What makes two labels speak of the same message.
 fn message(label: &Labelled) -> (String, &[Utterance]) {
     (normalize(&label.text), &label.context)
+}
+
+/// The messages that a build from these labels keeps from its head.
+pub fn held_back(train: &[Labelled], calibrate: &[Labelled]) -> Vec<Labelled> {
+    split(train, calibrate).1
 }
 
 /// Without calibration messages, every third training message becomes one. No message is in both,

@@ -2,12 +2,14 @@
 //! changed since it was built is embedded, indexed beside it, and switched to as a whole.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::base::clock::Stopwatch;
 use crate::domain::knowledge::{EntryId, EntryState, VersionedEntry};
 use crate::engine::embed::EmbedWorker;
+use crate::pipeline::embedding::Embedding;
 use crate::pipeline::fit::{FitError, write_index};
 use crate::pipeline::generation::GenerationError;
 use crate::pipeline::generations::{Generations, Serving};
@@ -181,11 +183,13 @@ impl Follower {
             return Ok(None);
         }
         // Also another generation's: the same embedder made them.
-        let known = self.generations.current().knowledge.changed_vectors()?;
+        let current = self.generations.current();
+        let known = current.knowledge.changed_folder().map(Path::to_owned);
+        let mut embedding = Embedding::new(&self.embedder, known.into_iter().collect());
         let folder = tempfile::Builder::new().prefix("huida-changes").tempdir()?;
-        let known: Vec<_> = known.iter().collect();
-        write_index(folder.path(), &entries, &known, &self.embedder, &mut |_| ())?;
         let base = Arc::clone(serving.knowledge.base());
+        let synonyms = &base.manifest().synonyms;
+        write_index(folder.path(), &entries, synonyms, &mut embedding, &mut |_| ())?;
         let index = KnowledgeIndex::open_beside(folder.path(), base)?;
         Ok(Some(Changes { index, folder }))
     }

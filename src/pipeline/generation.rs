@@ -173,6 +173,7 @@ pub(super) mod testing {
     use crate::search::head::{self, Example};
     use crate::search::index::{Embedded, EntryTexts};
     use crate::search::manifest::VectorSpace;
+    use crate::search::synonyms::Synonyms;
 
     pub(in crate::pipeline) const QUESTIONS: [(&str, [f32; 2]); 2] =
         [("怎么退款", [1.0, 0.0]), ("怎么发货", [0.0, 1.0])];
@@ -181,9 +182,13 @@ pub(super) mod testing {
         ModelIdentity { name: name.into(), sha256: "00".into() }
     }
 
+    pub(in crate::pipeline) fn answer_to(question: &str) -> String {
+        format!("{question}：三天内。")
+    }
+
     pub(in crate::pipeline) fn entry(question: &str) -> Entry {
         Entry {
-            answer: Some("三天内。".into()),
+            answer: Some(answer_to(question)),
             ..Entry::new(EntryId(question.into()), question.into())
         }
     }
@@ -193,10 +198,30 @@ pub(super) mod testing {
         write_with(dir, model, head_width, |_| ());
     }
 
-    /// The same with something changed about the gate, which is closed.
+    /// As [`write`], with something changed about the gate, which is closed.
     pub(in crate::pipeline) fn write_with(
         dir: &Path,
         model: &ModelIdentity,
+        head_width: Option<usize>,
+        change: impl FnOnce(&mut GateModel),
+    ) {
+        make(dir, model, QUESTIONS.map(|(_, vector)| vector), head_width, change);
+    }
+
+    /// As [`write`], with the questions and answers at other places.
+    pub(in crate::pipeline) fn write_at(
+        dir: &Path,
+        model: &ModelIdentity,
+        places: [[f32; 2]; 2],
+        head_width: Option<usize>,
+    ) {
+        make(dir, model, places, head_width, |_| ());
+    }
+
+    fn make(
+        dir: &Path,
+        model: &ModelIdentity,
+        places: [[f32; 2]; 2],
         head_width: Option<usize>,
         change: impl FnOnce(&mut GateModel),
     ) {
@@ -204,13 +229,15 @@ pub(super) mod testing {
         let first =
             |(question, _): &(&str, _)| VersionedEntry { version: 1, entry: entry(question) };
         let entries: Vec<_> = QUESTIONS.iter().map(first).collect();
-        let texts = QUESTIONS.map(|(q, v)| EntryTexts {
-            phrasings: vec![embedded(q, v)],
-            answer: Some(embedded("三天内。", v)),
-        });
+        let text = |((question, _), at): (&(&str, _), [f32; 2])| EntryTexts {
+            phrasings: vec![embedded(question, at)],
+            answer: Some(embedded(&answer_to(question), at)),
+        };
+        let texts: Vec<EntryTexts> = QUESTIONS.iter().zip(places).map(text).collect();
         let ModelIdentity { name, sha256 } = model.clone();
         let space = VectorSpace { model: name, sha256, dim: 2 };
-        let manifest = KnowledgeIndex::build(dir, &entries, &texts, &space).unwrap();
+        let manifest =
+            KnowledgeIndex::build(dir, &entries, &texts, &space, &Synonyms::default()).unwrap();
         let head = head_width.map(|width| {
             let wide = |v: [f32; 2]| v.into_iter().cycle().take(width).collect::<Vec<f32>>();
             let vectors = QUESTIONS.map(|(_, v)| wide(v));

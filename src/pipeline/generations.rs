@@ -19,6 +19,8 @@ const CURRENT: &str = "CURRENT";
 /// Held by whoever builds; two builders would tread on each other's pruning.
 const LOCK: &str = "BUILD.lock";
 const BUILDING: &str = ".building-";
+/// Vectors that builds have computed since a generation was last published.
+const JOURNAL: &str = "embedded.journal";
 /// How names begin under which a file is written before it is renamed.
 const UNFINISHED: &str = ".tmp";
 /// How long a generation that could not be opened is left alone.
@@ -60,6 +62,13 @@ impl GenerationDir {
 
     pub fn path_of(&self, id: &str) -> PathBuf {
         self.root.join(id)
+    }
+
+    /// Folders of built generations, the newest first.
+    pub fn built(&self) -> Result<Vec<PathBuf>, GenerationError> {
+        let mut numbers: Vec<u64> = self.names()?.iter().filter_map(|name| number(name)).collect();
+        numbers.sort_unstable();
+        Ok(numbers.into_iter().rev().map(|n| self.path_of(&format!("g{n}"))).collect())
     }
 
     /// Opens the generation that serves, of a service that embeds with `running`.
@@ -117,6 +126,11 @@ impl GenerationDir {
     }
 }
 
+/// When the build of a generation of this id began.
+pub fn begun_at(id: &str) -> Option<UnixMs> {
+    number(id).and_then(|number| UnixMs::try_from(number).ok())
+}
+
 /// What a generation's id counts: the time of its build. `None` for any other name.
 fn number(name: &str) -> Option<u64> {
     name.strip_prefix('g').filter(|n| n.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()
@@ -126,6 +140,16 @@ impl Building {
     /// Where to write.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where vectors are kept until a generation that holds them is published.
+    pub fn journal(&self) -> PathBuf {
+        self.dir.root.join(JOURNAL)
+    }
+
+    /// Folders of earlier generations, the newest first.
+    pub fn earlier(&self) -> Result<Vec<PathBuf>, GenerationError> {
+        self.dir.built()
     }
 
     /// Makes this generation the one that serves; until the last rename the old one does.
@@ -138,6 +162,8 @@ impl Building {
         Fault::PublishUnnoticed.passes();
         write_atomic(&dir.root.join(CURRENT), self.id.as_bytes()).map_err(|e| dir.io(e))?;
         Fault::PublishSwitched.passes();
+        // What it held is in the generation; where there was none, nothing is to be removed.
+        let _ = fs::remove_file(self.journal());
         if let Err(error) = dir.prune(&self.id) {
             // The new generation serves; old ones only take room.
             tracing::warn!(%error, "old generations could not be removed");

@@ -75,7 +75,7 @@ pub fn check_index(index: &KnowledgeIndex, now: UnixMs) -> Result<Vec<Finding>, 
         if own.place.is_some() {
             continue;
         }
-        let normal = normalize(text);
+        let normal = index.unify(&normalize(text));
         let query = Query {
             text: &normal,
             vector: vectors.row(number as usize),
@@ -89,7 +89,7 @@ pub fn check_index(index: &KnowledgeIndex, now: UnixMs) -> Result<Vec<Finding>, 
         let found = index.search(&query, &HashSet::new())?;
         let alone = index.phrasings_of(at).len() == 1;
         let first = found.first().map(|c| c.entry);
-        if !alone && first.is_some_and(|first| first != at) {
+        if !alone && first.is_some_and(|first| !index.says_same(first, at)) {
             let first = &index.entries()[first.unwrap_or(at) as usize].entry.id;
             findings.push(Finding {
                 severity: Severity::Warning,
@@ -121,8 +121,10 @@ fn contradiction(own: &Entry, other: &Entry, text: &str) -> Option<Finding> {
     let differ = own.answer != other.answer;
     let (severity, code) = match (facts(own), facts(other)) {
         (Some(a), Some(b)) if differ && a != b => (Severity::Error, "answer.contradicts"),
+        (Some(_), Some(_)) if !differ => (Severity::Warning, "entry.double"),
         _ => (Severity::Warning, "phrasing.alike"),
     };
-    let detail = format!("{text:?} asks what {} is asked", other.id);
+    let advice = if code == "entry.double" { " and answers the same: make them one" } else { "" };
+    let detail = format!("{text:?} asks what {} is asked{advice}", other.id);
     Some(Finding { severity, code, entry: own.id.clone(), detail })
 }

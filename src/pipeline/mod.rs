@@ -4,9 +4,11 @@
 //! holds the knowledge that answers, [`delivery`] sends what the desk decided.
 
 pub mod accounts;
+pub mod challenge;
 pub mod delivery;
 pub mod desk;
 pub mod draft;
+pub mod embedding;
 pub mod fit;
 pub mod follower;
 pub mod gaps;
@@ -14,6 +16,7 @@ pub mod generation;
 pub mod generations;
 pub mod health;
 pub mod observe;
+pub mod propose;
 pub mod responder;
 pub mod retrieve;
 mod seal;

@@ -6,6 +6,8 @@
 //! knowledge away, with all that the head knows of them, and asking for what they answer.
 
 use std::collections::HashSet;
+use std::panic::resume_unwind;
+use std::thread;
 
 use crate::base::clock::UnixMs;
 use crate::domain::label::Labelled;
@@ -21,7 +23,7 @@ use crate::search::index::{Exclude, KnowledgeIndex};
 use crate::search::layers::Layers;
 use crate::understand::normalize::normalize;
 use crate::understand::readability::Readability;
-use crate::understand::understand;
+use crate::understand::{Understood, understand};
 
 /// Questions of another world: no company's knowledge answers them, unless a label says so.
 const OPEN_DOMAIN: &str = include_str!("../../eval/sets/open_domain.jsonl");
@@ -89,18 +91,19 @@ impl Bench<'_> {
     /// hold says that the message cannot be answered from it.
     pub fn messages(&mut self, labels: &[Labelled]) -> Result<Vec<Message>, FitError> {
         let understood: Vec<_> = labels.iter().map(|l| understand(&l.text, &l.context)).collect();
-        let questions: Vec<String> = understood.iter().map(|u| u.question.clone()).collect();
+        let unified = |u: &Understood| self.knowledge.unify(&u.question);
+        let questions: Vec<String> = understood.iter().map(unified).collect();
         let progress = &mut *self.progress;
         let vectors =
             self.embedder.embed(&questions, &Control::default(), &mut |done, total| {
                 progress(FitProgress { stage: Stage::EmbedLabels, done, total });
             })?;
-        let rows = labels.iter().zip(understood).zip(vectors);
-        let messages = rows.map(|((label, understood), vector)| Message {
+        let rows = labels.iter().zip(understood).zip(questions.into_iter().zip(vectors));
+        let messages = rows.map(|((label, understood), (question, vector))| Message {
             gated: understood.signals.hard_reasons().is_empty()
                 && understood.greeting.is_none()
                 && understood.readability == Readability::Readable,
-            question: understood.question,
+            question,
             rewritten: understood.rewritten_by.is_some(),
             answer: label.answer.as_ref().and_then(|id| self.index().ordinal(id)),
             vector,
@@ -126,8 +129,14 @@ impl Bench<'_> {
         let (kin, mut observations) = self.cross_fit(&lesson)?;
         let asked = if lesson.is_short() { self.sampled_phrasings()? } else { Vec::new() };
         observations.extend(self.left_out(&lesson, &asked, kin)?);
-        let told = !lesson.is_short() && tells_unanswerable(labels);
         let mut parts = Vec::new();
+        if !observations.iter().any(|o| o.correct) {
+            // Entries of one phrasing each, and no labels: no gate can be fitted, whatever else is
+            // asked, and among very many entries asking takes minutes.
+            let head = self.fit_head(&lesson, &lesson.said, kin, &|_, _| true)?;
+            return Ok(Learned { head, observations, parts });
+        }
+        let told = !lesson.is_short() && tells_unanswerable(labels);
         if !told || !tells_unanswerable(calibrate) {
             parts = self.parts(&lesson, kin)?;
         }
@@ -136,8 +145,12 @@ impl Bench<'_> {
         } else {
             let phrasings = asked.iter().map(|(_, message)| message);
             let answerable: Vec<&Message> = labels.iter().chain(phrasings).collect();
-            let without = self.without_answer(&parts, &answerable)?;
-            observations.extend(without.into_iter().map(|(_, observation)| observation));
+            for (at, part) in parts.iter().enumerate() {
+                self.tell(Stage::AskKnowledge, FOLDS + at, FOLDS + PARTS);
+                let without = self.without_answer(std::slice::from_ref(part), &answerable)?;
+                observations.extend(without.into_iter().map(|(_, observation)| observation));
+            }
+            self.tell(Stage::AskKnowledge, FOLDS + PARTS, FOLDS + PARTS);
         }
         let head = self.fit_head(&lesson, &lesson.said, kin, &|_, _| true)?;
         Ok(Learned { head, observations, parts })
@@ -237,7 +250,7 @@ impl Bench<'_> {
 
     /// Phrasings, each asked while it is missing from its entry and from the head.
     fn left_out(
-        &self,
+        &mut self,
         lesson: &Lesson,
         asked: &[(u32, Message)],
         kin: Option<f32>,
@@ -248,15 +261,18 @@ impl Bench<'_> {
         }
         let fold_of = |number: u32| number as usize % FOLDS;
         for fold in 0..FOLDS {
+            self.tell(Stage::AskKnowledge, fold, FOLDS + PARTS);
             let shown = |_: u32, number: u32| fold_of(number) != fold;
             let head = self.fit_head(lesson, &lesson.said, kin, &shown)?;
-            for (number, message) in asked.iter().filter(|(number, _)| fold_of(*number) == fold) {
+            let left_out = asked.iter().filter(|(number, message)| {
                 let entry = message.answer.unwrap_or_default();
-                if self.index().phrasings_of(entry).len() == 1 {
-                    continue;
-                }
-                let scope = self.scope(Exclude::Phrasing(*number));
-                let found = look_up(self.knowledge, head.as_ref(), message.into(), scope)?;
+                fold_of(*number) == fold && self.index().phrasings_of(entry).len() > 1
+            });
+            let asked: Vec<Asked<'_>> = left_out
+                .map(|(number, message)| Asked { message, exclude: Exclude::Phrasing(*number) })
+                .collect();
+            let found = self.look_up_all(self.knowledge, head.as_ref(), &asked)?;
+            for (found, Asked { message, .. }) in found.into_iter().zip(&asked) {
                 observations.extend(self.judged(found, message.answer, Kind::LeftOut));
             }
         }
@@ -287,14 +303,17 @@ impl Bench<'_> {
         let mut observations = Vec::new();
         for part in parts {
             let layers = self.knowledge.with(part.gone.clone(), None);
-            for (at, message) in messages.iter().enumerate() {
-                let asked = message.gated && message.answer.is_some_and(|a| part.gone.contains(&a));
-                if asked {
-                    let scope = self.scope(Exclude::None);
-                    let found = look_up(&layers, part.head.as_ref(), (*message).into(), scope)?;
-                    let judged = self.judged(found, None, Kind::EntryRemoved);
-                    observations.extend(judged.map(|observation| (at, observation)));
-                }
+            let is_gone = |m: &Message| m.answer.is_some_and(|answer| part.gone.contains(&answer));
+            let (places, asked): (Vec<usize>, Vec<Asked<'_>>) = messages
+                .iter()
+                .enumerate()
+                .filter(|(_, message)| message.gated && is_gone(message))
+                .map(|(at, message)| (at, Asked { message, exclude: Exclude::None }))
+                .unzip();
+            let found = self.look_up_all(&layers, part.head.as_ref(), &asked)?;
+            for (at, found) in places.into_iter().zip(found) {
+                let judged = self.judged(found, None, Kind::EntryRemoved);
+                observations.extend(judged.map(|observation| (at, observation)));
             }
         }
         Ok(observations)
@@ -337,10 +356,11 @@ impl Bench<'_> {
         Ok(Some(head))
     }
 
-    /// Normalised text, entry ordinal and number of every phrasing.
+    /// Text as it was embedded, entry ordinal and number of every phrasing.
     fn phrasings(&self) -> impl Iterator<Item = (String, u32, u32)> + '_ {
-        let texts = (0..).zip(self.index().entries()).flat_map(|(at, versioned)| {
-            versioned.entry.phrasings().map(move |p| (normalize(p), at))
+        let index = self.index();
+        let texts = (0..).zip(index.entries()).flat_map(move |(at, versioned)| {
+            versioned.entry.phrasings().map(move |p| (index.unify(&normalize(p)), at))
         });
         (0..).zip(texts).map(|(number, (text, entry))| (text, entry, number))
     }
@@ -368,18 +388,49 @@ impl Bench<'_> {
         messages: &[Message],
         head: Option<&Head>,
     ) -> Result<Vec<Observation>, FitError> {
-        let mut observations = Vec::new();
-        for message in messages.iter().filter(|m| m.gated) {
-            let found = self.find(message, head)?;
-            observations.extend(self.judged(found, message.answer, Kind::Labelled));
-        }
-        Ok(observations)
+        let gated = messages.iter().filter(|message| message.gated);
+        let asked: Vec<Asked<'_>> =
+            gated.map(|message| Asked { message, exclude: Exclude::None }).collect();
+        let found = self.look_up_all(self.knowledge, head, &asked)?;
+        let judged = found.into_iter().zip(&asked).filter_map(|(found, Asked { message, .. })| {
+            self.judged(found, message.answer, Kind::Labelled)
+        });
+        Ok(judged.collect())
+    }
+
+    /// What each message finds, in their order, looked up on all processors.
+    fn look_up_all(
+        &self,
+        knowledge: &Layers,
+        head: Option<&Head>,
+        asked: &[Asked<'_>],
+    ) -> Result<Vec<Retrieved>, SearchError> {
+        let now = self.now;
+        let find = |asked: &Asked<'_>| {
+            let scope = Scope { exclude: asked.exclude, asker: None, now };
+            look_up(knowledge, head, asked.message.into(), scope)
+        };
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let share = asked.len().div_ceil(threads).max(1);
+        thread::scope(|scope| {
+            let begin = |share| {
+                let all = move || <[Asked<'_>]>::iter(share).map(find).collect();
+                scope.spawn::<_, Result<Vec<Retrieved>, SearchError>>(all)
+            };
+            let shares: Vec<_> = asked.chunks(share).map(begin).collect();
+            let mut all = Vec::with_capacity(asked.len());
+            for share in shares {
+                all.extend(share.join().unwrap_or_else(|panic| resume_unwind(panic))?);
+            }
+            Ok(all)
+        })
     }
 
     fn judged(&self, found: Retrieved, answer: Option<u32>, kind: Kind) -> Option<Observation> {
+        let index = self.index();
         let best = found.evidence.first()?;
-        let entry = self.index().ordinal(&best.id);
-        let correct = entry.is_some() && entry == answer;
+        let entry = index.ordinal(&best.id);
+        let correct = entry.zip(answer).is_some_and(|(best, answer)| index.says_same(best, answer));
         let (domain, leaves) = (best.domain, draft::leaves(best));
         found.features.map(|features| Observation { features, correct, kind, domain, leaves })
     }
@@ -395,6 +446,12 @@ impl Bench<'_> {
         });
         self.messages(&lines.collect::<Vec<_>>())
     }
+}
+
+/// A message, and what it is not to find.
+struct Asked<'a> {
+    message: &'a Message,
+    exclude: Exclude,
 }
 
 /// What fitting knows, and what it saw on the way.
@@ -462,7 +519,8 @@ pub fn tells_unanswerable(messages: &[Message]) -> bool {
     unanswerable > 0 && unanswerable as f64 >= TELLING_SHARE * gated().count() as f64
 }
 
-fn mean_and_error(values: &[f64]) -> (f64, f64) {
+/// Of some values the mean, and its standard error.
+pub(super) fn mean_and_error(values: &[f64]) -> (f64, f64) {
     let count = values.len().max(1) as f64;
     let mean = values.iter().sum::<f64>() / count;
     let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / count;

@@ -220,14 +220,12 @@ impl Responder {
         record: &mut Record<'_>,
     ) -> Result<Retrieved, Reason> {
         let control = Control::with_deadline(turn.deadline.sooner_by(RESERVE));
+        let text = serving.knowledge.unify(&understood.question);
         let vector = record
-            .step("embed", || self.parts.embedder.embed_one(&understood.question, &control))
+            .step("embed", || self.parts.embedder.embed_one(&text, &control))
             .map_err(|error| reason_of(&error))?;
-        let question = Question {
-            text: &understood.question,
-            vector: &vector,
-            rewritten: understood.rewritten_by.is_some(),
-        };
+        let rewritten = understood.rewritten_by.is_some();
+        let question = Question { text: &text, vector: &vector, rewritten };
         let now = self.parts.clock.now();
         let asker = &turn.asker;
         let mut found = record

@@ -1,16 +1,19 @@
 //! A knowledge generation: entries, their phrasings as vectors and postings, and the search in them.
 
+mod files;
+
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use self::files::{
+    check_fit, create_empty, read_entries, write_entries, write_text, write_vectors,
+};
 use crate::base::clock::UnixMs;
 use crate::base::fault::Fault;
-use crate::base::file::{sync_dir, write_atomic};
 use crate::domain::evidence::{Evidence, Scores};
-use crate::domain::knowledge::{Asker, EntryId, EntryState, Validity, VersionedEntry};
+use crate::domain::knowledge::{Asker, EntryId, Validity, VersionedEntry};
 use crate::search::SearchError;
 use crate::search::bm25::Bm25Index;
 use crate::search::dense::DenseIndex;
@@ -19,11 +22,12 @@ use crate::search::flat::{add_scaled, normalise};
 use crate::search::fuse;
 use crate::search::manifest::{FORMAT, Manifest, VectorSpace, stamp_files};
 use crate::search::near::{top_groups, top_k};
+use crate::search::synonyms::Synonyms;
 use crate::search::vectors::Matrix;
 
-const ENTRIES: &str = "entries.jsonl";
-const PHRASING_VECTORS: &str = "phrasings.vec";
-const ANSWER_VECTORS: &str = "answers.vec";
+pub(super) const ENTRIES: &str = "entries.jsonl";
+pub(super) const PHRASING_VECTORS: &str = "phrasings.vec";
+pub(super) const ANSWER_VECTORS: &str = "answers.vec";
 const PHRASING_TEXT: &str = "phrasings.tantivy";
 const ANSWER_TEXT: &str = "answers.tantivy";
 
@@ -68,7 +72,7 @@ pub type Votes<'a> = (&'a [String], &'a [f32]);
 
 #[derive(Clone, Copy, Debug)]
 pub struct Query<'a> {
-    /// Normalised as the indexed texts were.
+    /// Normalised and [unified](KnowledgeIndex::unify) as the indexed texts were.
     pub text: &'a str,
     /// Embedding of the text in the generation's [`VectorSpace`].
     pub vector: &'a [f32],
@@ -113,6 +117,10 @@ pub struct KnowledgeIndex {
     answer_of: Vec<Option<usize>>,
     /// The entry of each answer.
     entry_of_answer: Vec<u32>,
+    /// For each entry the first that says the same, which may be itself.
+    first_of: Vec<u32>,
+    /// How many entries say what one before them says.
+    repeated: usize,
     dense: DenseIndex,
     lexical: Bm25Index,
     /// The mean direction of each entry's phrasings.
@@ -125,7 +133,8 @@ pub struct KnowledgeIndex {
 
 impl KnowledgeIndex {
     /// Writes a generation into the empty (or missing) directory `dir`; `texts` stand in the order
-    /// of `entries`. Naming generations and switching to a new one is the caller's.
+    /// of `entries`, unified by `synonyms`. Naming generations and switching to a new one is the
+    /// caller's.
     ///
     /// # Errors
     /// [`SearchError::BadInput`] when the texts do not fit the entries, an entry is not published or
@@ -135,6 +144,7 @@ impl KnowledgeIndex {
         entries: &[VersionedEntry],
         texts: &[EntryTexts],
         space: &VectorSpace,
+        synonyms: &Synonyms,
     ) -> Result<Manifest, SearchError> {
         check_fit(entries, texts)?;
         create_empty(dir)?;
@@ -155,6 +165,7 @@ impl KnowledgeIndex {
             format: FORMAT,
             entries_digest: files.get(ENTRIES).map(|f| f.sha256.clone()).unwrap_or_default(),
             space: space.clone(),
+            synonyms: synonyms.clone(),
             entries: entries.len(),
             phrasings: phrasings.len(),
             answers: answers.len(),
@@ -214,6 +225,8 @@ impl KnowledgeIndex {
             ),
         };
         let profiles = profiles(&dense, &starts);
+        let first_of = first_to_say(&entries);
+        let repeated = (0..).zip(&first_of).filter(|(at, first)| at != *first).count();
         let dir = dir.to_owned();
         Ok(Self {
             dir,
@@ -226,6 +239,8 @@ impl KnowledgeIndex {
             entry_of,
             answer_of,
             entry_of_answer,
+            first_of,
+            repeated,
             dense,
             lexical,
             profiles,
@@ -250,6 +265,11 @@ impl KnowledgeIndex {
         &self.manifest
     }
 
+    /// A normalised text in the words of this generation, as questions must be embedded and asked.
+    pub fn unify(&self, text: &str) -> String {
+        self.manifest.synonyms.unify(text)
+    }
+
     /// The entries by ordinal.
     pub fn entries(&self) -> &[VersionedEntry] {
         &self.entries
@@ -257,6 +277,11 @@ impl KnowledgeIndex {
 
     pub fn ordinal(&self, id: &EntryId) -> Option<u32> {
         self.by_id.get(id).copied()
+    }
+
+    /// Whether two entries give a customer the same answer, on any account.
+    pub fn says_same(&self, one: u32, other: u32) -> bool {
+        self.first_of.get(one as usize) == self.first_of.get(other as usize)
     }
 
     /// The numbers of an entry's phrasings, in the order of the entry; empty for no such entry.
@@ -272,12 +297,6 @@ impl KnowledgeIndex {
     /// needs them, answering does not.
     pub fn phrasing_vectors(&self) -> Result<Matrix, SearchError> {
         Matrix::read(&self.dir.join(PHRASING_VECTORS))
-    }
-
-    /// Every indexed text with its vector as it was embedded, to be used again.
-    pub fn embedded(&self) -> Result<KnownVectors, SearchError> {
-        let answers = Matrix::read(&self.dir.join(ANSWER_VECTORS))?;
-        Ok(KnownVectors::new(&self.entries, [self.phrasing_vectors()?, answers]))
     }
 
     /// Brings votes into the order of the entries. Classes that are no entry (out of scope, or taken
@@ -311,6 +330,21 @@ impl KnowledgeIndex {
             pool.filter_map(|entry| self.candidate(entry, &lists, query.exclude)).collect();
         let best = top_k((0..).zip(found.iter().map(|c| c.scores.fused)), query.k);
         Ok(best.into_iter().map(|(at, _)| found[at as usize]).collect())
+    }
+
+    /// As [`KnowledgeIndex::search`], but of entries that say the same only the best is there: it is
+    /// one answer, and no reason to doubt which.
+    pub fn search_answers(
+        &self,
+        query: &Query<'_>,
+        hidden: &HashSet<u32>,
+    ) -> Result<Vec<Candidate>, SearchError> {
+        // So many may fall out.
+        let k = query.k.saturating_add(self.repeated);
+        let found = self.search(&Query { k, ..*query }, hidden)?;
+        let mut said = HashSet::new();
+        let once = found.into_iter().filter(|c| said.insert(self.first_of[c.entry as usize]));
+        Ok(once.take(query.k).collect())
     }
 
     /// The candidate as evidence that stands by itself, in the words for an account.
@@ -469,27 +503,6 @@ impl KnowledgeIndex {
     }
 }
 
-/// Vectors of texts that were embedded before, by the text as its operator wrote it.
-pub struct KnownVectors {
-    /// Which of the matrices, and the row.
-    rows: HashMap<String, (usize, usize)>,
-    matrices: [Matrix; 2],
-}
-
-impl KnownVectors {
-    fn new(entries: &[VersionedEntry], matrices: [Matrix; 2]) -> Self {
-        let phrasings = entries.iter().flat_map(|e| e.entry.phrasings());
-        let answers = entries.iter().filter_map(|e| e.entry.answer.as_deref());
-        let rows = phrasings.zip((0..).map(|row| (0, row)));
-        let rows = rows.chain(answers.zip((0..).map(|row| (1, row))));
-        Self { rows: rows.map(|(text, at)| (text.to_owned(), at)).collect(), matrices }
-    }
-
-    pub fn get(&self, text: &str) -> Option<&[f32]> {
-        self.rows.get(text).map(|&(of, row)| self.matrices[of].row(row))
-    }
-}
-
 /// Scores of every phrasing and every answer and votes for every entry, for one query; cosines of
 /// very many are computed where they are wanted.
 struct Lists {
@@ -529,61 +542,16 @@ fn profiles(dense: &DenseIndex, starts: &[u32]) -> Matrix {
     profiles
 }
 
-fn check_fit(entries: &[VersionedEntry], texts: &[EntryTexts]) -> Result<(), SearchError> {
-    if entries.len() != texts.len() {
-        let (entries, texts) = (entries.len(), texts.len());
-        return Err(SearchError::BadInput(format!("{texts} texts for {entries} entries")));
+/// For each entry the first with the same answer, on every account; one without an answer says only
+/// what itself says.
+fn first_to_say(entries: &[VersionedEntry]) -> Vec<u32> {
+    let mut first = HashMap::new();
+    let mut all = Vec::with_capacity(entries.len());
+    for (at, VersionedEntry { entry, .. }) in (0_u32..).zip(entries) {
+        let said = entry.answer.as_deref().map(|answer| (answer.trim(), &entry.wordings));
+        all.push(said.map_or(at, |said| *first.entry(said).or_insert(at)));
     }
-    let mut seen = HashMap::new();
-    for (at, (VersionedEntry { entry, .. }, texts)) in entries.iter().zip(texts).enumerate() {
-        let fault = if entry.state != EntryState::Published {
-            "is not published"
-        } else if seen.insert(&entry.id, at).is_some() {
-            "is there twice"
-        } else if entry.phrasings().count() != texts.phrasings.len() {
-            "has another number of phrasings than texts"
-        } else if entry.answer.is_some() != texts.answer.is_some() {
-            "has an answer without text, or a text without answer"
-        } else {
-            continue;
-        };
-        return Err(SearchError::BadInput(format!("entry {}: {fault}", entry.id)));
-    }
-    Ok(())
-}
-
-fn create_empty(dir: &Path) -> Result<(), SearchError> {
-    fs::create_dir_all(dir).map_err(SearchError::io(dir))?;
-    match fs::read_dir(dir).map_err(SearchError::io(dir))?.next() {
-        None => Ok(()),
-        Some(_) => Err(SearchError::BadInput(format!("{} is not empty", dir.display()))),
-    }
-}
-
-fn write_vectors(path: &Path, list: &[&Embedded], dim: usize) -> Result<(), SearchError> {
-    Matrix::from_rows(dim, list.iter().map(|e| e.vector.as_slice()))?.write(path)
-}
-
-fn write_text(folder: &Path, list: &[&Embedded]) -> Result<(), SearchError> {
-    fs::create_dir(folder).map_err(SearchError::io(folder))?;
-    Bm25Index::write(folder, list.iter().map(|e| e.text.as_str()))?;
-    sync_dir(folder).map_err(SearchError::io(folder))
-}
-
-fn write_entries(path: &Path, entries: &[VersionedEntry]) -> Result<(), SearchError> {
-    let mut lines = Vec::new();
-    for entry in entries {
-        serde_json::to_writer(&mut lines, entry)
-            .map_err(|e| SearchError::BadInput(format!("entry {}: {e}", entry.entry.id)))?;
-        lines.push(b'\n');
-    }
-    write_atomic(path, &lines).map_err(SearchError::io(path))
-}
-
-fn read_entries(path: &Path) -> Result<Vec<VersionedEntry>, SearchError> {
-    let text = fs::read_to_string(path).map_err(SearchError::io(path))?;
-    let entries = text.lines().map(serde_json::from_str).collect::<Result<_, _>>();
-    entries.map_err(|e| SearchError::corrupt(path, e.to_string()))
+    all
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! of the first that must no longer be found.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use tempfile::TempDir;
@@ -9,7 +10,7 @@ use tempfile::TempDir;
 use crate::domain::evidence::Evidence;
 use crate::domain::knowledge::VersionedEntry;
 use crate::search::SearchError;
-use crate::search::index::{Exclude, KnowledgeIndex, KnownVectors, Query};
+use crate::search::index::{Exclude, KnowledgeIndex, Query};
 
 /// Changed entries, indexed.
 pub struct Changes {
@@ -48,9 +49,14 @@ impl Layers {
         &self.base
     }
 
-    /// Vectors of the changed entries, for the next change.
-    pub fn changed_vectors(&self) -> Result<Option<KnownVectors>, SearchError> {
-        self.changes.as_ref().map(|changes| changes.index.embedded()).transpose()
+    /// A normalised text in the words of the index, as questions must be embedded and asked.
+    pub fn unify(&self, text: &str) -> String {
+        self.base.unify(text)
+    }
+
+    /// Where the changed entries are indexed; their vectors can be used again.
+    pub fn changed_folder(&self) -> Option<&Path> {
+        self.changes.as_ref().map(|changes| changes.folder.path())
     }
 
     /// What a search can find, by layer.
@@ -76,6 +82,9 @@ impl Layers {
             let query = Query { exclude: Exclude::None, ..*query };
             found.extend(in_layer(&changes.index, &query, &HashSet::new())?);
             found.sort_by(|a, b| b.scores.fused.total_cmp(&a.scores.fused));
+            // Within a layer no answer is there twice.
+            let mut said = HashSet::new();
+            found.retain(|e| e.answer.as_ref().is_none_or(|answer| said.insert(answer.clone())));
             found.truncate(query.k);
         }
         Ok(found)
@@ -87,6 +96,6 @@ fn in_layer(
     query: &Query<'_>,
     hidden: &HashSet<u32>,
 ) -> Result<Vec<Evidence>, SearchError> {
-    let candidates = index.search(query, hidden)?;
+    let candidates = index.search_answers(query, hidden)?;
     Ok(candidates.iter().filter_map(|found| index.evidence(found, query.asker)).collect())
 }

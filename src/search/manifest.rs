@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::digest::FileStamp;
 use crate::base::file::write_atomic;
 use crate::search::SearchError;
+use crate::search::synonyms::Synonyms;
 
 /// Counts up whenever an older generation can no longer be read.
 pub(super) const FORMAT: u32 = 3;
@@ -35,6 +36,9 @@ pub struct Manifest {
     /// SHA-256 of `entries.jsonl`: two generations with the same digest answer from the same text.
     pub entries_digest: String,
     pub space: VectorSpace,
+    /// By which its texts were unified, and questions must be.
+    #[serde(default)]
+    pub synonyms: Synonyms,
     pub entries: usize,
     pub phrasings: usize,
     pub answers: usize,

@@ -4,7 +4,8 @@
 //! [`index::KnowledgeIndex`] is the door: built once per knowledge generation, read-only afterwards.
 //! It stands on dense vectors ([`dense`]: an exact scan, [`flat`], and for many a graph, [`hnsw`]),
 //! an inverted index ([`bm25`]), a trained vote ([`head`], with [`kin`] beside it) and one formula
-//! that joins them ([`fuse`]). [`classifier::Classifier`] puts messages into classes of any kind.
+//! that joins them ([`fuse`]). An operator's [`synonyms`] are one word to all of it.
+//! [`classifier::Classifier`] puts messages into classes of any kind.
 
 mod bag;
 mod bm25;
@@ -20,10 +21,12 @@ pub mod head;
 mod hnsw;
 pub mod index;
 mod kin;
+pub mod known;
 pub mod layers;
 pub mod manifest;
 mod near;
 pub mod sample;
+pub mod synonyms;
 pub mod telling;
 pub mod vectors;
 

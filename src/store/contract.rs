@@ -21,6 +21,8 @@ pub(crate) const CASES: &[fn(&dyn Store)] = &[
     what_changed_is_told_by_revision_and_heads,
     labels_are_kept_once_and_by_purpose,
     each_import_and_each_label_file_is_in_the_audit_log,
+    labels_are_counted_from_a_moment_on,
+    how_a_training_ended_is_in_the_audit_log,
     the_last_promise_is_remembered,
     a_retry_finds_the_same_message,
     the_same_id_of_another_sender_is_another_message,
@@ -205,6 +207,23 @@ fn each_import_and_each_label_file_is_in_the_audit_log(store: &dyn Store) {
     assert_eq!(store.verify_audit().unwrap(), AuditState::Intact { rows: 1 });
     store.add_labels(&label_files(), "tester", 1).unwrap();
     assert_eq!(store.verify_audit().unwrap(), AuditState::Intact { rows: 3 });
+}
+
+fn labels_are_counted_from_a_moment_on(store: &dyn Store) {
+    let file = |text: &str| LabelFile {
+        source: "desk.jsonl".into(),
+        purpose: Purpose::Train,
+        labels: vec![Labelled { text: text.into(), context: vec![], answer: None }],
+    };
+    store.add_labels(&[file("几点开门")], "tester", 5).unwrap();
+    store.add_labels(&[file("几点关门")], "tester", 7).unwrap();
+    let since = [5, 6, 7, 8].map(|at| store.labels_since(at).unwrap());
+    assert_eq!(since, [2, 1, 1, 0]);
+}
+
+fn how_a_training_ended_is_in_the_audit_log(store: &dyn Store) {
+    store.note_training("g1", "published", "daily", 1).unwrap();
+    assert_eq!(store.verify_audit().unwrap(), AuditState::Intact { rows: 1 });
 }
 
 fn the_last_promise_is_remembered(store: &dyn Store) {

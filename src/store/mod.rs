@@ -215,6 +215,18 @@ pub trait Store: Outbox + Queue + Send + Sync {
     /// In the order in which they came.
     fn labels(&self, purpose: Purpose) -> Result<Vec<Labelled>, StoreError>;
 
+    /// How many labels came at `since` or later.
+    fn labels_since(&self, since: UnixMs) -> Result<usize, StoreError>;
+
+    /// Writes into the audit log how the training of a generation ended.
+    fn note_training(
+        &self,
+        generation: &str,
+        outcome: &str,
+        author: &str,
+        now: UnixMs,
+    ) -> Result<(), StoreError>;
+
     /// Remembers the promise that the gate is to be fitted to, with its line in the audit log.
     fn set_promise(&self, promise: Promise, author: &str, now: UnixMs) -> Result<(), StoreError>;
 

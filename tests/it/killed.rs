@@ -29,6 +29,7 @@ use serde_json::json;
 use crate::command::{self, huida, output, store};
 use crate::delivery::{FakeApi, until};
 use crate::knowledge::{ADDED, import};
+use crate::learning::trainable;
 use crate::support::{app, client, configuration, prepared, small_knowledge};
 
 /// How a process dies that aborts.
@@ -70,23 +71,6 @@ fn an_import_that_is_killed_leaves_all_or_nothing() {
     assert_eq!(answer["evidence"][0]["id"], "shop.refund.time", "the old index serves");
 }
 
-/// Three entries, and just enough labels for a head.
-fn trainable(dir: &Path) {
-    let store = store(dir);
-    let entries: Vec<_> = small_knowledge().into_iter().take(3).map(|v| v.entry).collect();
-    let label = |n: usize| Labelled {
-        text: format!("退{n}"),
-        context: vec![],
-        answer: Some(entries[n % 3].id.clone()),
-    };
-    let file = |purpose, labels| LabelFile { source: "test".into(), purpose, labels };
-    let train = file(Purpose::Train, (0..MIN_LABELS_FOR_ALL).map(label).collect());
-    // Without one of these, a part of the others would be kept back and too few left.
-    let calibrate = file(Purpose::Calibrate, vec![label(MIN_LABELS_FOR_ALL)]);
-    store.import_entries(&Import::of(entries, Change::by("test", "test")), 1).unwrap();
-    store.add_labels(&[train, calibrate], "test", 1).unwrap();
-}
-
 #[test]
 fn an_index_build_that_is_killed_leaves_a_whole_generation_serving() {
     let dir = tempfile::tempdir().unwrap();
@@ -107,6 +91,23 @@ fn an_index_build_that_is_killed_leaves_a_whole_generation_serving() {
     let left = std::fs::read_dir(&generations).unwrap().map(|item| item.unwrap().file_name());
     let begun = left.filter(|name| name.to_string_lossy().starts_with(".building")).count();
     assert_eq!(begun, 0, "the next build clears what killed ones left");
+}
+
+#[test]
+fn a_build_that_is_killed_while_it_embeds_goes_on_from_there() {
+    let dir = tempfile::tempdir().unwrap();
+    trainable(dir.path());
+    killed_at(Fault::EmbeddedSome, dir.path(), &["index", "build"]);
+    let journal = dir.path().join("generations/embedded.journal");
+    assert!(std::fs::metadata(&journal).unwrap().len() > 0);
+    // It would die there again if anything were left to embed.
+    killed_at(Fault::BuiltGate, dir.path(), &["index", "build"]);
+    let mut again = huida(dir.path());
+    again.args(["index", "build"]).env(fault::VARIABLE, "EmbeddedSome");
+    assert!(again.output().unwrap().status.success());
+    assert!(!journal.exists(), "what it held is in the generation");
+    let verified = json(&output(dir.path(), &["index", "verify", "--json"]));
+    assert_eq!(verified["agrees"], true);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod documents;
 #[cfg(debug_assertions)]
 mod killed;
 mod knowledge;
+mod learning;
 mod platforms;
 mod remote;
 mod service;

@@ -17,8 +17,10 @@ use huida::gate::threshold::Promise;
 use huida::ingest::read_entries;
 use huida::model::pull::installed_or_pull;
 use huida::pipeline::desk::Desk;
+use huida::pipeline::embedding::Embedding;
 use huida::pipeline::fit::{Material, build};
 use huida::pipeline::generations::GenerationDir;
+use huida::search::synonyms::Synonyms;
 use huida::store::sqlite::SqliteStore;
 use huida::store::{Import, Store};
 
@@ -88,13 +90,14 @@ pub(crate) fn built() -> &'static Path {
         let building = GenerationDir::new(root.clone(), 1).begin(&Clock::System).unwrap();
         let material = Material {
             entries: &small_knowledge(),
+            synonyms: &Synonyms::default(),
             train: &[],
             calibrate: &[],
             promise: Promise::default(),
             now: Clock::System.now(),
-            known: None,
         };
-        build(building.path(), material, &embedder, &mut |_| ()).unwrap();
+        let mut embedding = Embedding::new(&embedder, Vec::new());
+        build(building.path(), material, &mut embedding, &mut |_| ()).unwrap();
         building.publish().unwrap();
         (dir, root)
     });

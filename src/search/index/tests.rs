@@ -1,7 +1,10 @@
 //! A small shop's knowledge with synthetic vectors: what is found, hidden, refused.
 
+use std::fs;
+
 use super::*;
-use crate::domain::knowledge::Entry;
+use crate::domain::knowledge::{Entry, EntryState};
+use crate::domain::message::AccountName;
 use crate::search::layers::{Changes, Layers};
 use crate::search::sample::clustered;
 use proptest::prelude::*;
@@ -61,7 +64,7 @@ fn build(
     texts: &[EntryTexts],
 ) -> Result<(tempfile::TempDir, KnowledgeIndex), SearchError> {
     let dir = tempfile::tempdir().unwrap();
-    KnowledgeIndex::build(dir.path(), entries, texts, &space())?;
+    KnowledgeIndex::build(dir.path(), entries, texts, &space(), &Synonyms::default())?;
     let index = KnowledgeIndex::open(dir.path())?;
     Ok((dir, index))
 }
@@ -307,7 +310,7 @@ fn refuses_what_does_not_fit() {
     assert!(refuse(&|_, t| t[4].phrasings[0].vector.truncate(3)).contains("3 wide"));
     let (dir, index) = shop();
     let (entries, texts) = knowledge();
-    let again = KnowledgeIndex::build(dir.path(), &entries, &texts, &space());
+    let again = KnowledgeIndex::build(dir.path(), &entries, &texts, &space(), &Synonyms::default());
     assert!(matches!(again, Err(SearchError::BadInput(_))));
     let narrow = search(&index, &query("退款", &[1.0]));
     assert!(matches!(narrow, Err(SearchError::BadInput(_))));
@@ -379,7 +382,8 @@ fn changes_searched_beside_find_what_a_rebuild_finds() {
     let layers = Layers::of(Arc::new(base));
     let (fresh, fresh_texts): (Vec<_>, Vec<_>) = [first, last].into_iter().unzip();
     let folder = tempfile::tempdir().unwrap();
-    KnowledgeIndex::build(folder.path(), &fresh, &fresh_texts, &space()).unwrap();
+    let synonyms = Synonyms::default();
+    KnowledgeIndex::build(folder.path(), &fresh, &fresh_texts, &space(), &synonyms).unwrap();
     let index = KnowledgeIndex::open_beside(folder.path(), Arc::clone(layers.base())).unwrap();
     let layers = layers.with(HashSet::from([0]), Some(Changes { index, folder }));
     assert_eq!((layers.entries().count(), layers.changed()), (12, 2));
@@ -398,4 +402,32 @@ fn changes_searched_beside_find_what_a_rebuild_finds() {
         ids.dedup();
         assert_eq!(ids.len(), 3, "no entry is there twice");
     }
+}
+
+#[test]
+fn entries_that_say_the_same_count_once_and_by_the_best() {
+    let (mut entries, mut texts) = knowledge();
+    // The twelfth and thirteenth say in the first topic's answer what the first says.
+    for (topic, account) in [(12, None), (13, Some("kf"))] {
+        let (mut entry, text) = (entries[0].clone(), texts[0].clone());
+        entry.entry.id = EntryId(format!("shop.{topic}"));
+        let wording = |account: &str| (AccountName(account.into()), "另一种说法".to_owned());
+        entry.entry.wordings.extend(account.map(wording));
+        entries.push(entry);
+        texts.push(text);
+    }
+    let (_dir, index) = build(&entries, &texts).unwrap();
+    let vector = near(0, 0);
+    let all = search(&index, &query("怎么申请退款", &vector)).unwrap();
+    assert_eq!(order(&all)[..3], [0, 12, 13]);
+    let answers = |hidden| {
+        let query = query("怎么申请退款", &vector);
+        index.search_answers(&query, &hidden).unwrap()
+    };
+    let found = answers(HashSet::new());
+    assert_eq!(order(&found)[..2], [0, 13], "the one with another wording says something else");
+    assert!(!order(&found).contains(&12));
+    assert_eq!(found.len(), 5, "others take the place");
+    assert!(index.says_same(0, 12) && !index.says_same(0, 13) && !index.says_same(0, 1));
+    assert_eq!(order(&answers(HashSet::from([0])))[..2], [12, 13], "what is hidden hides no other");
 }

@@ -266,6 +266,13 @@ pub(super) fn labels(
     .collect()
 }
 
+pub(super) fn labels_since(connection: &Connection, since: UnixMs) -> Result<usize, StoreError> {
+    let count: i64 = connection
+        .prepare_cached("SELECT count(*) FROM labels WHERE created_at >= ?1")?
+        .query_row([since], |r| r.get(0))?;
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
 pub(super) fn set_promise(
     transaction: &Transaction<'_>,
     promise: Promise,

@@ -17,6 +17,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use self::ledger::AuditEvent;
 use self::writer::Writer;
 use crate::base::clock::UnixMs;
 use crate::base::id::TraceId;
@@ -150,6 +151,29 @@ impl Store for SqliteStore {
 
     fn labels(&self, purpose: Purpose) -> Result<Vec<Labelled>, StoreError> {
         self.read(|c| knowledge::labels(c, purpose))
+    }
+
+    fn labels_since(&self, since: UnixMs) -> Result<usize, StoreError> {
+        self.read(|c| knowledge::labels_since(c, since))
+    }
+
+    fn note_training(
+        &self,
+        generation: &str,
+        outcome: &str,
+        author: &str,
+        now: UnixMs,
+    ) -> Result<(), StoreError> {
+        let [generation, outcome, author] = [generation, outcome, author].map(str::to_owned);
+        self.writer.write(move |t| {
+            let event = AuditEvent {
+                actor: &author,
+                action: "training.end",
+                subject: &generation,
+                detail: outcome.clone(),
+            };
+            ledger::audit(t, &event, now)
+        })
     }
 
     fn set_promise(&self, promise: Promise, author: &str, now: UnixMs) -> Result<(), StoreError> {
