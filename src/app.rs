@@ -26,6 +26,7 @@ use crate::model::packed::prepare;
 use crate::model::perplexity::Surprise;
 use crate::model::remote::{Address, RemoteEmbedder, RemoteGenerator};
 use crate::model::{Arithmetic, Embedder, Generator, ModelError, ModelIdentity, kernels_in_use};
+use crate::ops::backup::{Site, restore};
 use crate::ops::telemetry;
 use crate::pipeline::desk::{Desk, Limits};
 use crate::pipeline::follower::Follower;
@@ -110,7 +111,21 @@ impl App {
         self.config.index.dir = folder.join("generations");
     }
 
+    /// What backups are made of.
+    pub fn site<'a>(&'a self, generations: &'a GenerationDir) -> Site<'a> {
+        Site { store: &self.config.store.path, generations }
+    }
+
+    /// Ends a restore that was decided and killed before it was done.
+    pub fn settle(&self) -> Result<()> {
+        if restore::finish(self.site(&self.generation_dir()))? {
+            tracing::warn!("a restore that was interrupted has been completed");
+        }
+        Ok(())
+    }
+
     pub fn open_store(&self) -> Result<Arc<dyn Store>> {
+        self.settle()?;
         Ok(Arc::new(SqliteStore::open(&self.config.store.path)?))
     }
 
@@ -135,6 +150,7 @@ impl App {
     }
 
     pub fn open_generations(&self, embedder: &EmbedWorker) -> Result<Arc<Generations>> {
+        self.settle()?;
         let open = Generations::open(self.generation_dir(), embedder.identity().clone());
         Ok(Arc::new(open?))
     }

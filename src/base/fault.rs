@@ -27,6 +27,14 @@ pub enum Fault {
     PublishUnnoticed,
     /// `CURRENT` names it; old generations are not pruned yet.
     PublishSwitched,
+    /// All of a backup lies checked beside what it is to replace.
+    RestoreStaged,
+    /// It is written down that it replaces it.
+    RestoreCommitted,
+    /// The former store is moved aside, nothing stands in its place.
+    RestoreMoved,
+    /// The store is the backup's; the generation that serves is still the former.
+    RestoreStored,
 }
 
 /// Names the moment at which to end, as [`Fault`] writes itself with `{:?}`.
@@ -38,6 +46,10 @@ impl Fault {
 
     pub const ROLL_BACK: [Self; 3] =
         [Self::RolledBackHalf, Self::StoreUncommitted, Self::StoreCommitted];
+
+    /// In the order in which a restore passes them.
+    pub const RESTORE: [Self; 4] =
+        [Self::RestoreStaged, Self::RestoreCommitted, Self::RestoreMoved, Self::RestoreStored];
 
     /// In the order in which a build passes them.
     pub const BUILD: [Self; 12] = [

@@ -4,6 +4,8 @@
 
 pub mod sqlite;
 
+use std::path::PathBuf;
+
 use crate::base::clock::UnixMs;
 use crate::base::id::{CaseId, ConversationId, TraceId};
 use crate::domain::decision::{Priority, Verdict};
@@ -24,6 +26,12 @@ pub enum StoreError {
         "the store has schema version {found}, this build knows up to {known}: use a newer huida"
     )]
     TooNew { found: u32, known: u32 },
+    /// Stop what uses it, and try again.
+    #[error("{} is in use by another process: stop the service first", .0.display())]
+    InUse(PathBuf),
+    /// Wait until the restore has ended.
+    #[error("{} is just being restored: try again when that has ended", .0.display())]
+    Replaced(PathBuf),
     /// A stored row cannot be read back.
     #[error("a stored {what} cannot be read: {reason}")]
     Corrupt { what: &'static str, reason: String },

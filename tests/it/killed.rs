@@ -18,6 +18,7 @@ use huida::store::{AuditState, Import, LabelFile, Store};
 use crate::command::{huida, json, output, store};
 use crate::knowledge::{ADDED, import};
 use crate::support::{app, prepared, small_knowledge};
+use crate::upkeep::{backup, count};
 
 /// How a process dies that aborts.
 const SIGABRT: i32 = 6;
@@ -117,6 +118,32 @@ fn a_rollback_that_is_killed_is_done_or_not_begun() {
     }
     let again = json(&output(dir.path(), &["kb", "rollback", id, "--to", "1", "--json"]));
     assert_eq!((&again["version"], versions()), (&3.into(), 3), "what is done is not done again");
+}
+
+#[test]
+fn a_restore_that_is_killed_is_done_or_not_begun() {
+    let from = prepared();
+    backup(from.path());
+    let tar = from.path().join("today.tar");
+    let args = ["restore", tar.to_str().unwrap(), "--force"];
+    let (before, after) = (small_knowledge().len(), small_knowledge().len() + 1);
+    for fault in Fault::RESTORE {
+        let to = prepared();
+        let current = || std::fs::read_to_string(to.path().join("generations/CURRENT")).unwrap();
+        let former = current();
+        killed_at(fault, to.path(), &args);
+        // Any command that looks at the state ends what was decided.
+        let verified = json(&output(to.path(), &["index", "verify", "--json"]));
+        assert_eq!(verified["agrees"], true, "{fault:?}");
+        let decided = fault != Fault::RestoreStaged;
+        assert_eq!(count(to.path()), if decided { after } else { before }, "{fault:?}");
+        assert_eq!(current() != former, decided, "{fault:?}");
+        assert_eq!(verified["generation"].as_str().unwrap(), current());
+        assert!(matches!(store(to.path()).verify_audit().unwrap(), AuditState::Intact { .. }));
+        json(&output(to.path(), &["index", "build", "--json"]));
+        json(&output(to.path(), &[&args[..], &["--json"]].concat()));
+        assert_eq!(count(to.path()), after, "{fault:?}: again");
+    }
 }
 
 /// Not at named moments but at any: the clock decides when the process is killed.

@@ -12,3 +12,4 @@ mod knowledge;
 mod remote;
 mod service;
 mod support;
+mod upkeep;
