@@ -178,6 +178,15 @@ impl App {
         Ok(Some(Arc::new(GenerateWorker::start(move || models.open_generator(&name))?)))
     }
 
+    /// The rule packs with what this installation allows.
+    pub fn compliance(&self) -> Result<Compliance> {
+        let allowed = &self.config.compliance;
+        Ok(Compliance::standard(AllowLists {
+            service_numbers: allowed.service_numbers.clone(),
+            link_hosts: allowed.link_hosts.clone(),
+        })?)
+    }
+
     pub fn responder(
         &self,
         embedder: Arc<EmbedWorker>,
@@ -187,7 +196,7 @@ impl App {
             embedder,
             composer: self.start_composer()?,
             generations,
-            compliance: Compliance::standard(AllowLists::default())?,
+            compliance: self.compliance()?,
             clock: self.clock.clone(),
             draft_chars: self.config.reply.draft_chars,
         }))
