@@ -189,6 +189,7 @@ impl App {
 
     pub fn responder(
         &self,
+        store: Arc<dyn Store>,
         embedder: Arc<EmbedWorker>,
         generations: Arc<Generations>,
     ) -> Result<Responder> {
@@ -197,6 +198,7 @@ impl App {
             composer: self.start_composer()?,
             generations,
             compliance: self.compliance()?,
+            store,
             clock: self.clock.clone(),
             draft_chars: self.config.reply.draft_chars,
         }))
@@ -230,7 +232,7 @@ impl App {
         let store = self.open_store()?;
         let embedder = self.open_embedder()?;
         let generations = self.open_generations(&embedder)?;
-        let responder = self.responder(embedder.clone(), generations.clone())?;
+        let responder = self.responder(store.clone(), embedder.clone(), generations.clone())?;
         let limits = Limits {
             turns: self.config.server.max_concurrent_turns,
             context_age: Duration::from_secs(self.config.reply.context_minutes.saturating_mul(60)),

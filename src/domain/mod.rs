@@ -6,6 +6,8 @@ pub mod evidence;
 pub mod knowledge;
 pub mod label;
 pub mod message;
+pub mod qualification;
+pub mod release;
 pub mod texts;
 pub mod trace;
 pub mod variables;

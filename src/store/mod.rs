@@ -2,6 +2,7 @@
 //!
 //! Calls block for a group commit; async callers go through a blocking thread.
 
+pub mod governance;
 pub mod sqlite;
 
 use std::path::PathBuf;
@@ -12,8 +13,10 @@ use crate::domain::decision::{Priority, Verdict};
 use crate::domain::knowledge::{Change, Entry, EntryId, EntryState, Version, VersionedEntry};
 use crate::domain::label::{Labelled, Purpose};
 use crate::domain::message::{Inbound, Utterance};
+use crate::domain::release;
 use crate::domain::trace::Trace;
 use crate::gate::threshold::Promise;
+use crate::store::governance::Governance;
 
 /// Grouped by what the caller can do.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +41,15 @@ pub enum StoreError {
     /// The message was already decided; the first decision stands.
     #[error("message {0} was already decided")]
     AlreadyDecided(i64),
+    /// `kb release list` tells what waits.
+    #[error("{0} waits for no release: `huida kb release list` tells what does")]
+    NotWaiting(EntryId),
+    /// Read the version that waits.
+    #[error("version {waiting} of {entry} waits, not version {read}: read that one first")]
+    OtherVersion { entry: EntryId, read: u32, waiting: u32 },
+    /// Someone else has to, or something is missing.
+    #[error(transparent)]
+    Vote(#[from] release::Refused),
     /// `kb history` lists the versions that there are.
     #[error("{entry} has no version {version}")]
     NoSuchVersion { entry: EntryId, version: u32 },
@@ -88,6 +100,8 @@ pub struct ImportOutcome {
     pub added: Vec<EntryId>,
     pub changed: Vec<EntryId>,
     pub archived: Vec<EntryId>,
+    /// Of the added and changed ones those that wait for their release.
+    pub held: Vec<EntryId>,
     pub unchanged: usize,
 }
 
@@ -133,9 +147,9 @@ pub enum AuditState {
 }
 
 /// The contract; every implementation passes `store::contract`.
-pub trait Store: Send + Sync {
+pub trait Store: Governance + Send + Sync {
     /// Adds or changes entries by id, all of them with their line in the audit log or none; an
-    /// equal entry keeps its version.
+    /// equal entry keeps its version. Marketing text that is to be published waits for its release.
     fn import_entries(&self, import: &Import, now: UnixMs) -> Result<ImportOutcome, StoreError>;
 
     /// Every entry at its current version, by id.
@@ -153,8 +167,8 @@ pub trait Store: Send + Sync {
     /// All versions of an entry, oldest first; none for an unknown one.
     fn history(&self, id: &EntryId) -> Result<Vec<Version>, StoreError>;
 
-    /// Makes an earlier version the current one again, as a new version. Rolling back to what is
-    /// current changes nothing.
+    /// Makes an earlier version the current one again, as a new version; marketing text waits for its
+    /// release again. Rolling back to what is current changes nothing.
     fn roll_back(
         &self,
         id: &EntryId,

@@ -5,6 +5,7 @@
 mod architecture;
 mod command;
 mod documents;
+mod governance;
 // Release builds have no moments to be killed at.
 #[cfg(debug_assertions)]
 mod killed;

@@ -1,6 +1,7 @@
 //! [`Store`] on SQLite: WAL, one writer thread with group commit, a few readers beside it.
 
 pub mod file;
+mod governance;
 pub mod hold;
 mod inbox;
 mod knowledge;

@@ -9,6 +9,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("../../../migrations/sqlite/V0001__foundation.sql"),
     include_str!("../../../migrations/sqlite/V0002__promise.sql"),
     include_str!("../../../migrations/sqlite/V0003__versions.sql"),
+    include_str!("../../../migrations/sqlite/V0005__release.sql"),
 ];
 
 /// From which schema version to which a file was brought; equal where nothing was to do.
