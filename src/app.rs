@@ -25,6 +25,7 @@ use crate::model::packed::prepare;
 use crate::model::perplexity::Surprise;
 use crate::model::remote::{Address, RemoteEmbedder, RemoteGenerator};
 use crate::model::{Arithmetic, Embedder, Generator, ModelError, ModelIdentity, kernels_in_use};
+use crate::ops::backup::{Site, restore};
 use crate::ops::telemetry;
 use crate::pipeline::accounts::Accounts;
 use crate::pipeline::delivery::announce::OtherDesk;
@@ -117,7 +118,21 @@ impl App {
         self.config.index.dir = folder.join("generations");
     }
 
+    /// What backups are made of.
+    pub fn site<'a>(&'a self, generations: &'a GenerationDir) -> Site<'a> {
+        Site { store: &self.config.store.path, generations }
+    }
+
+    /// Ends a restore that was decided and killed before it was done.
+    pub fn settle(&self) -> Result<()> {
+        if restore::finish(self.site(&self.generation_dir()))? {
+            tracing::warn!("a restore that was interrupted has been completed");
+        }
+        Ok(())
+    }
+
     pub fn open_store(&self) -> Result<Arc<dyn Store>> {
+        self.settle()?;
         Ok(Arc::new(SqliteStore::open(&self.config.store.path)?))
     }
 
@@ -151,6 +166,7 @@ impl App {
     }
 
     pub fn open_generations(&self, embedder: &EmbedWorker) -> Result<Arc<Generations>> {
+        self.settle()?;
         let open = Generations::open(self.generation_dir(), embedder.identity().clone());
         Ok(Arc::new(open?))
     }
@@ -178,8 +194,18 @@ impl App {
         Ok(Some(Arc::new(GenerateWorker::start(move || models.open_generator(&name))?)))
     }
 
+    /// The rule packs with what this installation allows.
+    pub fn compliance(&self) -> Result<Compliance> {
+        let allowed = &self.config.compliance;
+        Ok(Compliance::standard(AllowLists {
+            service_numbers: allowed.service_numbers.clone(),
+            link_hosts: allowed.link_hosts.clone(),
+        })?)
+    }
+
     pub fn responder(
         &self,
+        store: Arc<dyn Store>,
         embedder: Arc<EmbedWorker>,
         generations: Arc<Generations>,
     ) -> Result<Responder> {
@@ -187,7 +213,8 @@ impl App {
             embedder,
             composer: self.start_composer()?,
             generations,
-            compliance: Compliance::standard(AllowLists::default())?,
+            compliance: self.compliance()?,
+            store,
             clock: self.clock.clone(),
             draft_chars: self.config.reply.draft_chars,
         }))
@@ -221,7 +248,7 @@ impl App {
         let store = self.open_store()?;
         let embedder = self.open_embedder()?;
         let generations = self.open_generations(&embedder)?;
-        let responder = self.responder(embedder.clone(), generations.clone())?;
+        let responder = self.responder(store.clone(), embedder.clone(), generations.clone())?;
         let accounts = self.accounts()?;
         let bell = Arc::new(Bell::default());
         let desk = Arc::new(Desk::start(DeskParts {

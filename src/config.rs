@@ -44,6 +44,7 @@ pub struct Config {
     pub train: Train,
     pub reply: Reply,
     pub handoff: Handoff,
+    pub compliance: Compliance,
     pub log: Log,
     #[serde(default)]
     pub remote: Remote,
@@ -153,6 +154,43 @@ pub struct Handoff {
     /// Empty: no other desk is told.
     pub webhook_url: String,
     pub webhook_secret: SecretString,
+}
+
+/// What the rules over outgoing text let through.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compliance {
+    pub service_numbers: Vec<String>,
+    pub link_hosts: Vec<String>,
+}
+
+impl Compliance {
+    fn validate(&self) -> Result<(), ConfigError> {
+        for number in &self.service_numbers {
+            let digits = number.chars().filter(char::is_ascii_digit).count();
+            let plain = number.chars().all(|c| c.is_ascii_digit() || "+- ()".contains(c));
+            if !plain || !(3..=20).contains(&digits) {
+                let reason =
+                    format!("compliance.service_numbers: {number:?} is no telephone number");
+                return Err(ConfigError::Invalid(reason));
+            }
+        }
+        for host in &self.link_hosts {
+            let labels = host.split('.').collect::<Vec<_>>();
+            let plain = |label: &&str| {
+                !label.is_empty() && label.chars().all(|c| c.is_alphanumeric() || c == '-')
+            };
+            // A whole ending of the net would let nearly every link through.
+            if labels.len() < 2 || !labels.iter().all(plain) {
+                let reason = format!(
+                    "compliance.link_hosts: {host:?} is no host such as example.com, without https:// \
+                     and path"
+                );
+                return Err(ConfigError::Invalid(reason));
+            }
+        }
+        Ok(())
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -274,6 +312,7 @@ impl Config {
                 return Err(ConfigError::Invalid(reason));
             }
         }
+        self.compliance.validate()?;
         let remote = [("embedder", &self.remote.embedder), ("generator", &self.remote.generator)];
         for (name, model) in remote {
             let Some(model) = model else { continue };
@@ -348,7 +387,7 @@ fn merge(base: &mut toml::Table, over: toml::Table) {
 }
 
 /// `a__b` with a value, as a table inside a table. It is read as what the default at this place is;
-/// where there is none, it is text: a token of digits is no number.
+/// where there is none, it is text: a token of digits is no number. A list has commas in it.
 fn nested(name: &str, value: String, defaults: &toml::Table) -> toml::Table {
     match name.split_once("__") {
         Some((table, rest)) => {
@@ -370,15 +409,16 @@ fn typed(name: &str, value: String, default: Option<&toml::Value>) -> toml::Valu
         Some(toml::Value::Integer(_)) => value.parse().ok().map(toml::Value::Integer),
         Some(toml::Value::Float(_)) => value.parse().ok().map(toml::Value::Float),
         Some(toml::Value::Boolean(_)) => value.parse().ok().map(toml::Value::Boolean),
+        Some(toml::Value::Array(_)) => {
+            let parts = value.split(',').map(str::trim).filter(|part| !part.is_empty());
+            let parts = parts.map(|part| toml::Value::String(part.to_owned()));
+            Some(toml::Value::Array(parts.collect()))
+        }
         None if name == SWITCH => value.parse().ok().map(toml::Value::Boolean),
         None if NUMBERS.contains(&name) => value.parse().ok().map(toml::Value::Integer),
-        Some(
-            toml::Value::String(_)
-            | toml::Value::Datetime(_)
-            | toml::Value::Array(_)
-            | toml::Value::Table(_),
-        )
-        | None => None,
+        Some(toml::Value::String(_) | toml::Value::Datetime(_) | toml::Value::Table(_)) | None => {
+            None
+        }
     };
     read.unwrap_or(toml::Value::String(value))
 }
@@ -460,6 +500,9 @@ mod tests {
             ("[gate]\nalfa = 0.1", "alfa"),
             ("[train]\ndaily_at = \"3am\"", "train.daily_at"),
             ("[reply]\ndeadline_ms = 9000", "deadline_ms"),
+            ("[compliance]\nlink_hosts = [\"https://example.com/\"]", "without https://"),
+            ("[compliance]\nlink_hosts = [\"com\"]", "link_hosts"),
+            ("[compliance]\nservice_numbers = [\"客服\"]", "service_numbers"),
             ("[accounts.\"a b\"]\nplatform = \"wechat-mp\"\ntoken = \"t\"\napp_id = \"w\"", "a b"),
         ] {
             let error = load(text).unwrap_err().to_string();
@@ -490,6 +533,7 @@ mod tests {
             ("server__listen", "127.0.0.1:9"),
             ("gate__alpha", "0.25"),
             ("store__path", "2026"),
+            ("compliance__link_hosts", "example.com, example.cn"),
         ])
         .unwrap();
         let Account::WechatMp(account) = &config.accounts["mp"] else { panic!("another platform") };
@@ -500,6 +544,7 @@ mod tests {
         assert_eq!((config.server.max_concurrent_turns, config.server.listen.port()), (3, 9));
         assert!((config.gate.alpha - 0.25).abs() < 1e-12);
         assert_eq!(config.store.path, Path::new("2026"));
+        assert_eq!(config.compliance.link_hosts, ["example.com", "example.cn"]);
         let wrong = [("accounts__mp__token", "7"), ("server__max_concurrent_turns", "many")];
         let refused = with_environment(&wrong).unwrap_err();
         assert!(refused.to_string().contains("server.max_concurrent_turns"), "{refused}");

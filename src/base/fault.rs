@@ -49,6 +49,14 @@ pub enum Fault {
     PublishUnnoticed,
     /// `CURRENT` names it; old generations are not pruned yet.
     PublishSwitched,
+    /// All of a backup lies checked beside what it is to replace.
+    RestoreStaged,
+    /// It is written down that it replaces it.
+    RestoreCommitted,
+    /// The former store is moved aside, nothing stands in its place.
+    RestoreMoved,
+    /// The store is the backup's; the generation that serves is still the former.
+    RestoreStored,
 }
 
 /// Names the moment at which to end, as [`Fault`] writes itself with `{:?}`.
@@ -83,6 +91,10 @@ impl Fault {
 
     /// The same where messages are fetched.
     pub const FETCH: [Self; 3] = [Self::PageHalf, Self::BegunUnsent, Self::SentUnrecorded];
+
+    /// In the order in which a restore passes them.
+    pub const RESTORE: [Self; 4] =
+        [Self::RestoreStaged, Self::RestoreCommitted, Self::RestoreMoved, Self::RestoreStored];
 
     /// In the order in which a build passes them.
     pub const BUILD: [Self; 12] = [

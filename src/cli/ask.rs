@@ -141,7 +141,7 @@ pub(super) fn replay(app: &App, args: &ReplayArgs) -> Result<()> {
     };
     let embedder = app.open_embedder()?;
     let generations = app.open_generations(&embedder)?;
-    let responder = app.responder(embedder, generations)?;
+    let responder = app.responder(store, embedder, generations)?;
     let turn = Turn {
         asker: Asker { account: then.account.clone(), audience: Audience::Normal },
         conversation: ConversationId::generate(),

@@ -17,9 +17,10 @@ use crate::base::clock::Deadline;
 use crate::base::digest::sha256_hex;
 use crate::base::file::write_atomic;
 use crate::base::id::SessionId;
-use crate::domain::knowledge::{Change, EntryState, VersionedEntry};
+use crate::domain::knowledge::{Change, EntryState, Validity, VersionedEntry};
 use crate::domain::label::Purpose;
 use crate::domain::message::{AccountName, Content, Inbound, Platform};
+use crate::domain::qualification::{Qualification, QualificationId};
 use crate::gate::threshold::Promise;
 use crate::ingest::{read_entries, read_labelled};
 use crate::model::pull;
@@ -31,6 +32,8 @@ const CALIBRATE: &str = include_str!("../../eval/sets/demo/calibrate.jsonl");
 const CONVERSATIONS: &str = include_str!("../../eval/sets/demo/conversations.jsonl");
 /// The demo's own state, beside what a real installation keeps.
 const DIR: &str = "index/demo";
+/// What the lender's entries cite, invented as the lender is.
+const LICENCE: (&str, &str) = ("loan.licence", "禾信消费金融公司金融许可证（演示用，虚构）");
 /// With four labels an entry a stricter promise keeps the gate shut; a company with more labels
 /// asks for more.
 const PROMISE: Promise = Promise { alpha: 0.10, confidence: 0.95 };
@@ -123,6 +126,10 @@ fn prepare(app: &App, desk: Desk) -> Result<()> {
         Ok(path)
     };
     let now = app.clock.now();
+    let (id, name) = LICENCE;
+    let id = QualificationId(id.to_owned());
+    let licence = Qualification { id, name: name.to_owned(), validity: Validity::default() };
+    store.file(&licence, "demo", now)?;
     let mut entries = read_entries(&file("kb.jsonl", KNOWLEDGE)?)?;
     entries.retain(|entry| desk.owns(entry.id.as_str()));
     store.import_entries(&Import::of(entries, Change::by("demo", "demo")), now)?;

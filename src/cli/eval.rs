@@ -147,7 +147,7 @@ pub(super) fn run(app: &mut App, config: Option<&Path>, command: &EvalCommand) -
         EvalCommand::Rewrite(args) => args.run(app),
         EvalCommand::Draft(args) => draft::run(app, args),
         EvalCommand::Attack(args) => attack::run(app, args),
-        EvalCommand::Compliance(args) => compliance::run(args),
+        EvalCommand::Compliance(args) => compliance::run(app, args),
         EvalCommand::Classify(args) => classify::run(app, args),
         EvalCommand::Run(args) => run::run(app, config, args),
     }

@@ -158,40 +158,64 @@ pub(super) fn report_built(app: &App, id: &str, as_json: bool) -> Result<()> {
     output::line(&text)
 }
 
+/// Whether what can be found is what the store publishes.
+pub(super) struct Agreement {
+    generation: String,
+    files: usize,
+    pub(super) agrees: bool,
+    /// Entries that changed since the build.
+    pub(super) changed: usize,
+    /// Why the changes could not be taken in.
+    fault: Option<String>,
+}
+
 /// Every file against its digest, every indexed entry against the store, and what has changed in the
 /// store since, taken in as a service would.
-fn verify(app: &App, as_json: bool) -> Result<ExitCode> {
+pub(super) fn agreement(app: &App) -> Result<Agreement> {
     let store = app.open_store()?;
     let embedder = app.open_embedder()?;
     // Opening reads every file against its size and digest.
     let generations = app.open_generations(&embedder)?;
-    let follower = app.follower(&store, &embedder, &generations);
-    let followed = follower.look();
+    let fault = app.follower(&store, &embedder, &generations).look().err();
     let current = generations.current();
-    let agree = followed.is_ok() && agrees(&current.knowledge, store.as_ref())?;
-    let changed = current.knowledge.changed();
-    let (id, files) = (current.generation.id(), current.generation.files);
-    if as_json {
-        output::json(&json!({
-            "generation": id,
-            "files": "intact",
-            "checked": files,
-            "agrees": agree,
-            "changed_since": changed,
-        }))?;
-    } else {
-        output::line(&format!("generation {id}: {files} files intact"))?;
-        output::line(&match (&followed, agree, changed) {
-            (Err(error), _, _) => format!("what changed in the store cannot be followed: {error}"),
-            (Ok(_), false, _) => "index and store do not agree: run `huida index build`".to_owned(),
-            (Ok(_), true, 0) => "index and store agree".to_owned(),
-            (Ok(_), true, n) => format!(
+    Ok(Agreement {
+        generation: current.generation.id().to_owned(),
+        files: current.generation.files,
+        agrees: fault.is_none() && agrees(&current.knowledge, store.as_ref())?,
+        changed: current.knowledge.changed(),
+        fault: fault.map(|e| e.to_string()),
+    })
+}
+
+impl Agreement {
+    pub(super) fn tell(&self) -> Result<()> {
+        output::line(&format!("generation {}: {} files intact", self.generation, self.files))?;
+        output::line(&match (&self.fault, self.agrees, self.changed) {
+            (Some(error), _, _) => format!("what changed in the store cannot be followed: {error}"),
+            (None, false, _) => "index and store do not agree: run `huida index build`".to_owned(),
+            (None, true, 0) => "index and store agree".to_owned(),
+            (None, true, n) => format!(
                 "index and store agree; {n} entries changed since the build and are searched beside \
                  it, `huida index build` takes them in"
             ),
-        })?;
+        })
     }
-    Ok(if agree { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn verify(app: &App, as_json: bool) -> Result<ExitCode> {
+    let agreement = agreement(app)?;
+    if as_json {
+        output::json(&json!({
+            "generation": agreement.generation,
+            "files": "intact",
+            "checked": agreement.files,
+            "agrees": agreement.agrees,
+            "changed_since": agreement.changed,
+        }))?;
+    } else {
+        agreement.tell()?;
+    }
+    Ok(if agreement.agrees { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// What a promise rests on that nobody has labelled.

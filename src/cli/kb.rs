@@ -1,6 +1,8 @@
 //! `kb`: knowledge in and out, and its health.
 
+mod documents;
 mod propose;
+mod release;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
@@ -15,13 +17,12 @@ use super::{output, preview};
 use crate::app::App;
 use crate::base::clock::UnixMs;
 use crate::domain::knowledge::{Change, Entry, EntryId, EntryState, Version, VersionedEntry};
-use crate::gate::compliance::{AllowLists, Compliance};
 use crate::ingest::check::{Finding, Severity, check};
 use crate::ingest::{
     Knowledge, Limits, read_knowledge, read_numbered_entries, write_csv, write_jsonl,
 };
 use crate::pipeline::gaps::{Gap, gaps};
-use crate::pipeline::health::{check_answers, check_index};
+use crate::pipeline::health::{check_answers, check_governance, check_index};
 use crate::store::{Import, ImportOutcome, Store};
 
 #[derive(Subcommand)]
@@ -33,6 +34,8 @@ use crate::store::{Import, ImportOutcome, Store};
   huida kb propose --entry shop.app.crash --apply --reason checked
   huida kb history shop.refund.time      who changed it, when and why
   huida kb rollback shop.refund.time --to 2 --reason typo
+  huida kb release list                  marketing text that waits for two people
+  huida kb documents list                licences and how long they hold
   huida kb check                         what to mend before customers see it
   huida kb export > backup.jsonl
   huida kb export --csv > faq.csv")]
@@ -126,6 +129,12 @@ pub(super) enum KbCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Let marketing text out: two people, one for the law, one for the brand.
+    #[command(subcommand)]
+    Release(release::ReleaseCommand),
+    /// Qualification documents (licences, registrations) that entries cite.
+    #[command(subcommand)]
+    Documents(documents::DocumentsCommand),
     /// How much there is of what.
     Stats {
         #[arg(long)]
@@ -176,6 +185,8 @@ pub(super) fn run(app: &App, command: &KbCommand) -> Result<ExitCode> {
         KbCommand::Gaps { traces, most, drafts, json } => {
             show_gaps(app, *traces, *most, *drafts, *json)?;
         }
+        KbCommand::Release(command) => release::run(app, command)?,
+        KbCommand::Documents(command) => documents::run(app, command)?,
         KbCommand::Stats { json } => stats(app, *json)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -191,7 +202,7 @@ fn import(app: &App, files: &[PathBuf], by: &By, as_json: bool) -> Result<()> {
     for file in files {
         let outcome = import_file(app, store.as_ref(), file, by, &mut bar)?;
         bar.done();
-        let ImportOutcome { added, changed, archived, unchanged } = &outcome;
+        let ImportOutcome { added, changed, archived, held, unchanged } = &outcome;
         if !as_json {
             let name = file.display();
             let [a, c, r] = [added, changed, archived].map(Vec::len);
@@ -204,12 +215,16 @@ fn import(app: &App, files: &[PathBuf], by: &By, as_json: bool) -> Result<()> {
             for id in archived {
                 output::line(&format!("  archived {id}"))?;
             }
+            for id in held {
+                output::line(&format!("  {id} waits for its release: `huida kb release list`"))?;
+            }
         }
         reports.push(json!({
             "file": file,
             "added": added,
             "changed": changed,
             "archived": archived,
+            "held": held,
             "unchanged": unchanged,
         }));
     }
@@ -246,8 +261,22 @@ fn import_file(
             Import { entries: passages, document: Some(name), change }
         }
     };
+    let now = app.clock.now();
+    let register = store.register()?;
+    let lacking = import.entries.iter().filter(|e| {
+        let published = e.state == EntryState::Published;
+        published && register.lack(e.domain, &e.qualifications, now).is_some()
+    });
+    let lacking = lacking.count();
+    if lacking > 0 {
+        output::note(&format!(
+            "{}: {lacking} entries cite no valid qualification document and are left to people: \
+             `huida kb documents add`; `huida kb check` names them",
+            file.display()
+        ));
+    }
     bar.begin(&format!("storing {} entries", import.entries.len()));
-    Ok(store.import_entries(&import, app.clock.now())?)
+    Ok(store.import_entries(&import, now)?)
 }
 
 fn check_parents(store: &dyn Store, file: &Path, entries: &[Entry]) -> Result<()> {
@@ -343,10 +372,14 @@ fn time_text(at: UnixMs) -> String {
 }
 
 fn check_entries(app: &App, files: &[PathBuf], as_json: bool) -> Result<ExitCode> {
-    let mut entries = Vec::new();
-    if files.is_empty() {
-        entries = stored(app.open_store()?.as_ref())?;
-    }
+    // Files are held against the documents on file here, where there is a store.
+    let is_here = files.is_empty() || app.config.store.path.exists();
+    let store = is_here.then(|| app.open_store()).transpose()?;
+    let register = store.as_ref().map(|s| s.register()).transpose()?.unwrap_or_default();
+    let mut entries = match &store {
+        Some(store) if files.is_empty() => stored(store.as_ref())?,
+        Some(_) | None => Vec::new(),
+    };
     // Where each entry stands; stored ones stand nowhere.
     let mut places: BTreeMap<EntryId, (&Path, u64)> = BTreeMap::new();
     for file in files {
@@ -356,7 +389,8 @@ fn check_entries(app: &App, files: &[PathBuf], as_json: bool) -> Result<ExitCode
         }
     }
     let mut findings = check(&entries, app.clock.now());
-    findings.extend(check_answers(&entries, &Compliance::standard(AllowLists::default())?));
+    findings.extend(check_answers(&entries, &app.compliance()?));
+    findings.extend(check_governance(&entries, &register, app.clock.now()));
     if files.is_empty() {
         findings.extend(check_serving(app)?);
     }
@@ -444,6 +478,7 @@ fn stats(app: &App, as_json: bool) -> Result<()> {
         "tone": count(|e| e.tone.as_str()),
         "domain": count(|e| e.domain.as_str()),
         "state": count(|e| e.state.as_str()),
+        "nature": count(|e| e.nature.as_str()),
     });
     output::report(&report, as_json)
 }

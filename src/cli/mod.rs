@@ -12,6 +12,7 @@ mod preview;
 mod serve;
 mod simulate;
 mod train;
+mod upkeep;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -79,6 +80,12 @@ enum Command {
     /// The audit log.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Write store and serving index into one file, also while the service runs.
+    Backup(upkeep::BackupArgs),
+    /// Put a backup in the place of store and index.
+    Restore(upkeep::RestoreArgs),
+    /// Bring a store to the schema of this build.
+    Migrate(upkeep::MigrateArgs),
     /// Read one file for the process that called this, within limits; see `ingest::apart`.
     #[command(name = apart::SUBCOMMAND, hide = true)]
     ReadApart(ReadApartArgs),
@@ -157,6 +164,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Bench(command) => bench::run(&app, &command)?,
         Command::Simulate(command) => return simulate::run(&app, cli.config.as_deref(), &command),
         Command::Replay(args) => ask::replay(&app, &args)?,
+        Command::Backup(args) => upkeep::write_backup(&app, &args)?,
+        Command::Restore(args) => return upkeep::restore(&app, &args),
+        Command::Migrate(args) => upkeep::migrate(&app, &args)?,
         Command::Audit(AuditCommand::Verify(json)) => return serve::audit(&app, json.json),
     }
     Ok(ExitCode::SUCCESS)

@@ -32,6 +32,8 @@ words!(
         NoEvidence = "no_evidence",
         LowConfidence = "low_confidence",
         NoApprovedAnswer = "no_approved_answer",
+        /// No valid document entitles the company to give this answer.
+        Unqualified = "unqualified",
         /// The approved answer does not fit into one reply; cutting it could lose a condition.
         AnswerTooLong = "answer_too_long",
         /// The answer names a variable of which nothing is known for this customer.
@@ -82,6 +84,7 @@ impl Reason {
             | Self::NoEvidence
             | Self::LowConfidence
             | Self::NoApprovedAnswer
+            | Self::Unqualified
             | Self::AnswerTooLong
             | Self::VariableOpen
             | Self::Unreadable

@@ -1,8 +1,11 @@
 //! What was found: entries with their scores, exactly as they were when the reply was made.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::domain::knowledge::{Domain, EntryId, Place, Scene};
+use crate::domain::qualification::QualificationId;
 
 /// One candidate answer for a question, best first in a list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -13,6 +16,9 @@ pub struct Evidence {
     pub answer: Option<String>,
     pub scene: Scene,
     pub domain: Domain,
+    /// What the entry cites.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub qualifications: BTreeSet<QualificationId>,
     /// The phrasing of the entry that matched best.
     pub phrasing: String,
     /// Of a passage: where it stands in its document.

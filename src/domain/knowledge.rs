@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::clock::UnixMs;
 use crate::domain::message::AccountName;
+use crate::domain::qualification::QualificationId;
 
 /// Stable name of an entry, chosen by the operator (`shop.refund.time`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -78,9 +79,39 @@ words!(
     Audience { New = "new", Normal = "normal", Vip = "vip" }
 );
 words!(
-    /// Only published entries are indexed and may answer.
-    EntryState { Draft = "draft", Published = "published", Archived = "archived" }
+    /// What an entry's text is for. Marketing text is published by two people.
+    Nature { Service = "service", Marketing = "marketing" }
 );
+words!(
+    /// Only published entries are indexed and may answer.
+    EntryState {
+        Draft = "draft",
+        /// To be published once two people have released it.
+        Pending = "pending",
+        Published = "published",
+        Archived = "archived",
+    }
+);
+
+impl Domain {
+    /// Answers only with the approved text, and only by whoever is licensed to.
+    pub fn is_regulated(self) -> bool {
+        match self {
+            Self::General => false,
+            Self::Finance | Self::Medical => true,
+        }
+    }
+}
+
+impl Nature {
+    fn usual() -> Self {
+        Self::Service
+    }
+
+    fn is_service(&self) -> bool {
+        *self == Self::Service
+    }
+}
 
 /// When an entry may answer: from `from` (inclusive) until `until` (exclusive).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,6 +155,11 @@ pub struct Entry {
     pub domain: Domain,
     pub validity: Validity,
     pub state: EntryState,
+    #[serde(default = "Nature::usual", skip_serializing_if = "Nature::is_service")]
+    pub nature: Nature,
+    /// The documents that entitle the company to give this answer; all of them must hold.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub qualifications: BTreeSet<QualificationId>,
     /// For whom; empty for everyone.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub audiences: BTreeSet<Audience>,
@@ -160,6 +196,8 @@ impl Entry {
             domain: Domain::General,
             validity: Validity::default(),
             state: EntryState::Published,
+            nature: Nature::Service,
+            qualifications: BTreeSet::new(),
             audiences: BTreeSet::new(),
             accounts: BTreeSet::new(),
             wordings: BTreeMap::new(),

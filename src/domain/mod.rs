@@ -9,6 +9,8 @@ pub mod label;
 pub mod message;
 pub mod outgoing;
 pub mod ownership;
+pub mod qualification;
+pub mod release;
 pub mod texts;
 pub mod trace;
 pub mod variables;

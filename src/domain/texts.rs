@@ -2,6 +2,8 @@
 
 use crate::domain::decision::{Reason, Verdict};
 use crate::domain::delivery::DeliveryState;
+use crate::domain::qualification::Standing;
+use crate::domain::release::Role;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lang {
@@ -96,6 +98,13 @@ texts! {
     EvalReliability "eval_reliability" { "置信度是否可信", "Is the confidence honest?" }
     EvalConfidence "eval_confidence" { "置信度", "Confidence" }
     EvalRight "eval_right" { "实际答对的比例", "Share that was right" }
+
+    // Who answers for what.
+    RoleLegal "role_legal" { "法务", "Legal" }
+    RoleBrand "role_brand" { "品牌", "Brand" }
+    StandingValid "standing_valid" { "有效", "Valid" }
+    StandingNotYet "standing_not_yet" { "未生效", "Not yet valid" }
+    StandingExpired "standing_expired" { "已过期", "Expired" }
 
     // Pages.
     AppName "app_name" { "Huida 回答", "Huida 回答" }
@@ -200,6 +209,7 @@ texts! {
     ReasonNoEvidence "reason_no_evidence" { "知识库没有相关内容", "Nothing in the knowledge base" }
     ReasonLow "reason_low_confidence" { "把握不足", "Not sure enough" }
     ReasonNoAnswer "reason_no_approved_answer" { "没有审核过的答案", "No approved answer" }
+    ReasonUnqualified "reason_unqualified" { "缺少有效的资质文件", "No valid qualification document" }
     ReasonLong "reason_answer_too_long" { "审核过的答案超过一条消息的长度", "The approved answer is longer than one message" }
     ReasonOpen "reason_variable_open" { "答案中的变量还没有值", "The answer has a variable without a value" }
     ReasonUnreadable "reason_unreadable" { "内容无法识别", "Not readable" }
@@ -235,6 +245,7 @@ pub fn handoff_notice(reason: Reason) -> Text {
         | Reason::NoEvidence
         | Reason::LowConfidence
         | Reason::NoApprovedAnswer
+        | Reason::Unqualified
         | Reason::VariableOpen
         | Reason::Unreadable
         | Reason::TooShort
@@ -278,6 +289,23 @@ pub fn verdict_text(verdict: Verdict) -> Text {
     }
 }
 
+/// A role in words.
+pub fn role_text(role: Role) -> Text {
+    match role {
+        Role::Legal => Text::RoleLegal,
+        Role::Brand => Text::RoleBrand,
+    }
+}
+
+/// How a document stands, in words.
+pub fn standing_text(standing: Standing) -> Text {
+    match standing {
+        Standing::Valid => Text::StandingValid,
+        Standing::NotYet => Text::StandingNotYet,
+        Standing::Expired => Text::StandingExpired,
+    }
+}
+
 /// A reason in words.
 pub fn reason_text(reason: Reason) -> Text {
     match reason {
@@ -292,6 +320,7 @@ pub fn reason_text(reason: Reason) -> Text {
         Reason::NoEvidence => Text::ReasonNoEvidence,
         Reason::LowConfidence => Text::ReasonLow,
         Reason::NoApprovedAnswer => Text::ReasonNoAnswer,
+        Reason::Unqualified => Text::ReasonUnqualified,
         Reason::AnswerTooLong => Text::ReasonLong,
         Reason::VariableOpen => Text::ReasonOpen,
         Reason::Unreadable => Text::ReasonUnreadable,
@@ -329,6 +358,12 @@ mod tests {
         }
         for verdict in Verdict::ALL {
             assert_eq!(verdict_text(*verdict).name(), format!("verdict_{verdict}"));
+        }
+        for role in Role::ALL {
+            assert_eq!(role_text(*role).name(), format!("role_{role}"));
+        }
+        for standing in Standing::ALL {
+            assert_eq!(standing_text(*standing).name(), format!("standing_{standing}"));
         }
     }
 }

@@ -210,6 +210,7 @@ fn evidence(entry: &Entry) -> Evidence {
         answer: entry.answer.clone(),
         scene: entry.scene,
         domain: entry.domain,
+        qualifications: entry.qualifications.clone(),
         phrasing: entry.question.clone(),
         place: entry.place.clone(),
         scores: Scores { fused: 1.0, ..Scores::default() },

@@ -1,10 +1,12 @@
 //! Rule packs over outgoing text: what law or policy forbids, with the contexts in which it is harmless.
 
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use regex::Regex;
 use serde::Deserialize;
 
+use crate::domain::knowledge::{Entry, Nature};
 use crate::gate::facts;
 
 /// What a hit means for the reply.
@@ -52,9 +54,13 @@ pub enum RuleError {
     Rule { file: String, id: String, reason: String },
 }
 
+/// What finds claims.
+const ADVERTISING: (&str, &str) =
+    ("config/rules/adlaw.toml", include_str!("../../config/rules/adlaw.toml"));
+
 /// The packs that come with the service.
 const PACKS: [(&str, &str); 5] = [
-    ("config/rules/adlaw.toml", include_str!("../../config/rules/adlaw.toml")),
+    ADVERTISING,
     ("config/rules/finance.toml", include_str!("../../config/rules/finance.toml")),
     ("config/rules/medical.toml", include_str!("../../config/rules/medical.toml")),
     ("config/rules/privacy.toml", include_str!("../../config/rules/privacy.toml")),
@@ -154,6 +160,17 @@ impl Compliance {
         let folded = facts::fold(text);
         self.rules.iter().filter_map(|rule| rule.find(&folded, &self.lists)).collect()
     }
+}
+
+/// Whether an entry's answer is marketing text: it is marked so, or the advertising rules find claims
+/// in it.
+pub fn is_marketing(entry: &Entry) -> bool {
+    static ADVERTISED: LazyLock<Compliance> = LazyLock::new(|| {
+        Compliance::from_packs(&[ADVERTISING], AllowLists::default())
+            .expect("the pack is compiled in and tested")
+    });
+    let mut texts = entry.answer.iter().chain(entry.wordings.values());
+    entry.nature == Nature::Marketing || texts.any(|text| !ADVERTISED.check(text).is_empty())
 }
 
 impl Rule {
@@ -290,6 +307,8 @@ fn host_listed(link: &str, hosts: &[String]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::knowledge::EntryId;
+    use crate::domain::message::AccountName;
 
     fn rules(text: &str) -> Vec<String> {
         let lists = AllowLists {
@@ -319,6 +338,21 @@ mod tests {
         ] {
             assert!(rules(text).contains(&rule.to_owned()), "{text}: {:?}", rules(text));
         }
+    }
+
+    #[test]
+    fn a_mark_or_a_claim_makes_marketing_text() {
+        let entry = |answer: &str, nature| Entry {
+            answer: Some(answer.into()),
+            nature,
+            ..Entry::new(EntryId("a".into()), "周末有活动吗".into())
+        };
+        assert!(is_marketing(&entry("周末满减。", Nature::Marketing)));
+        assert!(is_marketing(&entry("本店全网最低价。", Nature::Service)));
+        assert!(!is_marketing(&entry("三天内到账，保本。", Nature::Service)), "another pack's");
+        let mut worded = entry("满减。", Nature::Service);
+        worded.wordings.insert(AccountName("kf".into()), "全网最低价。".into());
+        assert!(is_marketing(&worded));
     }
 
     #[test]

@@ -18,10 +18,11 @@ pub mod trees;
 #[cfg(test)]
 mod tests_support;
 
+use crate::base::clock::UnixMs;
 use crate::domain::decision::{Decision, Reason, Verdict};
 use crate::domain::draft::{Draft, DraftMode, Objection};
 use crate::domain::evidence::Evidence;
-use crate::domain::knowledge::Domain;
+use crate::domain::qualification::{Lack, Register};
 use crate::domain::variables;
 use crate::gate::compliance::{Action, Hit};
 use crate::gate::grounding::Violation;
@@ -42,6 +43,8 @@ pub struct GateInput<'a> {
     /// True when the fitted threshold lets this confidence out.
     pub admitted: bool,
     pub draft: Option<&'a Draft>,
+    /// What keeps the evidence from answering, see [`lacks`].
+    pub lacks: &'a [Lack],
     pub violations: &'a [Violation],
     pub hits: &'a [Hit],
 }
@@ -71,13 +74,12 @@ fn answerable(input: &GateInput<'_>, findings: &mut Findings) {
         findings.raise(Verdict::Handoff, Reason::NoEvidence, None);
         return;
     };
-    let reviewed_domain = match best.domain {
-        Domain::General => false,
-        Domain::Finance | Domain::Medical => true,
-    };
     let unapproved = input.draft.is_some_and(|draft| !is_approved_text(draft, best));
-    if best.answer.is_none() || (reviewed_domain && unapproved) {
+    if best.answer.is_none() || (best.domain.is_regulated() && unapproved) {
         findings.raise(Verdict::Handoff, Reason::NoApprovedAnswer, None);
+    }
+    for lack in input.lacks {
+        findings.raise(Verdict::Handoff, Reason::Unqualified, Some(&lack.rule()));
     }
     if !input.admitted {
         let likely = input.confidence >= WORTH_SHOWING;
@@ -111,6 +113,18 @@ fn sayable(input: &GateInput<'_>, findings: &mut Findings) {
             Action::Review => findings.note(&hit.rule),
         }
     }
+}
+
+/// What keeps the best evidence and what the draft cites from answering at this moment.
+pub fn lacks(
+    evidence: &[Evidence],
+    draft: Option<&Draft>,
+    register: &Register,
+    now: UnixMs,
+) -> Vec<Lack> {
+    let cited = draft.map(Draft::citations).unwrap_or_default();
+    let used = evidence.iter().enumerate().filter(|(at, e)| *at == 0 || cited.contains(&&e.id));
+    used.filter_map(|(_, e)| register.lack(e.domain, &e.qualifications, now)).collect()
 }
 
 /// The words behind violations and hits, for the person who sees the draft.
@@ -180,7 +194,8 @@ mod tests {
 
     use super::*;
     use crate::domain::evidence::Scores;
-    use crate::domain::knowledge::Place;
+    use crate::domain::knowledge::{Domain, Place};
+    use crate::domain::qualification::QualificationId;
     use crate::gate::tests_support::evidence_with;
 
     fn rank(verdict: Verdict) -> usize {
@@ -216,6 +231,7 @@ mod tests {
         confidence: f32,
         admitted: bool,
         draft: Option<Draft>,
+        lacks: Vec<Lack>,
         violations: Vec<Violation>,
         hits: Vec<Hit>,
     }
@@ -230,6 +246,7 @@ mod tests {
                 confidence: 0.99,
                 admitted: true,
                 draft,
+                lacks: vec![],
                 violations: vec![],
                 hits: vec![],
             }
@@ -242,6 +259,7 @@ mod tests {
                 confidence: self.confidence,
                 admitted: self.admitted,
                 draft: self.draft.as_ref(),
+                lacks: &self.lacks,
                 violations: &self.violations,
                 hits: &self.hits,
             })
@@ -259,6 +277,7 @@ mod tests {
                 6 => self.violations.push(violation()),
                 7 => self.hits.push(hit(Action::Block)),
                 8 => self.hits.push(hit(Action::Review)),
+                10 => self.lacks.push(Lack::Uncited),
                 _ => self.draft = None,
             }
         }
@@ -283,6 +302,7 @@ mod tests {
             (6, Verdict::Suggest, Reason::Ungrounded),
             (7, Verdict::Suggest, Reason::Noncompliant),
             (9, Verdict::Handoff, Reason::AnswerTooLong),
+            (10, Verdict::Handoff, Reason::Unqualified),
         ] {
             let mut turn = Turn::good();
             turn.spoil(spoiled);
@@ -304,6 +324,21 @@ mod tests {
         assert_eq!(turn.decide().verdict, Verdict::Handoff);
         turn.draft = None;
         assert_eq!(turn.decide().reasons, [Reason::AnswerTooLong]);
+    }
+
+    #[test]
+    fn what_the_draft_draws_from_must_be_entitled_and_nothing_else() {
+        let mut evidence: Vec<Evidence> =
+            ["a", "b", "c"].map(|id| evidence_with(id, Some("可以。"), Scores::default())).into();
+        evidence[1].domain = Domain::Finance;
+        evidence[2].qualifications = [QualificationId("lapsed".into())].into();
+        let register = Register::default();
+        let lacks = |draft: Option<&Draft>| lacks(&evidence, draft, &register, 7);
+        assert_eq!(lacks(None), []);
+        let draft = |at: usize| Draft::verbatim(evidence[at].id.clone(), "可以。".into());
+        assert_eq!(lacks(Some(&draft(0))), []);
+        assert_eq!(lacks(Some(&draft(1))), [Lack::Uncited]);
+        assert_eq!(lacks(Some(&draft(2))), [Lack::Unknown(QualificationId("lapsed".into()))]);
     }
 
     #[test]
@@ -365,8 +400,8 @@ mod tests {
     proptest! {
         #[test]
         fn one_more_finding_never_loosens(
-            before in proptest::collection::vec(0..10_usize, 0..6),
-            more in 0..10_usize,
+            before in proptest::collection::vec(0..11_usize, 0..6),
+            more in 0..11_usize,
         ) {
             let mut turn = Turn::good();
             before.iter().for_each(|i| turn.spoil(*i));

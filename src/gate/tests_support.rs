@@ -15,6 +15,7 @@ pub(crate) fn evidence_with(id: &str, answer: Option<&str>, scores: Scores) -> E
         answer: answer.map(str::to_owned),
         scene: Scene::Inquiry,
         domain: Domain::General,
+        qualifications: Default::default(),
         phrasing: "怎么退款".to_owned(),
         place: None,
         scores,

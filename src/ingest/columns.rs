@@ -1,6 +1,6 @@
 //! The names under which an entry's fields and their words appear in files, English and Chinese.
 
-use crate::domain::knowledge::{Audience, Domain, EntryState, Level, Scene, Tone};
+use crate::domain::knowledge::{Audience, Domain, EntryState, Level, Nature, Scene, Tone};
 
 pub(super) const ID: &str = "id";
 pub(super) const QUESTION: &str = "question";
@@ -14,15 +14,32 @@ pub(super) const DOMAIN: &str = "domain";
 pub(super) const FROM: &str = "valid_from";
 pub(super) const UNTIL: &str = "valid_until";
 pub(super) const STATE: &str = "state";
+pub(super) const NATURE: &str = "nature";
+pub(super) const QUALIFICATIONS: &str = "qualifications";
 pub(super) const AUDIENCES: &str = "audiences";
 pub(super) const ACCOUNTS: &str = "accounts";
 /// In JSON an object by account; in a table a column `answer@ACCOUNT` for each.
 pub(super) const WORDINGS: &str = "wordings";
 
 /// All fields in the order in which they are exported.
-pub(super) const ALL: [&str; 15] = [
-    ID, QUESTION, SIMILAR, ANSWER, SCENE, LEVEL, PARENT, TONE, DOMAIN, FROM, UNTIL, STATE,
-    AUDIENCES, ACCOUNTS, WORDINGS,
+pub(super) const ALL: [&str; 17] = [
+    ID,
+    QUESTION,
+    SIMILAR,
+    ANSWER,
+    SCENE,
+    LEVEL,
+    PARENT,
+    TONE,
+    DOMAIN,
+    FROM,
+    UNTIL,
+    STATE,
+    NATURE,
+    QUALIFICATIONS,
+    AUDIENCES,
+    ACCOUNTS,
+    WORDINGS,
 ];
 
 /// The field that a header of a table names; `None` for a column we do not read.
@@ -51,6 +68,8 @@ pub(super) fn field(header: &str) -> Option<&'static str> {
         "生效时间" | "生效日期" => Some(FROM),
         "失效时间" | "失效日期" => Some(UNTIL),
         "状态" => Some(STATE),
+        "文案性质" | "性质" => Some(NATURE),
+        "资质" | "资质编号" | "资质文件" => Some(QUALIFICATIONS),
         "适用客户" | "客户类型" => Some(AUDIENCES),
         "适用账号" | "账号" => Some(ACCOUNTS),
         _ => None,
@@ -109,9 +128,18 @@ pub(super) fn domain(word: &str) -> Option<Domain> {
     }
 }
 
+pub(super) fn nature(word: &str) -> Option<Nature> {
+    match word {
+        "服务" => Some(Nature::Service),
+        "营销" | "营销文案" => Some(Nature::Marketing),
+        other => Nature::parse(other),
+    }
+}
+
 pub(super) fn state(word: &str) -> Option<EntryState> {
     match word {
         "草稿" => Some(EntryState::Draft),
+        "待审" | "待审核" | "待发布" => Some(EntryState::Pending),
         "已发布" | "发布" => Some(EntryState::Published),
         "已归档" | "归档" => Some(EntryState::Archived),
         other => EntryState::parse(other),

@@ -23,6 +23,22 @@ pub(super) fn instant(text: &str) -> Option<UnixMs> {
     Some(at.in_tz(ZONE).ok()?.timestamp().as_millisecond())
 }
 
+/// A day, milliseconds; this zone no longer changes its clocks.
+pub const DAY_MS: UnixMs = 24 * 3_600_000;
+/// How far [`ZONE`] is ahead of UTC, milliseconds.
+const ZONE_AHEAD: UnixMs = 8 * 3_600_000;
+
+/// Where a day begins: a date of [`instant`] without a time.
+pub fn day(text: &str) -> Option<UnixMs> {
+    instant(text).filter(|at| (at + ZONE_AHEAD).rem_euclid(DAY_MS) == 0)
+}
+
+/// The day of an instant, as `2026-01-31`.
+pub fn day_text(at: UnixMs) -> String {
+    let here = jiff::Timestamp::from_millisecond(at).and_then(|t| t.in_tz(ZONE));
+    here.map(|here| here.date().to_string()).unwrap_or_default()
+}
+
 fn serial(text: &str) -> Option<DateTime> {
     let days = text.parse::<i32>().ok().filter(|days| SERIAL_DAYS.contains(days))?;
     let day_zero: Date = jiff::civil::date(1899, 12, 30);
@@ -65,6 +81,15 @@ fn numbers(text: &str, marks: &[char]) -> Option<Vec<i16>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_day_has_no_time_and_reads_back() {
+        let at = day("2026年1月31日").unwrap();
+        assert_eq!(day_text(at), "2026-01-31");
+        assert_eq!(day_text(at + DAY_MS - 1), "2026-01-31");
+        assert_eq!(day("2026-02-01"), Some(at + DAY_MS));
+        assert_eq!((day("2026-01-31 08:00"), day("soon")), (None, None));
+    }
 
     #[test]
     fn every_common_form_is_the_same_day() {

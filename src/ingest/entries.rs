@@ -12,9 +12,10 @@ use super::{IngestError, RowError, columns, dates};
 use crate::base::clock::UnixMs;
 use crate::base::limits::QUESTION_CHARS;
 use crate::domain::knowledge::{
-    Audience, Domain, Entry, EntryId, EntryState, Level, Scene, Tone, Validity,
+    Audience, Domain, Entry, EntryId, EntryState, Level, Nature, Scene, Tone, Validity,
 };
 use crate::domain::message::AccountName;
+use crate::domain::qualification::QualificationId;
 use crate::domain::variables::{self, Variable};
 
 /// Longest answer, characters: beyond it the file is a document, not an entry.
@@ -83,6 +84,7 @@ impl Fields<'_> {
         let tone = self.word(columns::TONE, columns::tone, Tone::Neutral);
         let domain = self.word(columns::DOMAIN, columns::domain, Domain::General);
         let state = self.word(columns::STATE, columns::state, EntryState::Published);
+        let nature = self.word(columns::NATURE, columns::nature, Nature::Service);
         let validity =
             Validity { from: self.time(columns::FROM), until: self.time(columns::UNTIL) };
         if let (Some(from), Some(until)) = (validity.from, validity.until)
@@ -95,6 +97,8 @@ impl Fields<'_> {
         }
         let audiences = self.audiences();
         let accounts = self.list(columns::ACCOUNTS).into_iter().map(AccountName).collect();
+        let qualifications = self.list(columns::QUALIFICATIONS);
+        let qualifications = qualifications.into_iter().map(QualificationId).collect();
         let wordings = self.wordings();
         for text in answer.iter().chain(wordings.values()) {
             for unknown in variables::unknown(text) {
@@ -118,6 +122,8 @@ impl Fields<'_> {
             domain,
             validity,
             state,
+            nature,
+            qualifications,
             audiences,
             accounts,
             wordings,
@@ -277,6 +283,8 @@ pub fn write_jsonl(entries: &[Entry], out: &mut dyn Write) -> std::io::Result<()
             columns::FROM: time_text(entry.validity.from),
             columns::UNTIL: time_text(entry.validity.until),
             columns::STATE: entry.state,
+            columns::NATURE: entry.nature,
+            columns::QUALIFICATIONS: entry.qualifications,
             columns::AUDIENCES: entry.audiences,
             columns::ACCOUNTS: entry.accounts,
             columns::WORDINGS: entry.wordings,
@@ -309,8 +317,10 @@ pub fn write_csv(entries: &[Entry], out: &mut dyn Write) -> std::io::Result<()> 
             time_text(entry.validity.from).unwrap_or_default(),
             time_text(entry.validity.until).unwrap_or_default(),
             entry.state.to_string(),
-            entry.audiences.iter().map(|a| a.as_str()).collect::<Vec<_>>().join("|"),
-            entry.accounts.iter().map(AccountName::as_str).collect::<Vec<_>>().join("|"),
+            entry.nature.to_string(),
+            joined(entry.qualifications.iter().map(QualificationId::as_str)),
+            joined(entry.audiences.iter().map(|a| a.as_str())),
+            joined(entry.accounts.iter().map(AccountName::as_str)),
         ];
         let wordings = worded.iter().map(|a| entry.wordings.get(a).cloned().unwrap_or_default());
         writer.write_record(cells.into_iter().chain(wordings).map(|cell| {
@@ -318,6 +328,11 @@ pub fn write_csv(entries: &[Entry], out: &mut dyn Write) -> std::io::Result<()> 
         }))?;
     }
     writer.flush()
+}
+
+/// A list as one cell.
+fn joined<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    texts.collect::<Vec<_>>().join("|")
 }
 
 #[cfg(test)]
@@ -411,8 +426,20 @@ mod tests {
     }
 
     #[test]
+    fn a_table_says_what_a_text_is_for_and_what_it_cites() {
+        let csv =
+            "编号,问题,答案,文案性质,资质\na,周末有活动吗,有。,营销,licence.a|licence.b\nb,q,x,,\n";
+        let entries = read("kb.csv", csv.as_bytes()).unwrap();
+        assert_eq!((entries[0].nature, entries[1].nature), (Nature::Marketing, Nature::Service));
+        let cited: Vec<_> = entries[0].qualifications.iter().map(QualificationId::as_str).collect();
+        assert_eq!(cited, ["licence.a", "licence.b"]);
+        let wrong = faults("kb.jsonl", r#"{"id":"a","question":"q","nature":"advert"}"#);
+        assert_eq!(wrong, [(1, columns::NATURE)]);
+    }
+
+    #[test]
     fn export_reads_back_equal() {
-        let line = r#"{"id":"a","question":"怎么退货","similar_questions":["退","想退"],"answer":"七天。","scene":"complaint","level":"secondary","parent":"b","tone":"urgent","domain":"finance","valid_from":"2026-01-01","valid_until":"2027-01-01T00:00:00Z","state":"draft","audiences":["vip","new"],"accounts":["mp","kf"],"wordings":{"kf":"{nickname}，七天。"}}"#;
+        let line = r#"{"id":"a","question":"怎么退货","similar_questions":["退","想退"],"answer":"七天。","scene":"complaint","level":"secondary","parent":"b","tone":"urgent","domain":"finance","valid_from":"2026-01-01","valid_until":"2027-01-01T00:00:00Z","state":"pending","nature":"marketing","qualifications":["licence.b","licence.a"],"audiences":["vip","new"],"accounts":["mp","kf"],"wordings":{"kf":"{nickname}，七天。"}}"#;
         let entries = read("kb.jsonl", line.as_bytes()).unwrap();
         let mut jsonl = Vec::new();
         write_jsonl(&entries, &mut jsonl).unwrap();

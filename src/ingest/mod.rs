@@ -20,6 +20,7 @@ mod tables;
 
 pub use apart::{Limits, read_document, read_sheets};
 pub use chats::{Candidate, read_candidates};
+pub use dates::{DAY_MS, day, day_text};
 pub use document::{Block, BlockKind, Document, Sheet};
 pub use entries::{
     read_entries, read_entries_within, read_numbered_entries, write_csv, write_jsonl,

@@ -139,6 +139,7 @@ mod tests {
             answer: Some(answer.into()),
             scene: Scene::Inquiry,
             domain: Domain::General,
+            qualifications: Default::default(),
             phrasing: "怎么退款".into(),
             place: None,
             scores: Scores::default(),

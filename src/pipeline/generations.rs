@@ -71,6 +71,18 @@ impl GenerationDir {
         Ok(numbers.into_iter().rev().map(|n| self.path_of(&format!("g{n}"))).collect())
     }
 
+    /// Makes a placed generation the one that serves, or none.
+    pub fn switch(&self, id: Option<&str>) -> Result<(), GenerationError> {
+        let current = self.root.join(CURRENT);
+        match id {
+            Some(id) => write_atomic(&current, id.as_bytes()).map_err(|e| self.io(e)),
+            None => match fs::remove_file(&current) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(self.io(e)),
+                Ok(()) | Err(_) => Ok(()),
+            },
+        }
+    }
+
     /// Opens the generation that serves, of a service that embeds with `running`.
     pub fn open_current(&self, running: &ModelIdentity) -> Result<Generation, GenerationError> {
         let id = self.current_id()?;
@@ -152,23 +164,30 @@ impl Building {
         self.dir.built()
     }
 
-    /// Makes this generation the one that serves; until the last rename the old one does.
-    pub fn publish(self) -> Result<String, GenerationError> {
+    /// Gives it its own name, under which it can be switched to. What is not switched to while this
+    /// is held is cleared by the next builder.
+    pub fn place(&self) -> Result<&str, GenerationError> {
         let dir = &self.dir;
         sync_tree(&self.path).map_err(|e| dir.io(e))?;
         Fault::PublishUnnamed.passes();
         fs::rename(&self.path, dir.path_of(&self.id)).map_err(|e| dir.io(e))?;
         sync_dir(&dir.root).map_err(|e| dir.io(e))?;
+        Ok(&self.id)
+    }
+
+    /// Makes this generation the one that serves; until the last rename the old one does.
+    pub fn publish(self) -> Result<String, GenerationError> {
+        let id = self.place()?;
         Fault::PublishUnnoticed.passes();
-        write_atomic(&dir.root.join(CURRENT), self.id.as_bytes()).map_err(|e| dir.io(e))?;
+        self.dir.switch(Some(id))?;
         Fault::PublishSwitched.passes();
         // What it held is in the generation; where there was none, nothing is to be removed.
         let _ = fs::remove_file(self.journal());
-        if let Err(error) = dir.prune(&self.id) {
+        if let Err(error) = self.dir.prune(id) {
             // The new generation serves; old ones only take room.
             tracing::warn!(%error, "old generations could not be removed");
         }
-        Ok(self.id.clone())
+        Ok(id.to_owned())
     }
 }
 

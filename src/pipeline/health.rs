@@ -4,7 +4,8 @@
 use std::collections::HashSet;
 
 use crate::base::clock::UnixMs;
-use crate::domain::knowledge::Entry;
+use crate::domain::knowledge::{Entry, EntryState};
+use crate::domain::qualification::{Lack, Register};
 use crate::domain::variables::{self, Variable};
 use crate::gate::compliance::{Action, Compliance};
 use crate::gate::facts::{extract, fold};
@@ -50,6 +51,45 @@ pub fn check_answers(entries: &[Entry], compliance: &Compliance) -> Vec<Finding>
                     note(Severity::Warning, "answer.variable", detail);
                 }
             }
+        }
+    }
+    findings
+}
+
+/// A document is named when it expires within this time, milliseconds (30 days).
+const SOON: UnixMs = 30 * 24 * 3_600_000;
+
+/// Entries that answer nobody because a document is missing or a release is, or soon will be.
+pub fn check_governance(entries: &[Entry], register: &Register, now: UnixMs) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for entry in entries {
+        let mut note = |code, detail: String| {
+            let (severity, entry) = (Severity::Warning, entry.id.clone());
+            findings.push(Finding { severity, code, entry, detail });
+        };
+        match entry.state {
+            EntryState::Draft | EntryState::Archived => continue,
+            EntryState::Pending => {
+                note("release.waiting", "does not answer before two people release it".into());
+            }
+            EntryState::Published => {}
+        }
+        let lack = |at| register.lack(entry.domain, &entry.qualifications, at);
+        match (lack(now), lack(now + SOON)) {
+            (Some(lack), _) => {
+                let detail = match &lack {
+                    Lack::Uncited => format!("a {} entry must cite a document", entry.domain),
+                    Lack::Unknown(id) => format!("cites {id}, which is not on file"),
+                    Lack::NotYet(id) => format!("cites {id}, which is not valid yet"),
+                    Lack::Expired(id) => format!("cites {id}, which has expired"),
+                    Lack::Unreadable => "the documents on file cannot be read".to_owned(),
+                };
+                note("qualification.lacks", format!("{detail}: only a person answers this"));
+            }
+            (None, Some(Lack::Expired(id))) => {
+                note("qualification.soon", format!("cites {id}, which expires within 30 days"));
+            }
+            (None, Some(_) | None) => {}
         }
     }
     findings
@@ -127,4 +167,46 @@ fn contradiction(own: &Entry, other: &Entry, text: &str) -> Option<Finding> {
     let advice = if code == "entry.double" { " and answers the same: make them one" } else { "" };
     let detail = format!("{text:?} asks what {} is asked{advice}", other.id);
     Some(Finding { severity, code, entry: own.id.clone(), detail })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::knowledge::{Domain, EntryId, Validity};
+    use crate::domain::qualification::{Qualification, QualificationId};
+
+    #[test]
+    fn what_answers_nobody_is_named_with_the_document() {
+        let day = 24 * 3_600_000;
+        let until = |days: UnixMs| Validity { from: None, until: Some(days * day) };
+        let filed = |id: &str, validity| Qualification {
+            id: QualificationId(id.into()),
+            name: id.into(),
+            validity,
+        };
+        let register: Register =
+            [filed("long", until(400)), filed("soon", until(10)), filed("gone", until(1))]
+                .into_iter()
+                .collect();
+        let found = |domain, cited: &[&str], state| {
+            let entry = Entry {
+                domain,
+                state,
+                qualifications: cited.iter().map(|id| QualificationId((*id).into())).collect(),
+                ..Entry::new(EntryId("a".into()), "q".into())
+            };
+            let findings = check_governance(&[entry], &register, 2 * day);
+            findings.into_iter().map(|f| f.code).collect::<Vec<_>>()
+        };
+        let (general, finance, published) =
+            (Domain::General, Domain::Finance, EntryState::Published);
+        assert_eq!(found(general, &[], published), [] as [&str; 0]);
+        assert_eq!(found(finance, &["long"], published), [] as [&str; 0]);
+        assert_eq!(found(finance, &["long", "soon"], published), ["qualification.soon"]);
+        for cited in [&[][..], &["gone"], &["unknown"]] {
+            assert_eq!(found(finance, cited, published), ["qualification.lacks"], "{cited:?}");
+        }
+        assert_eq!(found(finance, &[], EntryState::Draft), [] as [&str; 0]);
+        assert_eq!(found(general, &[], EntryState::Pending), ["release.waiting"]);
+    }
 }

@@ -13,6 +13,7 @@ use crate::domain::decision::{Decision, Reason, Verdict};
 use crate::domain::draft::Draft;
 use crate::domain::knowledge::Asker;
 use crate::domain::message::{Content, Utterance};
+use crate::domain::qualification::Lack;
 use crate::domain::texts::{Lang, Text, handoff_notice};
 use crate::domain::trace::{Trace, Understanding};
 use crate::domain::variables::{self, Values, Variable};
@@ -20,12 +21,13 @@ use crate::engine::EngineError;
 use crate::engine::embed::EmbedWorker;
 use crate::engine::generate::GenerateWorker;
 use crate::gate::compliance::Compliance;
-use crate::gate::{GateInput, WORTH_SHOWING, decide, grounding, objections};
+use crate::gate::{GateInput, WORTH_SHOWING, decide, grounding, lacks, objections};
 use crate::model::{Control, ModelError};
 use crate::pipeline::desk::Progress;
 use crate::pipeline::draft::{self, Room};
 use crate::pipeline::generations::{Generations, Serving};
 use crate::pipeline::retrieve::{Question, Retrieved, retrieve};
+use crate::store::Store;
 use crate::understand::Language;
 use crate::understand::{Greeting, Readability, Understood, understand};
 
@@ -96,6 +98,8 @@ pub struct Parts {
     pub composer: Option<Arc<GenerateWorker>>,
     pub generations: Arc<Generations>,
     pub compliance: Compliance,
+    /// Knows which documents entitle to answer, at the moment of each reply.
+    pub store: Arc<dyn Store>,
     pub clock: Clock,
     pub draft_chars: usize,
 }
@@ -202,14 +206,27 @@ impl Responder {
         let admitted = self.parts.generations.admits(confidence)
             && best.is_some_and(|best| serving.generation.gate.admits(confidence, best.domain));
         let draft = self.draft(&understood, &found, confidence, admitted, turn, &mut record);
+        let lacks = self.lacks(&found, draft.as_ref());
         record.gate(GateStep {
             signals: with_rules(&hard, &understood.signals.rules()),
             found,
             confidence,
             admitted,
             draft,
+            lacks,
             compliance: &self.parts.compliance,
         })
+    }
+
+    /// Read anew for every reply: a document that has expired or was replaced counts at once.
+    fn lacks(&self, found: &Retrieved, draft: Option<&Draft>) -> Vec<Lack> {
+        match self.parts.store.register() {
+            Ok(register) => lacks(&found.evidence, draft, &register, self.parts.clock.now()),
+            Err(error) => {
+                tracing::error!(%error, "the documents on file cannot be read");
+                vec![Lack::Unreadable]
+            }
+        }
     }
 
     fn find(
@@ -327,6 +344,7 @@ struct GateStep<'a> {
     confidence: f32,
     admitted: bool,
     draft: Option<Draft>,
+    lacks: Vec<Lack>,
     compliance: &'a Compliance,
 }
 
@@ -370,7 +388,7 @@ impl<'a> Record<'a> {
     }
 
     fn gate(mut self, input: GateStep<'_>) -> Trace {
-        let GateStep { signals, found, confidence, admitted, draft, compliance } = input;
+        let GateStep { signals, found, confidence, admitted, draft, lacks, compliance } = input;
         let (decision, objections) = self.step("gate", || {
             let text = draft.as_ref().map(Draft::text).unwrap_or_default();
             let violations =
@@ -382,6 +400,7 @@ impl<'a> Record<'a> {
                 confidence,
                 admitted,
                 draft: draft.as_ref(),
+                lacks: &lacks,
                 violations: &violations,
                 hits: &hits,
             });
@@ -437,4 +456,109 @@ impl<'a> Record<'a> {
 
 fn plain(verdict: Verdict, reason: Reason, confidence: f32) -> Decision {
     Decision { verdict, reasons: vec![reason], confidence, rules: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::knowledge::{Audience, Change, Domain, Entry, Validity};
+    use crate::domain::message::AccountName;
+    use crate::domain::qualification::{Qualification, QualificationId};
+    use crate::gate::compliance::AllowLists;
+    use crate::model::{Embedder, ModelIdentity};
+    use crate::pipeline::follower::Follower;
+    use crate::pipeline::generation::testing::{QUESTIONS, entry, model};
+    use crate::pipeline::generations::GenerationDir;
+    use crate::pipeline::generations::testing::publish;
+    use crate::store::Import;
+    use crate::store::sqlite::SqliteStore;
+
+    /// Gives every text the vector of the first question.
+    struct Fake(ModelIdentity);
+
+    impl Embedder for Fake {
+        fn identity(&self) -> &ModelIdentity {
+            &self.0
+        }
+        fn dim(&self) -> usize {
+            2
+        }
+        fn tokens(&self, _: &str) -> Result<Vec<u32>, ModelError> {
+            Ok(vec![1])
+        }
+        fn embed(&self, texts: &[Vec<u32>], _: &Control) -> Result<Vec<Vec<f32>>, ModelError> {
+            Ok(texts.iter().map(|_| QUESTIONS[0].1.to_vec()).collect())
+        }
+    }
+
+    fn turn() -> Turn {
+        Turn {
+            asker: Asker { account: AccountName("mp".into()), audience: Audience::Normal },
+            conversation: ConversationId::generate(),
+            ask: Ask::Said(QUESTIONS[0].0.into()),
+            context: vec![],
+            received_at: 0,
+            deadline: Deadline::after(Duration::from_secs(60)),
+            composing: Control::default(),
+        }
+    }
+
+    /// A responder over one finance entry that cites a licence.
+    fn lender(folder: &std::path::Path, clock: &Clock) -> (Responder, Arc<dyn Store>) {
+        let store = SqliteStore::open(&folder.join("huida.db")).unwrap();
+        let store: Arc<dyn Store> = Arc::new(store);
+        let dir = GenerationDir::new(folder.join("index"), 2);
+        publish(&dir, &model("ours"));
+        let embedder = Arc::new(EmbedWorker::start(Arc::new(Fake(model("ours")))).unwrap());
+        let generations = Arc::new(Generations::open(dir, model("ours")).unwrap());
+        let cited = Entry {
+            domain: Domain::Finance,
+            qualifications: [QualificationId("licence".into())].into(),
+            ..entry(QUESTIONS[0].0)
+        };
+        // The second version: the first is what the index was built of.
+        for version in [entry(QUESTIONS[0].0), cited] {
+            let import = Import::of(vec![version], Change::by("anna", "test"));
+            store.import_entries(&import, 0).unwrap();
+        }
+        let follower = Follower::new(store.clone(), embedder.clone(), generations.clone());
+        assert!(follower.look().unwrap());
+        let responder = Responder::new(Parts {
+            embedder,
+            composer: None,
+            generations,
+            compliance: Compliance::standard(AllowLists::default()).unwrap(),
+            store: store.clone(),
+            clock: clock.clone(),
+            draft_chars: 300,
+        });
+        (responder, store)
+    }
+
+    #[test]
+    fn a_document_that_is_missing_or_expired_stops_its_entries_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::frozen(1_000);
+        let (responder, store) = lender(folder.path(), &clock);
+        let is_stopped = || {
+            let trace = responder.respond(&turn(), &mut |_| ());
+            assert_eq!(trace.evidence[0].domain, Domain::Finance);
+            let Decision { verdict, reasons, rules, .. } = trace.decision;
+            let stopped = reasons.contains(&Reason::Unqualified);
+            assert!(!stopped || verdict == Verdict::Handoff);
+            stopped.then(|| rules.concat())
+        };
+        assert_eq!(is_stopped().as_deref(), Some("qualification.unknown.licence"));
+        let licence = |until| Qualification {
+            id: QualificationId("licence".into()),
+            name: "许可证".into(),
+            validity: Validity { from: None, until },
+        };
+        store.file(&licence(Some(2_000)), "anna", 1_000).unwrap();
+        assert_eq!(is_stopped(), None);
+        clock.advance(Duration::from_millis(1_000));
+        assert_eq!(is_stopped().as_deref(), Some("qualification.expired.licence"));
+        store.file(&licence(None), "anna", 2_000).unwrap();
+        assert_eq!(is_stopped(), None);
+    }
 }

@@ -362,6 +362,7 @@ impl KnowledgeIndex {
             },
             scene: entry.scene,
             domain: entry.domain,
+            qualifications: entry.qualifications.clone(),
             phrasing: phrasing.to_owned(),
             place: entry.place.clone(),
             scores: candidate.scores,

@@ -92,6 +92,7 @@ fn turn(accepted: &Accepted, verdict: Verdict, reason: Reason, reply: &str) -> T
             answer: None,
             scene: Scene::Inquiry,
             domain: Domain::General,
+            qualifications: Default::default(),
             phrasing: "怎么退货".into(),
             place: None,
             scores: Scores::default(),

@@ -2,9 +2,12 @@
 //!
 //! Calls block for a group commit; async callers go through a blocking thread.
 
+pub mod governance;
 pub mod outbox;
 pub mod queue;
 pub mod sqlite;
+
+use std::path::PathBuf;
 
 use crate::base::clock::UnixMs;
 use crate::base::id::{ConversationId, TraceId};
@@ -16,8 +19,10 @@ use crate::domain::label::{Labelled, Purpose};
 use crate::domain::message::{AccountName, Inbound, Utterance};
 use crate::domain::outgoing::Target;
 use crate::domain::ownership;
+use crate::domain::release;
 use crate::domain::trace::Trace;
 use crate::gate::threshold::Promise;
+use crate::store::governance::Governance;
 use crate::store::outbox::Outbox;
 use crate::store::queue::Queue;
 
@@ -32,6 +37,12 @@ pub enum StoreError {
         "the store has schema version {found}, this build knows up to {known}: use a newer huida"
     )]
     TooNew { found: u32, known: u32 },
+    /// Stop what uses it, and try again.
+    #[error("{} is in use by another process: stop the service first", .0.display())]
+    InUse(PathBuf),
+    /// Wait until the restore has ended.
+    #[error("{} is just being restored: try again when that has ended", .0.display())]
+    Replaced(PathBuf),
     /// A stored row cannot be read back.
     #[error("a stored {what} cannot be read: {reason}")]
     Corrupt { what: &'static str, reason: String },
@@ -50,6 +61,15 @@ pub enum StoreError {
     /// There is no such open case.
     #[error("there is no open case {0}")]
     NoSuchCase(String),
+    /// `kb release list` tells what waits.
+    #[error("{0} waits for no release: `huida kb release list` tells what does")]
+    NotWaiting(EntryId),
+    /// Read the version that waits.
+    #[error("version {waiting} of {entry} waits, not version {read}: read that one first")]
+    OtherVersion { entry: EntryId, read: u32, waiting: u32 },
+    /// Someone else has to, or something is missing.
+    #[error(transparent)]
+    Vote(#[from] release::Refused),
     /// `kb history` lists the versions that there are.
     #[error("{entry} has no version {version}")]
     NoSuchVersion { entry: EntryId, version: u32 },
@@ -100,6 +120,8 @@ pub struct ImportOutcome {
     pub added: Vec<EntryId>,
     pub changed: Vec<EntryId>,
     pub archived: Vec<EntryId>,
+    /// Of the added and changed ones those that wait for their release.
+    pub held: Vec<EntryId>,
     pub unchanged: usize,
 }
 
@@ -173,9 +195,9 @@ pub enum AuditState {
 }
 
 /// The contract; every implementation passes `store::contract`.
-pub trait Store: Outbox + Queue + Send + Sync {
+pub trait Store: Governance + Outbox + Queue + Send + Sync {
     /// Adds or changes entries by id, all of them with their line in the audit log or none; an
-    /// equal entry keeps its version.
+    /// equal entry keeps its version. Marketing text that is to be published waits for its release.
     fn import_entries(&self, import: &Import, now: UnixMs) -> Result<ImportOutcome, StoreError>;
 
     /// Every entry at its current version, by id.
@@ -193,8 +215,8 @@ pub trait Store: Outbox + Queue + Send + Sync {
     /// All versions of an entry, oldest first; none for an unknown one.
     fn history(&self, id: &EntryId) -> Result<Vec<Version>, StoreError>;
 
-    /// Makes an earlier version the current one again, as a new version. Rolling back to what is
-    /// current changes nothing.
+    /// Makes an earlier version the current one again, as a new version; marketing text waits for its
+    /// release again. Rolling back to what is current changes nothing.
     fn roll_back(
         &self,
         id: &EntryId,

@@ -71,13 +71,13 @@ fn ask_sends_nothing_and_leaves_nothing_waiting() {
 }
 
 /// `huida serve` as a process of its own, so that its counters start at nothing.
-struct Served {
+pub(crate) struct Served {
     process: Child,
     url: String,
 }
 
 impl Served {
-    fn start(dir: &Path) -> Self {
+    pub(crate) fn start(dir: &Path) -> Self {
         let mut process = huida(dir)
             .arg("serve")
             .env("HUIDA__SERVER__LISTEN", "127.0.0.1:0")

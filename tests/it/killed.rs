@@ -31,6 +31,7 @@ use crate::delivery::{FakeApi, until};
 use crate::knowledge::{ADDED, import};
 use crate::learning::trainable;
 use crate::support::{app, client, configuration, prepared, small_knowledge};
+use crate::upkeep::{backup, count};
 
 /// How a process dies that aborts.
 const SIGABRT: i32 = 6;
@@ -270,6 +271,32 @@ fn fetched_messages_are_answered_once_whenever_the_service_is_killed() {
         api.wait_for(1);
         assert_eq!(settled(dir.path()), [], "{fault:?}: the platform knows it by its key");
         assert_eq!(api.seen(|seen| seen.sent.len()), 1, "{fault:?}");
+    }
+}
+
+#[test]
+fn a_restore_that_is_killed_is_done_or_not_begun() {
+    let from = prepared();
+    backup(from.path());
+    let tar = from.path().join("today.tar");
+    let args = ["restore", tar.to_str().unwrap(), "--force"];
+    let (before, after) = (small_knowledge().len(), small_knowledge().len() + 1);
+    for fault in Fault::RESTORE {
+        let to = prepared();
+        let current = || std::fs::read_to_string(to.path().join("generations/CURRENT")).unwrap();
+        let former = current();
+        killed_at(fault, to.path(), &args);
+        // Any command that looks at the state ends what was decided.
+        let verified = command::json(&output(to.path(), &["index", "verify", "--json"]));
+        assert_eq!(verified["agrees"], true, "{fault:?}");
+        let decided = fault != Fault::RestoreStaged;
+        assert_eq!(count(to.path()), if decided { after } else { before }, "{fault:?}");
+        assert_eq!(current() != former, decided, "{fault:?}");
+        assert_eq!(verified["generation"].as_str().unwrap(), current());
+        assert!(matches!(store(to.path()).verify_audit().unwrap(), AuditState::Intact { .. }));
+        command::json(&output(to.path(), &["index", "build", "--json"]));
+        command::json(&output(to.path(), &[&args[..], &["--json"]].concat()));
+        assert_eq!(count(to.path()), after, "{fault:?}: again");
     }
 }
 

@@ -7,6 +7,7 @@ mod attack;
 mod command;
 mod delivery;
 mod documents;
+mod governance;
 // Release builds have no moments to be killed at.
 #[cfg(debug_assertions)]
 mod killed;
@@ -16,3 +17,4 @@ mod platforms;
 mod remote;
 mod service;
 mod support;
+mod upkeep;

@@ -1,5 +1,6 @@
 //! `eval attack`: attacks on a desk of its own, fitted on the given labels.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,8 +12,9 @@ use crate::app::App;
 use crate::cli::index::rebuild;
 use crate::cli::output::{self, Bar};
 use crate::cli::train;
-use crate::domain::knowledge::Change;
+use crate::domain::knowledge::{Change, Validity};
 use crate::domain::label::Purpose;
+use crate::domain::qualification::Qualification;
 use crate::eval::attack::{self, Target};
 use crate::gate::threshold::Promise;
 use crate::ingest::read_entries;
@@ -51,6 +53,12 @@ pub(super) fn run(app: &mut App, args: &AttackArgs) -> Result<()> {
     let store = app.open_store()?;
     let now = app.clock.now();
     let entries = read_entries(&args.kb)?;
+    // The documents are no part of the set: those that are cited hold.
+    let cited: BTreeSet<_> = entries.iter().flat_map(|e| e.qualifications.clone()).collect();
+    for id in cited {
+        let (name, validity) = (id.to_string(), Validity::default());
+        store.file(&Qualification { id, name, validity }, "eval", now)?;
+    }
     store.import_entries(&Import::of(entries, Change::by("eval", "eval")), now)?;
     let mut files = train::read(Purpose::Train, &args.labels)?;
     files.extend(train::read(Purpose::Calibrate, &args.calibrate)?);

@@ -6,9 +6,9 @@ use anyhow::Result;
 use clap::Args;
 
 use super::write_rows;
+use crate::app::App;
 use crate::cli::output;
 use crate::eval::compliance;
-use crate::gate::compliance::{AllowLists, Compliance};
 
 #[derive(Args)]
 pub(in crate::cli) struct ComplianceArgs {
@@ -22,10 +22,9 @@ pub(in crate::cli) struct ComplianceArgs {
     json: bool,
 }
 
-pub(super) fn run(args: &ComplianceArgs) -> Result<()> {
+pub(super) fn run(app: &App, args: &ComplianceArgs) -> Result<()> {
     let texts = compliance::read(&args.set)?;
-    let packs = Compliance::standard(AllowLists::default())?;
-    let (report, rows) = compliance::run(&texts, &packs)?;
+    let (report, rows) = compliance::run(&texts, &app.compliance()?)?;
     write_rows(args.rows.as_deref(), &rows)?;
     output::report(&report, args.json)
 }

@@ -1,11 +1,12 @@
 //! Rows of the knowledge side: entries, their versions, labels, the promise they are fitted to.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use rusqlite::{Connection, OptionalExtension, Statement, Transaction, params};
 
 use super::ledger::{AuditEvent, audit};
-use super::{from_json, to_json};
+use super::{from_json, governance, to_json};
 use crate::base::clock::UnixMs;
 use crate::base::digest::sha256_hex;
 use crate::base::fault::Fault;
@@ -22,11 +23,17 @@ pub(super) fn import(
     let Import { entries, document, change } = import;
     let mut outcome = ImportOutcome::default();
     let mut versions = Versions::prepare(transaction, change, now)?;
+    let mut held = Vec::new();
     for entry in entries {
-        match versions.put(entry)? {
-            (_, Put::Added) => outcome.added.push(entry.id.clone()),
-            (_, Put::Changed) => outcome.changed.push(entry.id.clone()),
-            (_, Put::Unchanged) => outcome.unchanged += 1,
+        let (kept, put) = versions.put(entry)?;
+        match put {
+            Put::Added => outcome.added.push(entry.id.clone()),
+            Put::Changed => outcome.changed.push(entry.id.clone()),
+            Put::Unchanged => outcome.unchanged += 1,
+        }
+        if put != Put::Unchanged && kept.entry.state == EntryState::Pending {
+            outcome.held.push(entry.id.clone());
+            held.push(kept);
         }
     }
     if let Some(document) = document {
@@ -40,7 +47,7 @@ pub(super) fn import(
         }
     }
     Fault::ImportHalfWritten.passes();
-    let ImportOutcome { added, changed, archived, unchanged } = &outcome;
+    let ImportOutcome { added, changed, archived, held: _, unchanged } = &outcome;
     let [added, changed, archived] = [added, changed, archived].map(Vec::len);
     let event = AuditEvent {
         actor: &change.author,
@@ -51,6 +58,9 @@ pub(super) fn import(
         ),
     };
     audit(transaction, &event, now)?;
+    for entry in &held {
+        governance::log_wait(transaction, &change.author, entry, now)?;
+    }
     Ok(outcome)
 }
 
@@ -94,26 +104,55 @@ impl<'t> Versions<'t> {
         })
     }
 
-    /// The version that the entry is at now. An equal one keeps its version.
-    fn put(&mut self, entry: &Entry) -> Result<(u32, Put), StoreError> {
-        let id = entry.id.as_str();
-        let row: Option<(u32, String)> =
-            self.current.query_row([id], |r| Ok((r.get(0)?, r.get(1)?))).optional()?;
-        let (version, put) = match row {
-            Some((version, body)) if from_json::<Entry>("entry", &body)? == *entry => {
-                return Ok((version, Put::Unchanged));
-            }
-            Some((version, _)) => (version + 1, Put::Changed),
+    /// What the entry is now. An equal one keeps its version; marketing text waits for its release
+    /// unless it is what was released.
+    fn put(&mut self, entry: &Entry) -> Result<(VersionedEntry, Put), StoreError> {
+        let current = self.current(&entry.id)?;
+        let kept = match &current {
+            Some(current) if current.entry == *entry => Cow::Borrowed(entry),
+            Some(_) | None => governance::held(entry),
+        };
+        let (version, put) = match current {
+            Some(current) if current.entry == *kept => return Ok((current, Put::Unchanged)),
+            Some(current) => (current.version + 1, Put::Changed),
             None => (1, Put::Added),
         };
+        self.write(version, &kept)?;
+        Ok((VersionedEntry { version, entry: kept.into_owned() }, put))
+    }
+
+    fn current(&mut self, id: &EntryId) -> Result<Option<VersionedEntry>, StoreError> {
+        let row: Option<(u32, String)> =
+            self.current.query_row([id.as_str()], |r| Ok((r.get(0)?, r.get(1)?))).optional()?;
+        let read = |(version, body): (u32, String)| {
+            Ok(VersionedEntry { version, entry: from_json("entry", &body)? })
+        };
+        row.map(read).transpose()
+    }
+
+    fn write(&mut self, version: u32, entry: &Entry) -> Result<(), StoreError> {
+        let id = entry.id.as_str();
         let body = to_json("entry", entry)?;
         let document = entry.place.as_ref().map(|p| p.document.as_str());
         let state = entry.state.as_str();
         self.upsert.execute(params![id, version, state, body, self.now, document])?;
         let Change { author, reason, source } = self.change;
         self.remember.execute(params![id, version, body, self.now, author, source, reason])?;
-        Ok((version, put))
+        Ok(())
     }
+}
+
+/// Writes the next version of an entry as the release decided it; the number of that version.
+pub(super) fn put_released(
+    transaction: &Transaction<'_>,
+    entry: &Entry,
+    change: &Change,
+    now: UnixMs,
+) -> Result<u32, StoreError> {
+    let mut versions = Versions::prepare(transaction, change, now)?;
+    let version = versions.current(&entry.id)?.map_or(1, |current| current.version + 1);
+    versions.write(version, entry)?;
+    Ok(version)
 }
 
 /// What was read from a document so far.
@@ -137,9 +176,10 @@ pub(super) fn roll_back(
         .optional()?;
     let body = body.ok_or_else(|| StoreError::NoSuchVersion { entry: id.clone(), version: to })?;
     let entry: Entry = from_json("entry", &body)?;
-    let (version, put) = Versions::prepare(transaction, change, now)?.put(&entry)?;
+    let (kept, put) = Versions::prepare(transaction, change, now)?.put(&entry)?;
     Fault::RolledBackHalf.passes();
     if put != Put::Unchanged {
+        let version = kept.version;
         let event = AuditEvent {
             actor: &change.author,
             action: "kb.rollback",
@@ -147,8 +187,11 @@ pub(super) fn roll_back(
             detail: format!("version {version} is version {to} again"),
         };
         audit(transaction, &event, now)?;
+        if kept.entry.state == EntryState::Pending {
+            governance::log_wait(transaction, &change.author, &kept, now)?;
+        }
     }
-    Ok(VersionedEntry { version, entry })
+    Ok(kept)
 }
 
 pub(super) fn history(connection: &Connection, id: &EntryId) -> Result<Vec<Version>, StoreError> {

@@ -1,5 +1,8 @@
 //! [`Store`] on SQLite: WAL, one writer thread with group commit, a few readers beside it.
 
+pub mod file;
+mod governance;
+pub mod hold;
 mod inbox;
 mod knowledge;
 mod ledger;
@@ -17,7 +20,9 @@ use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use self::hold::Hold;
 use self::ledger::AuditEvent;
+pub use self::schema::Migrated;
 use self::writer::Writer;
 use crate::base::clock::UnixMs;
 use crate::base::id::TraceId;
@@ -38,6 +43,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct SqliteStore {
     writer: Writer,
     readers: Vec<Mutex<Connection>>,
+    _hold: Hold,
 }
 
 impl SqliteStore {
@@ -45,9 +51,7 @@ impl SqliteStore {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let tell =
             |e: &dyn std::fmt::Display| StoreError::Unavailable(format!("{}: {e}", path.display()));
-        if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            std::fs::create_dir_all(parent).map_err(|e| tell(&e))?;
-        }
+        let hold = Hold::shared(path)?;
         let mut connection = Connection::open(path).map_err(|e| tell(&e))?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(|e| tell(&e))?;
         // FULL: a commit that was reported has reached the disk, also after a power cut.
@@ -62,7 +66,7 @@ impl SqliteStore {
             .collect::<Result<_, _>>()
             .map_err(|e| tell(&e))?;
         let writer = Writer::start(connection).map_err(|e| tell(&e))?;
-        Ok(Self { writer, readers })
+        Ok(Self { writer, readers, _hold: hold })
     }
 
     fn read<T>(
