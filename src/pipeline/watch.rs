@@ -132,6 +132,7 @@ mod tests {
                 domain: Domain::General,
                 phrasing: String::new(),
                 place: None,
+                qualifications: Vec::new(),
                 scores: Scores::default(),
             };
             let trace = Trace {

@@ -27,7 +27,7 @@ pub struct Voted {
 
 pub trait Governance {
     /// Entries that wait for their release, by id.
-    fn waiting(&self) -> Result<Vec<Waiting>, StoreError>;
+    fn unreleased(&self) -> Result<Vec<Waiting>, StoreError>;
 
     /// One person's word on the version that waits, with its line in the audit log. The second
     /// approval publishes the version as a new one, a rejection makes a draft of it. `version`: the

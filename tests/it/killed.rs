@@ -15,15 +15,12 @@ use huida::channels::wechat_mp::simulate::{
 };
 use huida::config::{Account, Config};
 use huida::domain::decision::Reason;
-use huida::domain::knowledge::Change;
-use huida::domain::label::{Labelled, Purpose};
 use huida::domain::message::AccountName;
-use huida::gate::model::MIN_LABELS_FOR_ALL;
 use huida::pipeline::follower::agrees;
 use huida::pipeline::generation::Generation;
 use huida::store::outbox::Outbox;
 use huida::store::queue::Queue;
-use huida::store::{AuditState, Import, LabelFile, Store};
+use huida::store::{AuditState, Store};
 use serde_json::json;
 
 use crate::command::{self, huida, output, store};
@@ -107,7 +104,7 @@ fn a_build_that_is_killed_while_it_embeds_goes_on_from_there() {
     again.args(["index", "build"]).env(fault::VARIABLE, "EmbeddedSome");
     assert!(again.output().unwrap().status.success());
     assert!(!journal.exists(), "what it held is in the generation");
-    let verified = json(&output(dir.path(), &["index", "verify", "--json"]));
+    let verified = command::json(&output(dir.path(), &["index", "verify", "--json"]));
     assert_eq!(verified["agrees"], true);
 }
 

@@ -77,7 +77,7 @@ pub(super) fn run(app: &App, command: &ReleaseCommand) -> Result<()> {
 }
 
 fn list(app: &App, as_json: bool) -> Result<()> {
-    let waiting = app.open_store()?.waiting()?;
+    let waiting = app.open_store()?.unreleased()?;
     let compliance = app.compliance()?;
     if as_json {
         let rows: Vec<_> = waiting.iter().map(|w| row(w, &compliance)).collect();

@@ -15,7 +15,7 @@ use crate::store::StoreError;
 use crate::store::governance::{Governance, Voted, Waiting};
 
 impl Governance for SqliteStore {
-    fn waiting(&self) -> Result<Vec<Waiting>, StoreError> {
+    fn unreleased(&self) -> Result<Vec<Waiting>, StoreError> {
         self.read(|c| {
             let mut query = c.prepare_cached(
                 "SELECT e.version, e.body, v.author, v.reason, v.source

@@ -177,7 +177,7 @@ proptest! {
             let stored = store.entries().unwrap().pop();
             let expected = model.versions.last().map(|said| (model.versions.len() as u32, entry(*said)));
             prop_assert_eq!(stored.map(|v| (v.version, v.entry)), expected);
-            let consents = store.waiting().unwrap().pop().map_or(0, |w| w.consents.len());
+            let consents = store.unreleased().unwrap().pop().map_or(0, |w| w.consents.len());
             prop_assert_eq!(consents, model.approved.len());
             prop_assert_eq!(store.verify_audit().unwrap(), AuditState::Intact { rows: model.logged });
             // What the machine is for.
