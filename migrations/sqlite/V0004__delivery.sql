@@ -44,11 +44,12 @@ CREATE TABLE outbox (
     joined          INTEGER REFERENCES outbox (seq),
     note            TEXT    NOT NULL DEFAULT ''
 ) STRICT;
-CREATE INDEX outbox_open ON outbox (conversation_id, seq)
+CREATE INDEX outbox_by_conversation ON outbox (conversation_id, seq);
+CREATE INDEX outbox_open ON outbox (due_at)
     WHERE state IN ('pending', 'offered', 'kept', 'sending');
 CREATE INDEX outbox_by_trace ON outbox (trace_id);
 CREATE INDEX outbox_sent ON outbox (conversation_id, sent_at) WHERE sent_at IS NOT NULL;
-CREATE INDEX outbox_by_state ON outbox (state, seq) WHERE state IN ('handed', 'dropped');
+CREATE INDEX outbox_undelivered ON outbox (seq) WHERE state IN ('handed', 'dropped');
 
 -- Why a case waits beyond what its decision says, and who took it.
 ALTER TABLE cases ADD COLUMN note TEXT;

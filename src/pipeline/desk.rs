@@ -85,7 +85,7 @@ pub enum Handoff {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// The reply; tell the outbox when it has left.
-    Reply(Queued),
+    Reply(Box<Queued>),
     /// This, which is no reply: a link to it, or word that it is gone.
     Show(Outgoing),
     /// That the message was received: the reply leaves another way, or there is none.
@@ -151,7 +151,7 @@ impl Desk {
         observe: &mut dyn FnMut(&Progress),
     ) -> Result<Outcome, StoreError> {
         let arrival = Arrival::in_person(inbound.clone());
-        let (accepted, told) = self.accept(&arrival, deadline, composing)?;
+        let (accepted, told) = self.accept(&arrival, deadline, composing, true)?;
         let Some(told) = told else {
             return settled(&accepted).ok_or_else(|| lost("its work is gone"));
         };
@@ -177,7 +177,8 @@ impl Desk {
             Some(until) if !self.inner.can_answer_later(&arrival.inbound) => until,
             Some(_) | None => Deadline::after(late),
         };
-        let (accepted, told) = self.accept(arrival, deadline, &composing)?;
+        let heard = until.is_some();
+        let (accepted, told) = self.accept(arrival, deadline, &composing, heard)?;
         let Some(until) = until else { return Ok(Answer::Received) };
         if let Some(kept) = fetched(&arrival.inbound.content) {
             return self.fetch(kept, &accepted.conversation, until);
@@ -236,11 +237,13 @@ impl Desk {
         self.inner.turns.waiting()
     }
 
+    /// `listens`: whether someone waits for the outcome; replies leave accordingly.
     fn accept(
         &self,
         arrival: &Arrival,
         deadline: Deadline,
         composing: &Control,
+        listens: bool,
     ) -> Result<(Accepted, Option<Told>), StoreError> {
         let inner = &self.inner;
         let stored = Arrival { inbound: masked(&arrival.inbound), ..arrival.clone() };
@@ -253,7 +256,9 @@ impl Desk {
                     return None;
                 }
                 let new = inner.waiting.begin(accepted.message);
-                told = inner.waiting.listen(accepted.message);
+                if listens {
+                    told = inner.waiting.listen(accepted.message);
+                }
                 new.then(|| inner.job(arrival, accepted, deadline, composing))
             },
         )?;
@@ -300,7 +305,7 @@ impl Desk {
     fn offer(&self, message: MessageRow) -> Result<Answer, StoreError> {
         let parts = &self.inner.parts;
         let again = parts.store.offer_again(message, parts.clock.now())?;
-        Ok(again.map_or(Answer::Received, Answer::Reply))
+        Ok(again.map_or(Answer::Received, said))
     }
 
     /// The answer behind a link, once it is there.
@@ -314,7 +319,7 @@ impl Desk {
         let told = self.inner.waiting.listen(message);
         let kept = || parts.store.fetch_kept(message, conversation, parts.clock.now());
         if let Some(kept) = kept()? {
-            return Ok(Answer::Reply(kept));
+            return Ok(said(kept));
         }
         let Some(told) = told else {
             return Ok(Answer::Show(Outgoing::Text(Text::FetchGone.get(Lang::Zh).into())));
@@ -325,7 +330,7 @@ impl Desk {
             }
         }
         self.inner.waiting.withdraw(message, &told, true);
-        Ok(kept()?.map_or_else(|| Answer::Show(link_to(message)), Answer::Reply))
+        Ok(kept()?.map_or_else(|| Answer::Show(link_to(message)), said))
     }
 }
 
@@ -340,6 +345,10 @@ impl Drop for Desk {
     }
 }
 
+fn said(queued: Queued) -> Answer {
+    Answer::Reply(Box::new(queued))
+}
+
 fn lost(reason: &str) -> StoreError {
     StoreError::Unavailable(reason.into())
 }
@@ -347,7 +356,7 @@ fn lost(reason: &str) -> StoreError {
 fn replied(done: Done) -> Result<Answer, StoreError> {
     let outcome = done.map_err(StoreError::Unavailable)?;
     let offered = outcome.queued.filter(|q| q.state == DeliveryState::Offered);
-    Ok(offered.map_or(Answer::Received, Answer::Reply))
+    Ok(offered.map_or(Answer::Received, said))
 }
 
 fn settled(accepted: &Accepted) -> Option<Outcome> {

@@ -309,7 +309,10 @@ impl Inner {
         let decided =
             Decided { trace: said.trace.clone(), for_person, replies, transferred_until: None };
         match self.parts.limits.handoff {
-            Handoff::Platform if for_person => self.transferred(job, heard, decided),
+            // Where nothing is said a person has the conversation already.
+            Handoff::Platform if for_person && !decided.trace.reply.is_empty() => {
+                self.transferred(job, heard, decided)
+            }
             Handoff::Platform | Handoff::Queue => decided,
         }
     }
