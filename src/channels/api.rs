@@ -52,11 +52,18 @@ impl ApiRequest {
     }
 }
 
-/// What came back. Bodies are bounded by whoever reads them from the socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What came back. Bodies are bounded by whoever reads them from the socket, and not shown by
+/// `Debug`: one may hold a token.
+#[derive(Clone, PartialEq, Eq)]
 pub struct ApiResponse {
     pub status: u16,
     pub body: Vec<u8>,
+}
+
+impl fmt::Debug for ApiResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ApiResponse({}, {} bytes)", self.status, self.body.len())
+    }
 }
 
 impl ApiResponse {
@@ -178,8 +185,10 @@ mod tests {
         let url = "https://api.weixin.qq.com/x?access_token=S3CRET".to_owned();
         let mut request = ApiRequest::post_json(url, &serde_json::json!({ "secret": "S3CRET" }));
         request.headers.push(("access-token", "S3CRET".into()));
-        let shown = format!("{request:?} {:?}", Token::new("S3CRET", 1));
+        let response = ApiResponse { status: 200, body: b"S3CRET".to_vec() };
+        let shown = format!("{request:?} {response:?} {:?}", Token::new("S3CRET", 1));
         assert!(shown.contains("weixin.qq.com/x,") && !shown.contains("S3CRET"), "{shown}");
+        assert!(!shown.contains("83, 51"), "{shown}");
     }
 
     #[test]

@@ -107,7 +107,8 @@ impl Alipay {
         if parameters.text("sign_type") != Some("RSA2") {
             return Err(PushError::Malformed("sign_type is not RSA2"));
         }
-        if self.alipay_public_key.verifies(&parameters.signed(), sign) {
+        // A `+` that was sent without being encoded arrives as a space.
+        if self.alipay_public_key.verifies(&parameters.signed(), &sign.replace(' ', "+")) {
             Ok(())
         } else {
             Err(PushError::SignatureMismatch)

@@ -112,6 +112,18 @@ fn every_kind_of_push_in_either_charset() {
 }
 
 #[test]
+fn a_push_that_openssl_signed_is_read() {
+    let form = include_str!("../../../tests/fixtures/alipay/push_gbk.form");
+    let push = only_push(told(form));
+    assert_eq!(push.inbound.content, Content::Text("退款多久到账？".to_owned()));
+    assert_eq!(push.inbound.dedupe_key, "msg:180101");
+    // A `+` of base64 that nobody encoded.
+    let raw = form.replace("%2B", "+");
+    assert_ne!(raw, form);
+    assert_eq!(only_push(told(&raw)), push);
+}
+
+#[test]
 fn the_gateway_check_is_answered_with_our_signed_key() {
     let check = message("event", "<EventType>verifygw</EventType>");
     let answered = told(&pushed("alipay.service.check", "GBK", &check)).unwrap();
