@@ -10,7 +10,7 @@ use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 
 use crate::base::clock::Clock;
-use crate::config::{Config, RemoteModel};
+use crate::config::{Config, Handoff, RemoteModel};
 use crate::domain::message::AccountName;
 use crate::engine::embed::EmbedWorker;
 use crate::engine::generate::GenerateWorker;
@@ -26,6 +26,7 @@ use crate::model::remote::{Address, RemoteEmbedder, RemoteGenerator};
 use crate::model::{Arithmetic, Embedder, Generator, ModelError, ModelIdentity, kernels_in_use};
 use crate::ops::telemetry;
 use crate::pipeline::accounts::Accounts;
+use crate::pipeline::delivery::announce::OtherDesk;
 use crate::pipeline::delivery::drain::{self, Drain};
 use crate::pipeline::delivery::{Bell, Delivery, DeliveryParts};
 use crate::pipeline::desk::{Desk, DeskParts, Limits};
@@ -257,6 +258,15 @@ impl App {
         Ok(OperatorAccess::LoopbackOnly)
     }
 
+    fn other_desk(&self) -> Result<Option<OtherDesk>> {
+        let Handoff { webhook_url, webhook_secret, .. } = &self.config.handoff;
+        if webhook_url.is_empty() {
+            return Ok(None);
+        }
+        let desk = OtherDesk::new(webhook_url, webhook_secret).context("handoff")?;
+        Ok(Some(desk))
+    }
+
     /// Starts what sends and, where an account needs it, what fetches.
     fn deliver(&self, service: &Service) -> Result<(Delivery, Option<Drain>)> {
         let delivery = Delivery::start(DeliveryParts {
@@ -265,6 +275,7 @@ impl App {
             clock: self.clock.clone(),
             bell: service.bell.clone(),
             session: self.limits().session,
+            other_desk: self.other_desk()?,
         })?;
         let fetches = drain::fetches(&service.accounts);
         let drain = fetches.then(|| Drain::start(&delivery, service.desk.clone())).transpose()?;

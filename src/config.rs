@@ -128,6 +128,9 @@ pub struct Handoff {
     pub expected_wait_minutes: u64,
     pub closing_minutes: u64,
     pub survey: bool,
+    /// Empty: no other desk is told.
+    pub webhook_url: String,
+    pub webhook_secret: SecretString,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -358,8 +361,9 @@ fn typed(name: &str, value: String, default: Option<&toml::Value>) -> toml::Valu
 }
 
 /// Key names whose values are secrets.
-const SECRET_KEYS: [&str; 9] = [
+const SECRET_KEYS: [&str; 10] = [
     "operator_token",
+    "webhook_secret",
     "token",
     "encoding_aes_key",
     "previous_encoding_aes_key",

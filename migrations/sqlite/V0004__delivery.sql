@@ -44,16 +44,19 @@ CREATE TABLE outbox (
     joined          INTEGER REFERENCES outbox (seq),
     note            TEXT    NOT NULL DEFAULT ''
 ) STRICT;
-CREATE INDEX outbox_open ON outbox (conversation_id, seq)
+CREATE INDEX outbox_by_conversation ON outbox (conversation_id, seq);
+CREATE INDEX outbox_open ON outbox (due_at)
     WHERE state IN ('pending', 'offered', 'kept', 'sending');
 CREATE INDEX outbox_by_trace ON outbox (trace_id);
 CREATE INDEX outbox_sent ON outbox (conversation_id, sent_at) WHERE sent_at IS NOT NULL;
-CREATE INDEX outbox_by_state ON outbox (state, seq) WHERE state IN ('handed', 'dropped');
+CREATE INDEX outbox_undelivered ON outbox (seq) WHERE state IN ('handed', 'dropped');
 
 -- Why a case waits beyond what its decision says, and who took it.
 ALTER TABLE cases ADD COLUMN note TEXT;
 ALTER TABLE cases ADD COLUMN taken_at INTEGER;
 ALTER TABLE cases ADD COLUMN operator TEXT;
+-- When another desk was told of it, where one is configured.
+ALTER TABLE cases ADD COLUMN announced_at INTEGER;
 CREATE INDEX cases_closed ON cases (closed_at) WHERE closed_at IS NOT NULL;
 
 -- How far an account's messages were fetched, where a callback only says that there are some.

@@ -12,10 +12,20 @@ pub enum Fault {
     StoreUncommitted,
     /// A group of writes is committed; nobody has been told.
     StoreCommitted,
+    /// A message is written; its work is not.
+    AcceptedHalf,
+    /// A message and its work are committed; nobody has begun.
+    AcceptedUndecided,
     /// A decision and its case are written; the work is still open and the reply is not there.
     DecidedHalf,
-    /// A reply is marked as being sent; nothing has left.
+    /// Decision and reply are committed; nothing has left.
+    DecidedUnsent,
+    /// A reply stood in the answer to a callback; the outbox does not know that it left.
+    RepliedUnconfirmed,
+    /// A reply is marked as being sent; that is not committed.
     SendUncommitted,
+    /// That is committed; nothing has left.
+    BegunUnsent,
     /// The platform was asked to deliver a reply; its answer is not recorded.
     SentUnrecorded,
     /// A fetched page's messages are written; its cursor is not.
@@ -49,14 +59,28 @@ impl Fault {
     pub const ROLL_BACK: [Self; 3] =
         [Self::RolledBackHalf, Self::StoreUncommitted, Self::StoreCommitted];
 
-    /// From a message's acceptance to its reply's arrival.
-    pub const DELIVER: [Self; 5] = [
-        Self::StoreUncommitted,
-        Self::StoreCommitted,
+    /// From a message's acceptance to its reply's arrival, where replies are sent.
+    pub const DELIVER: [Self; 7] = [
+        Self::AcceptedHalf,
+        Self::AcceptedUndecided,
         Self::DecidedHalf,
+        Self::DecidedUnsent,
         Self::SendUncommitted,
+        Self::BegunUnsent,
         Self::SentUnrecorded,
     ];
+
+    /// The same where they stand in the answer to the callback.
+    pub const ANSWER: [Self; 5] = [
+        Self::AcceptedHalf,
+        Self::AcceptedUndecided,
+        Self::DecidedHalf,
+        Self::DecidedUnsent,
+        Self::RepliedUnconfirmed,
+    ];
+
+    /// The same where messages are fetched.
+    pub const FETCH: [Self; 3] = [Self::PageHalf, Self::BegunUnsent, Self::SentUnrecorded];
 
     /// In the order in which a build passes them.
     pub const BUILD: [Self; 12] = [

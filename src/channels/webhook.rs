@@ -67,6 +67,24 @@ pub struct Webhook {
     abilities: Abilities,
 }
 
+/// A POST that is signed as this channel's are, for other systems that share a secret with us.
+pub fn signed_post(url: &str, secret: &SecretString, seconds: i64, body: &Value) -> ApiRequest {
+    let mut request = ApiRequest::post_json(url.to_owned(), body);
+    request.headers.extend(signed(secret, seconds, &request.body));
+    request
+}
+
+fn key(secret: &SecretString) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, secret.expose_secret().as_bytes())
+}
+
+fn signed(secret: &SecretString, seconds: i64, body: &[u8]) -> [(&'static str, String); 2] {
+    let timestamp = seconds.to_string();
+    let whole = [timestamp.as_bytes(), b".", body].concat();
+    let signature = hex(hmac::sign(&key(secret), &whole).as_ref());
+    [(TIMESTAMP, timestamp), (SIGNATURE, signature)]
+}
+
 impl Webhook {
     /// Checks the configuration; the error names the field.
     pub fn new(name: AccountName, config: &WebhookConfig) -> Result<Self, ConfigError> {
@@ -98,7 +116,7 @@ impl Webhook {
     }
 
     fn key(&self) -> hmac::Key {
-        hmac::Key::new(hmac::HMAC_SHA256, self.secret.expose_secret().as_bytes())
+        key(&self.secret)
     }
 
     fn verify(&self, callback: &Callback<'_>) -> Result<(), PushError> {
@@ -116,10 +134,7 @@ impl Webhook {
 
     /// The two headers that a body goes out with.
     fn sign(&self, seconds: i64, body: &[u8]) -> [(&'static str, String); 2] {
-        let timestamp = seconds.to_string();
-        let signed = [timestamp.as_bytes(), b".", body].concat();
-        let signature = hex(hmac::sign(&self.key(), &signed).as_ref());
-        [(TIMESTAMP, timestamp), (SIGNATURE, signature)]
+        signed(&self.secret, seconds, body)
     }
 
     fn read(&self, message: &Value, received_at: UnixMs) -> Result<Push, PushError> {

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use tokio_stream::StreamExt;
 
 use crate::base::clock::Deadline;
+use crate::base::fault::Fault;
 use crate::channels::{Callback, CallbackAnswer, Channel, Item, Push, PushError, Received, Stamp};
 use crate::domain::outgoing::Outgoing;
 use crate::http::state::HttpState;
@@ -152,6 +153,9 @@ impl Drop for Leaving {
         let (state, seq) = (self.state.clone(), self.seq);
         let (taken, may_send) = (self.taken.load(Ordering::SeqCst), self.may_send);
         let tell = move || {
+            if taken {
+                Fault::RepliedUnconfirmed.passes();
+            }
             let told = match (taken, may_send) {
                 (true, _) => state.store.confirm(seq),
                 (false, true) => state.store.retract(seq, state.clock.now()),

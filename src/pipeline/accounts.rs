@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::channels::Channel;
-use crate::domain::message::{AccountName, Platform};
+use crate::domain::message::AccountName;
 
 #[derive(Clone, Default)]
 pub struct Accounts(Arc<BTreeMap<AccountName, Arc<dyn Channel>>>);
@@ -29,23 +29,4 @@ impl Accounts {
     pub fn all(&self) -> impl Iterator<Item = &Arc<dyn Channel>> {
         self.0.values()
     }
-}
-
-/// The platform repeats a callback that got no answer, five and ten seconds after the first.
-pub fn asks_again(platform: Platform) -> bool {
-    match platform {
-        Platform::WechatMp | Platform::WechatMini | Platform::Wecom => true,
-        Platform::WechatKf
-        | Platform::WechatShop
-        | Platform::Alipay
-        | Platform::Douyin
-        | Platform::Webhook
-        | Platform::Web
-        | Platform::Cli => false,
-    }
-}
-
-/// The customer can be shown a menu in the answer to a callback, and nothing can be sent later.
-pub fn links(channel: &dyn Channel) -> bool {
-    channel.platform() == Platform::WechatMp && !channel.abilities().send
 }

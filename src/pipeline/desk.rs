@@ -151,7 +151,7 @@ impl Desk {
         observe: &mut dyn FnMut(&Progress),
     ) -> Result<Outcome, StoreError> {
         let arrival = Arrival::in_person(inbound.clone());
-        let (accepted, told) = self.accept(&arrival, deadline, composing)?;
+        let (accepted, told) = self.accept(&arrival, deadline, composing, true)?;
         let Some(told) = told else {
             return settled(&accepted).ok_or_else(|| lost("its work is gone"));
         };
@@ -177,7 +177,8 @@ impl Desk {
             Some(until) if !self.inner.can_answer_later(&arrival.inbound) => until,
             Some(_) | None => Deadline::after(late),
         };
-        let (accepted, told) = self.accept(arrival, deadline, &composing)?;
+        let heard = until.is_some();
+        let (accepted, told) = self.accept(arrival, deadline, &composing, heard)?;
         let Some(until) = until else { return Ok(Answer::Received) };
         if let Some(kept) = fetched(&arrival.inbound.content) {
             return self.fetch(kept, &accepted.conversation, until);
@@ -236,11 +237,13 @@ impl Desk {
         self.inner.turns.waiting()
     }
 
+    /// `listens`: whether someone waits for the outcome; replies leave accordingly.
     fn accept(
         &self,
         arrival: &Arrival,
         deadline: Deadline,
         composing: &Control,
+        listens: bool,
     ) -> Result<(Accepted, Option<Told>), StoreError> {
         let inner = &self.inner;
         let stored = Arrival { inbound: masked(&arrival.inbound), ..arrival.clone() };
@@ -253,7 +256,9 @@ impl Desk {
                     return None;
                 }
                 let new = inner.waiting.begin(accepted.message);
-                told = inner.waiting.listen(accepted.message);
+                if listens {
+                    told = inner.waiting.listen(accepted.message);
+                }
                 new.then(|| inner.job(arrival, accepted, deadline, composing))
             },
         )?;

@@ -77,6 +77,12 @@ pub trait Queue {
     /// Most pressing first, then oldest.
     fn open_cases(&self, limit: u32, now: UnixMs) -> Result<Vec<OpenCase>, StoreError>;
 
+    /// Oldest first: open cases that another desk was not told of yet.
+    fn unannounced(&self, limit: u32, now: UnixMs) -> Result<Vec<OpenCase>, StoreError>;
+
+    /// The other desk has it.
+    fn announced(&self, case: &CaseId, now: UnixMs) -> Result<(), StoreError>;
+
     fn case(&self, id: &CaseId, now: UnixMs) -> Result<Option<OpenCase>, StoreError>;
 
     /// Oldest first, at most `limit` of the newest lines.

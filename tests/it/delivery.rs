@@ -141,7 +141,9 @@ async fn send(
     }
     let mishap = seen.mishaps.pop_front();
     match mishap {
-        Some(Mishap::Busy) => return Json(json!({ "errcode": -1, "errmsg": "busy" })).into_response(),
+        Some(Mishap::Busy) => {
+            return Json(json!({ "errcode": -1, "errmsg": "busy" })).into_response();
+        }
         Some(Mishap::Expired) => {
             // As if another process had fetched one.
             seen.tokens += 1;
@@ -180,9 +182,11 @@ async fn sync(State(seen): State<Shared>, Json(body): Json<Value>) -> Json<Value
     let cursor = body["cursor"].as_str().unwrap_or_default();
     let seen = seen.lock().unwrap();
     let page = seen.pages.iter().find(|(at, _)| at == cursor).map(|(_, page)| page.clone());
-    Json(page.unwrap_or_else(|| json!({
-        "errcode": 0, "errmsg": "ok", "next_cursor": cursor, "has_more": 0, "msg_list": [],
-    })))
+    Json(page.unwrap_or_else(|| {
+        json!({
+            "errcode": 0, "errmsg": "ok", "next_cursor": cursor, "has_more": 0, "msg_list": [],
+        })
+    }))
 }
 
 /// A customer's message as a channel hands it on.
@@ -370,7 +374,8 @@ fn a_person_takes_over_speaks_and_hands_back_and_the_customer_is_asked() {
     let queue: Value = serde_json::from_str(&queue).unwrap();
     let case = queue["cases"][0]["id"].as_str().unwrap().to_owned();
     assert_eq!(queue["cases"][0]["reasons"][0], "human_request");
-    let act = |doing: &str, body: Value| call(&running, &format!("/api/cases/{case}/{doing}"), &body);
+    let act =
+        |doing: &str, body: Value| call(&running, &format!("/api/cases/{case}/{doing}"), &body);
     assert_eq!(act("claim", json!({ "operator": "" })).0, 422);
     let (status, taken) = act("claim", json!({ "operator": "eva" }));
     assert_eq!((status, &taken["owner"]["operator"]), (200, &json!("eva")));

@@ -1,23 +1,35 @@
 //! What is left when the binary is killed, at every named moment between two writes.
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use huida::base::clock::Stopwatch;
+use huida::base::clock::{Clock, Stopwatch};
 use huida::base::fault::{self, Fault};
 use huida::base::random::SplitMix64;
+use huida::channels::BodyFormat;
+use huida::channels::wechat_mp::simulate::{
+    PushMode, Said, SimulatedMessage, SimulatedPush, Simulator, Stamp, Wire,
+};
+use huida::config::{Account, Config};
+use huida::domain::decision::Reason;
 use huida::domain::knowledge::Change;
 use huida::domain::label::{Labelled, Purpose};
+use huida::domain::message::AccountName;
 use huida::gate::model::MIN_LABELS_FOR_ALL;
 use huida::pipeline::follower::agrees;
 use huida::pipeline::generation::Generation;
+use huida::store::outbox::Outbox;
+use huida::store::queue::Queue;
 use huida::store::{AuditState, Import, LabelFile, Store};
+use serde_json::json;
 
-use crate::command::{huida, json, output, store};
+use crate::command::{self, huida, output, store};
+use crate::delivery::{FakeApi, until};
 use crate::knowledge::{ADDED, import};
-use crate::support::{app, prepared, small_knowledge};
+use crate::support::{app, client, configuration, prepared, small_knowledge};
 
 /// How a process dies that aborts.
 const SIGABRT: i32 = 6;
@@ -52,9 +64,9 @@ fn an_import_that_is_killed_leaves_all_or_nothing() {
         let expected = if fault == Fault::StoreCommitted { &after } else { &before };
         assert_eq!(state(), *expected, "{fault:?}");
     }
-    let again = json(&output(dir.path(), &["kb", "import", "bulk.jsonl", "--json"]));
+    let again = command::json(&output(dir.path(), &["kb", "import", "bulk.jsonl", "--json"]));
     assert_eq!(again["files"][0]["unchanged"], 50);
-    let answer = json(&output(dir.path(), &["ask", "退款一般几天能到账", "--json"]));
+    let answer = command::json(&output(dir.path(), &["ask", "退款一般几天能到账", "--json"]));
     assert_eq!(answer["evidence"][0]["id"], "shop.refund.time", "the old index serves");
 }
 
@@ -79,7 +91,7 @@ fn trainable(dir: &Path) {
 fn an_index_build_that_is_killed_leaves_a_whole_generation_serving() {
     let dir = tempfile::tempdir().unwrap();
     trainable(dir.path());
-    let first = json(&output(dir.path(), &["index", "build", "--json"]));
+    let first = command::json(&output(dir.path(), &["index", "build", "--json"]));
     let first = first["generation"].as_str().unwrap();
     let generations = dir.path().join("generations");
     for fault in Fault::BUILD {
@@ -89,8 +101,8 @@ fn an_index_build_that_is_killed_leaves_a_whole_generation_serving() {
         assert!(serving.head.is_some() && serving.index.entries().len() == 3, "{fault:?}");
         assert_eq!(current != first, fault == Fault::PublishSwitched, "{fault:?}");
     }
-    let built = json(&output(dir.path(), &["index", "build", "--json"]));
-    let verified = json(&output(dir.path(), &["index", "verify", "--json"]));
+    let built = command::json(&output(dir.path(), &["index", "build", "--json"]));
+    let verified = command::json(&output(dir.path(), &["index", "verify", "--json"]));
     assert_eq!(verified["generation"], built["generation"]);
     let left = std::fs::read_dir(&generations).unwrap().map(|item| item.unwrap().file_name());
     let begun = left.filter(|name| name.to_string_lossy().starts_with(".building")).count();
@@ -104,19 +116,160 @@ fn a_rollback_that_is_killed_is_done_or_not_begun() {
     import(dir.path(), "new.jsonl", ADDED);
     import(dir.path(), "new.jsonl", &ADDED.replace("晾干", "擦干"));
     let versions = || {
-        let history = json(&output(dir.path(), &["kb", "history", id, "--json"]));
+        let history = command::json(&output(dir.path(), &["kb", "history", id, "--json"]));
         history["versions"].as_array().unwrap().len()
     };
     for fault in Fault::ROLL_BACK {
         killed_at(fault, dir.path(), &["kb", "rollback", id, "--to", "1"]);
         assert_eq!(versions(), 2 + usize::from(fault == Fault::StoreCommitted), "{fault:?}");
-        let verified = json(&output(dir.path(), &["index", "verify", "--json"]));
+        let verified = command::json(&output(dir.path(), &["index", "verify", "--json"]));
         assert_eq!(verified["agrees"], true);
-        let audit = json(&output(dir.path(), &["audit", "verify", "--json"]));
+        let audit = command::json(&output(dir.path(), &["audit", "verify", "--json"]));
         assert_eq!(audit["intact"], true);
     }
-    let again = json(&output(dir.path(), &["kb", "rollback", id, "--to", "1", "--json"]));
+    let again = command::json(&output(dir.path(), &["kb", "rollback", id, "--to", "1", "--json"]));
     assert_eq!((&again["version"], versions()), (&3.into(), 3), "what is done is not done again");
+}
+
+/// A service as a process of its own that a test may let die.
+struct Doomed {
+    process: Child,
+    url: String,
+}
+
+impl Doomed {
+    fn start(dir: &Path, accounts: &str, fault: Option<Fault>) -> Self {
+        let file = dir.join("doomed.toml");
+        std::fs::write(&file, configuration(dir) + accounts).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_huida"));
+        command.arg("--config").arg(file).arg("serve").current_dir(dir).stdin(Stdio::null());
+        if let Some(fault) = fault {
+            command.env(fault::VARIABLE, format!("{fault:?}"));
+        }
+        command.env("HUIDA__SERVER__LISTEN", "127.0.0.1:0").stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let mut said = String::new();
+        let mut told = BufReader::new(process.stderr.take().unwrap());
+        told.read_line(&mut said).unwrap();
+        let url = said.trim().strip_prefix("serving on ").unwrap_or_default().to_owned();
+        Self { process, url }
+    }
+
+    /// The platform's side of one message; whether it was answered with a reply, if at all.
+    fn push(&self, path: &str, push: &SimulatedPush) -> Option<bool> {
+        let url = format!("{}{path}?{}", self.url, push.query.to_query_string());
+        let answer = client().post(url).body(push.body.clone()).send().ok()?;
+        let body = answer.error_for_status().ok()?.bytes().ok()?;
+        Some(body.as_ref() != b"success")
+    }
+
+    fn died(&mut self) -> bool {
+        self.process.wait().unwrap().signal() == Some(SIGABRT)
+    }
+}
+
+impl Drop for Doomed {
+    fn drop(&mut self) {
+        // It may have died already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// One message of one customer, as its platform pushes it.
+fn pushed(dir: &Path, accounts: &str) -> SimulatedPush {
+    let file = dir.join("platform.toml");
+    std::fs::write(&file, configuration(dir) + accounts).unwrap();
+    let config = Config::load(Some(&file)).unwrap();
+    let Account::WechatMp(account) = &config.accounts["main"] else { panic!("no 公众号") };
+    let simulator = Simulator::new(account, "gh_test".into()).unwrap();
+    let now = Clock::System.now() / 1000;
+    let what = Said::Text { content: "退款一般几天能到账".into(), msg_id: 7 };
+    let message = SimulatedMessage { sender: "anna".into(), created: now, what };
+    let wire = Wire { mode: PushMode::Safe, format: BodyFormat::Xml };
+    simulator.push(&message, wire, &Stamp::fresh(now).unwrap()).unwrap()
+}
+
+/// Waits until nothing is in work or on its way; the notes of the cases that are open then.
+fn settled(dir: &Path) -> Vec<Option<Reason>> {
+    let store = store(dir);
+    until(|| {
+        let counts = store.outbox_counts().unwrap();
+        counts.work + counts.waiting == 0
+    });
+    store.open_cases(9, 0).unwrap().iter().map(|case| case.note).collect()
+}
+
+#[test]
+fn a_message_is_answered_or_for_a_person_whenever_the_service_is_killed() {
+    for fault in Fault::DELIVER {
+        let (api, dir) = (FakeApi::start(), prepared());
+        let (accounts, path) = (api.accounts(), "/channels/wechat-mini/mini");
+        let push = pushed(dir.path(), &accounts);
+        let mut doomed = Doomed::start(dir.path(), &accounts, Some(fault));
+        let _ = doomed.push(path, &push);
+        assert!(doomed.died(), "{fault:?} was not passed");
+        let served = Doomed::start(dir.path(), &accounts, None);
+        // The platform that got no answer asks again, and so does one that did, to be sure.
+        served.push(path, &push).unwrap();
+        let cases = settled(dir.path());
+        let sent = api.seen(|seen| seen.sent.len());
+        let decided = store(dir.path()).recent_traces(9).unwrap();
+        assert_eq!(decided.len(), 1, "{fault:?}");
+        match fault {
+            // Nothing tells whether it arrived: a person looks, and it is not said twice.
+            Fault::BegunUnsent => {
+                assert_eq!((sent, cases.as_slice()), (0, &[Some(Reason::DeliveryUnknown)][..]));
+            }
+            Fault::SentUnrecorded => {
+                assert_eq!((sent, cases.as_slice()), (1, &[Some(Reason::DeliveryUnknown)][..]));
+            }
+            _ => assert_eq!(sent, 1, "{fault:?}: {cases:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_reply_in_an_answer_is_given_again_until_it_arrives() {
+    for fault in Fault::ANSWER {
+        let dir = prepared();
+        let push = pushed(dir.path(), "");
+        let mut doomed = Doomed::start(dir.path(), "", Some(fault));
+        let first = doomed.push("/channels/wechat-mp/main", &push);
+        assert!(doomed.died(), "{fault:?} was not passed");
+        let served = Doomed::start(dir.path(), "", None);
+        // A platform that got its answer does not ask again.
+        if first.is_none() {
+            let again = served.push("/channels/wechat-mp/main", &push);
+            assert_eq!(again, Some(true), "{fault:?}");
+        }
+        let counts = store(dir.path()).outbox_counts().unwrap();
+        assert_eq!((counts.work, counts.handed), (0, 0), "{fault:?}");
+        assert_eq!(store(dir.path()).recent_traces(9).unwrap().len(), 1, "{fault:?}");
+    }
+}
+
+#[test]
+fn fetched_messages_are_answered_once_whenever_the_service_is_killed() {
+    for fault in Fault::FETCH {
+        let (api, dir) = (FakeApi::start(), prepared());
+        let message = json!({
+            "msgid": "m1", "open_kfid": "wk1", "external_userid": "anna", "origin": 3,
+            "send_time": Clock::System.now() / 1000, "msgtype": "text",
+            "text": { "content": "退款一般几天能到账" },
+        });
+        let page = json!({
+            "errcode": 0, "errmsg": "ok", "next_cursor": "c1", "has_more": 0,
+            "msg_list": [message],
+        });
+        api.seen(|seen| seen.pages.push((String::new(), page)));
+        store(dir.path()).want_fetch(&AccountName("kf".into()), "wk1", "permit").unwrap();
+        assert!(Doomed::start(dir.path(), &api.accounts(), Some(fault)).died(), "{fault:?}");
+        let _served = Doomed::start(dir.path(), &api.accounts(), None);
+        api.wait_for(1);
+        assert_eq!(settled(dir.path()), [], "{fault:?}: the platform knows it by its key");
+        assert_eq!(api.seen(|seen| seen.sent.len()), 1, "{fault:?}");
+    }
 }
 
 /// Not at named moments but at any: the clock decides when the process is killed.
@@ -124,7 +277,7 @@ fn a_rollback_that_is_killed_is_done_or_not_begun() {
 fn twenty_kills_at_random_leave_a_whole_state_and_work_that_can_be_done_again() {
     let dir = tempfile::tempdir().unwrap();
     trainable(dir.path());
-    json(&output(dir.path(), &["index", "build", "--json"]));
+    command::json(&output(dir.path(), &["index", "build", "--json"]));
     std::fs::write(dir.path().join("a.jsonl"), ADDED).unwrap();
     std::fs::write(dir.path().join("b.jsonl"), ADDED.replace("晾干", "擦干")).unwrap();
     let label = r#"{"text":"尘盒能洗吗","kb_id":"shop.robot.clean"}"#;
@@ -165,7 +318,7 @@ fn twenty_kills_at_random_leave_a_whole_state_and_work_that_can_be_done_again() 
     for args in rounds {
         assert!(output(dir.path(), args).status.success(), "{args:?}");
     }
-    let verified = json(&output(dir.path(), &["index", "verify", "--json"]));
+    let verified = command::json(&output(dir.path(), &["index", "verify", "--json"]));
     assert_eq!((&verified["agrees"], &verified["changed_since"]), (&true.into(), &0.into()));
     let entries = store(dir.path()).entries().unwrap();
     let robot = entries.iter().find(|e| e.entry.id.as_str() == "shop.robot.clean").unwrap();

@@ -3,6 +3,7 @@
 //! One thread looks what is due and plans it; a few send. Whatever happens to a send ends in the
 //! outbox: delivered, again later, or for a person.
 
+pub mod announce;
 pub mod api;
 pub mod backoff;
 mod bell;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 pub use bell::Bell;
 
+use self::announce::OtherDesk;
 use self::api::Api;
 use self::quota::{BETWEEN, Piece, Plan, plan, room};
 use self::tokens::Tokens;
@@ -28,7 +30,7 @@ use crate::base::id::ConversationId;
 use crate::domain::decision::Reason;
 use crate::domain::message::AccountName;
 use crate::domain::outgoing::{Outgoing, Target};
-use crate::pipeline::accounts::{Accounts, asks_again};
+use crate::pipeline::accounts::Accounts;
 use crate::store::outbox::{DueLine, OutboxSeq, Queued, Resumption, Settled};
 use crate::store::{Store, StoreError};
 
@@ -48,6 +50,8 @@ pub struct DeliveryParts {
     pub bell: Arc<Bell>,
     /// How long the platform's own desk keeps a conversation that nobody closes.
     pub session: Duration,
+    /// Another desk that is told of every case.
+    pub other_desk: Option<OtherDesk>,
 }
 
 /// What senders share.
@@ -95,7 +99,7 @@ impl Delivery {
         let known = parts.accounts.all().map(|channel| Resumption {
             account: channel.account().clone(),
             repeats: channel.abilities().idempotent,
-            asks_again: asks_again(channel.platform()),
+            asks_again: channel.abilities().asks_again,
         });
         parts.store.resume(&known.collect::<Vec<_>>(), parts.clock.now())?;
         let shared = Arc::new(Shared {
@@ -118,6 +122,11 @@ impl Delivery {
         let looking = Arc::clone(&shared);
         let name = "delivery".to_owned();
         threads.push(std::thread::Builder::new().name(name).spawn(move || looking.look(&tasks))?);
+        if let Some(desk) = shared.parts.other_desk.clone() {
+            let (shared, name) = (Arc::clone(&shared), "announce".to_owned());
+            let announcing = std::thread::Builder::new().name(name);
+            threads.push(announcing.spawn(move || shared.announce(&desk))?);
+        }
         Ok(Self { shared, threads })
     }
 

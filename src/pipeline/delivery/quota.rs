@@ -141,7 +141,10 @@ mod tests {
         let closes_at = 48 * HOUR;
         let of = |message, menu, sent: &[i64], now| room(&MP, &contact(message, menu, sent), now);
         assert_eq!(of(Some(0), None, &[], 1), Room::Open { left: 5, closes_at });
-        assert_eq!(of(Some(0), Some(10), &[5, 6], 20), Room::Open { left: 3, closes_at: 60_010 });
+        assert_eq!(
+            of(Some(0), Some(10), &[5, 6, 7], 20),
+            Room::Open { left: 3, closes_at: 60_010 }
+        );
         assert_eq!(of(Some(0), None, &[-1, 5, 6], 7), Room::Open { left: 3, closes_at });
         assert_eq!(of(Some(0), None, &[], 48 * HOUR), Room::Closed);
         assert_eq!(of(None, None, &[], 1), Room::Closed);

@@ -34,6 +34,7 @@ impl Shared {
         if !store.begin_send(&parcel.rows, self.now())? {
             return Ok(());
         }
+        Fault::BegunUnsent.passes();
         let settled = match self.attempt(channel.as_ref(), parcel) {
             Ok(()) => Settled::Delivered,
             Err(failure) => self.after(channel.as_ref(), parcel, &failure),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{DeskParts, Done, Handoff, Outcome, Progress, fetched, settled};
 use crate::base::clock::{Deadline, UnixMs};
+use crate::base::fault::Fault;
 use crate::base::id::CaseId;
 use crate::base::limits::CONTEXT_TURNS;
 use crate::domain::decision::{Priority, Reason, Verdict};
@@ -16,7 +17,6 @@ use crate::domain::ownership::Owner;
 use crate::domain::texts::{Lang, Text};
 use crate::domain::trace::Trace;
 use crate::model::Control;
-use crate::pipeline::accounts::{asks_again, links};
 use crate::pipeline::responder::{Ask, COMPOSING_STEP, Turn};
 use crate::pipeline::turns::Turns;
 use crate::pipeline::waiting::{Event, Waiting};
@@ -91,7 +91,8 @@ impl Inner {
 
     /// The customer can be shown a link to tap where nothing can be sent.
     pub(super) fn can_link(&self, inbound: &Inbound) -> bool {
-        self.parts.accounts.get(&inbound.account).is_some_and(|c| links(c.as_ref()))
+        let channel = self.parts.accounts.get(&inbound.account);
+        channel.map(|c| c.abilities()).is_some_and(|a| a.passive_menu && !a.send)
     }
 
     pub(super) fn can_answer_later(&self, inbound: &Inbound) -> bool {
@@ -114,7 +115,7 @@ impl Inner {
     }
 
     fn work(&self, job: &Job) -> Result<Outcome, StoreError> {
-        // It may have been decided before a fault, or by another process.
+        Fault::AcceptedUndecided.passes();
         let store = &self.parts.store;
         let conversation = &job.accepted.conversation;
         let audience = store.audience(conversation)?;
@@ -256,6 +257,7 @@ impl Inner {
             let decided = self.decided(job, &mut said, heard, linked);
             match self.parts.store.decide(message, &decided, self.parts.clock.now()) {
                 Ok(queued) => {
+                    Fault::DecidedUnsent.passes();
                     self.count(job, &said.trace);
                     if queued.is_some() {
                         self.parts.bell.ring();
@@ -307,7 +309,10 @@ impl Inner {
         let decided =
             Decided { trace: said.trace.clone(), for_person, replies, transferred_until: None };
         match self.parts.limits.handoff {
-            Handoff::Platform if for_person => self.transferred(job, heard, decided),
+            // Where nothing is said a person has the conversation already.
+            Handoff::Platform if for_person && !decided.trace.reply.is_empty() => {
+                self.transferred(job, heard, decided)
+            }
             Handoff::Platform | Handoff::Queue => decided,
         }
     }
@@ -350,7 +355,7 @@ impl Inner {
         let channel = self.parts.accounts.get(&job.arrival.inbound.account)?;
         let (abilities, now) = (channel.abilities(), self.parts.clock.now());
         let kept = i64::try_from(self.parts.limits.kept.as_millis()).unwrap_or(i64::MAX);
-        let asked_again = asks_again(channel.platform()) && now < job.received_at + LAST_RETRY_MS;
+        let asked_again = abilities.asks_again && now < job.received_at + LAST_RETRY_MS;
         if heard && abilities.passive_text {
             Some(Way::Offer { may_send: abilities.send })
         } else if abilities.send {

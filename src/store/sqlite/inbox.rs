@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::{from_json, to_json};
 use crate::base::clock::UnixMs;
+use crate::base::fault::Fault;
 use crate::base::id::{ConversationId, TraceId};
 use crate::domain::decision::Verdict;
 use crate::domain::delivery::words_of;
@@ -38,6 +39,7 @@ pub(super) fn accept(
         ],
     )?;
     let message = MessageRow(transaction.last_insert_rowid());
+    Fault::AcceptedHalf.passes();
     transaction.execute("INSERT INTO work (message_id) VALUES (?1)", [message.0])?;
     if let Some(occasion) = occasion {
         transaction.execute(

@@ -116,8 +116,10 @@ impl Outbox for SqliteStore {
     }
 
     fn expire(&self, now: UnixMs) -> Result<usize, StoreError> {
-        let waits = "SELECT seq, state, note FROM outbox
-                     WHERE state IN ('offered', 'kept') AND due_at <= ?1";
+        let waits = format!(
+            "SELECT seq, state, note FROM outbox
+             WHERE {OPEN} AND state IN ('offered', 'kept') AND due_at <= ?1"
+        );
         // Looked at first by a reader: mostly there is none, and a write costs a commit.
         let any: bool = self.read(|c| {
             Ok(c.prepare_cached(&format!("SELECT EXISTS ({waits})"))?
@@ -128,7 +130,7 @@ impl Outbox for SqliteStore {
         }
         self.writer.write(move |t| {
             let over = t
-                .prepare_cached(waits)?
+                .prepare_cached(&waits)?
                 .query_map([now], |r| {
                     Ok((OutboxSeq(r.get(0)?), r.get::<_, String>(1)?, r.get::<_, String>(2)?))
                 })?
@@ -163,14 +165,13 @@ impl Outbox for SqliteStore {
     fn outbox_counts(&self) -> Result<OutboxCounts, StoreError> {
         self.read(|c| {
             let counts = c
-                .prepare_cached(
-                    "SELECT (SELECT count(*) FROM outbox
-                             WHERE state IN ('pending', 'offered', 'kept', 'sending')),
-                            (SELECT count(*) FROM outbox WHERE state = 'handed'),
-                            (SELECT min(created_at) FROM outbox
-                             WHERE state IN ('pending', 'offered', 'kept', 'sending')),
-                            (SELECT count(*) FROM work)",
-                )?
+                .prepare_cached(&format!(
+                    "SELECT (SELECT count(*) FROM outbox WHERE {OPEN}),
+                            (SELECT count(*) FROM outbox
+                             WHERE state IN ('handed', 'dropped') AND state = 'handed'),
+                            (SELECT min(created_at) FROM outbox WHERE {OPEN}),
+                            (SELECT count(*) FROM work)"
+                ))?
                 .query_row([], |r| {
                     Ok(OutboxCounts {
                         waiting: r.get::<_, u32>(0)?.into(),
@@ -252,6 +253,9 @@ impl Outbox for SqliteStore {
         })
     }
 }
+
+/// Not at its end; in these words, so that the index of those is used.
+const OPEN: &str = "state IN ('pending', 'offered', 'kept', 'sending')";
 
 /// The note of an offered reply whose platform would have asked again if it had got no answer.
 const ASKED_AGAIN: &str = "asks_again";
@@ -362,7 +366,7 @@ pub(super) fn open_case(
 ) -> Result<(), StoreError> {
     transaction.execute(
         "INSERT INTO cases (id, trace_id, priority, opened_at, note) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT (trace_id) DO UPDATE SET closed_at = NULL, note = ?5",
+         ON CONFLICT (trace_id) DO UPDATE SET closed_at = NULL, announced_at = NULL, note = ?5",
         params![CaseId::generate().as_str(), trace, priority as u8, now, note.map(Reason::as_str)],
     )?;
     Ok(())
@@ -437,14 +441,15 @@ fn offer(transaction: &Transaction<'_>, found: Queued, now: UnixMs) -> Result<Qu
 
 fn due(connection: &Connection, now: UnixMs, limit: u32) -> Result<Vec<DueLine>, StoreError> {
     let conversations = connection
-        .prepare_cached(
-            // SQLite takes `due_at` from the row that has the least `seq`.
-            "SELECT conversation_id, min(seq), due_at,
-                    max(state IN ('offered', 'sending')) AS under_way
-             FROM outbox WHERE state IN ('pending', 'offered', 'sending')
-             GROUP BY conversation_id HAVING due_at <= ?1 AND NOT under_way
-             ORDER BY due_at LIMIT ?2",
-        )?
+        .prepare_cached(&format!(
+            "SELECT conversation_id FROM outbox o
+                 WHERE {OPEN} AND state = 'pending' AND due_at <= ?1
+                   AND NOT EXISTS (SELECT 1 FROM outbox p
+                                   WHERE p.conversation_id = o.conversation_id
+                                     AND (p.state IN ('offered', 'sending')
+                                          OR (p.state = 'pending' AND p.seq < o.seq)))
+                 ORDER BY due_at LIMIT ?2"
+        ))?
         .query_map(params![now, limit], |r| r.get::<_, String>(0))?
         .collect::<Result<Vec<_>, _>>()?;
     let line = |conversation: String| {

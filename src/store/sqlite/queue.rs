@@ -41,6 +41,28 @@ impl Queue for SqliteStore {
         })
     }
 
+    fn unannounced(&self, limit: u32, now: UnixMs) -> Result<Vec<OpenCase>, StoreError> {
+        self.read(|c| {
+            let mut query = c.prepare_cached(&format!(
+                "{CASE} WHERE c.closed_at IS NULL AND c.announced_at IS NULL
+                 ORDER BY c.opened_at, c.id LIMIT ?1"
+            ))?;
+            let rows = query.query_map([limit], case_row)?;
+            rows.map(|row| complete(c, row?, now)).collect()
+        })
+    }
+
+    fn announced(&self, case: &CaseId, now: UnixMs) -> Result<(), StoreError> {
+        let case = case.clone();
+        self.writer.write(move |t| {
+            t.execute(
+                "UPDATE cases SET announced_at = ?2 WHERE id = ?1",
+                params![case.as_str(), now],
+            )?;
+            Ok(())
+        })
+    }
+
     fn case(&self, id: &CaseId, now: UnixMs) -> Result<Option<OpenCase>, StoreError> {
         self.read(|c| {
             let row = c
@@ -344,7 +366,8 @@ fn history(
          SELECT d.decided_at, m.id * 4 + 1, NULL, d.reply, 'bot', NULL
          FROM messages m JOIN decisions d ON d.message_id = m.id
          WHERE m.conversation_id = ?1 AND d.reply <> ''
-           AND NOT EXISTS (SELECT 1 FROM outbox o WHERE o.trace_id = d.trace_id)
+           AND NOT EXISTS (SELECT 1 FROM outbox o
+                           WHERE o.trace_id = d.trace_id AND o.author = 'bot')
          UNION ALL
          SELECT o.created_at, coalesce(m.id, 0) * 4 + 2, NULL, o.payload, o.author, o.state
          FROM outbox o LEFT JOIN decisions d USING (trace_id)
