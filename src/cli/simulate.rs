@@ -283,12 +283,7 @@ fn fates(
 }
 
 /// The figures, and for people what went wrong in words.
-fn tell(
-    report: &impl Serialize,
-    clean: bool,
-    named: &[String],
-    as_json: bool,
-) -> Result<ExitCode> {
+fn tell(report: &impl Serialize, clean: bool, named: &[String], as_json: bool) -> Result<ExitCode> {
     output::report(report, as_json)?;
     for line in named.iter().filter(|_| !as_json) {
         output::line(line)?;
@@ -334,7 +329,10 @@ async fn set_up(
         return Ok(Stage { url: args.url.clone(), child: None, store, _state: None });
     }
     if args.account.chars().any(char::is_uppercase) {
-        bail!("accounts.{}: only names in lower case can be set for a started service", args.account);
+        bail!(
+            "accounts.{}: only names in lower case can be set for a started service",
+            args.account
+        );
     }
     let state = tempfile::tempdir()?;
     let store = copied_state(app, state.path())?;

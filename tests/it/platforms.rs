@@ -145,7 +145,8 @@ async fn messages_of_kf_are_fetched_and_answered() {
         encoding_aes_key: AES_KEY.into(),
         secret: "kf-secret".into(),
     };
-    let side = |api| -> Arc<dyn Side> { Arc::new(wechat_kf::WechatKf::new(settings, api).unwrap()) };
+    let side =
+        |api| -> Arc<dyn Side> { Arc::new(wechat_kf::WechatKf::new(settings, api).unwrap()) };
     let table = |api: &str| {
         format!(
             "[accounts.kf]\nplatform = \"wechat-kf\"\ntoken = \"{TOKEN}\"\n\

@@ -11,7 +11,9 @@ use crate::domain::delivery::words_of;
 use crate::domain::draft::DraftMode;
 use crate::domain::message::{AccountName, Content, Inbound, Role, Utterance};
 use crate::domain::outgoing::Outgoing;
-use crate::store::{Accepted, AcceptedState, Arrival, Decided, Fate, MessageRow, StoreError, Unfinished};
+use crate::store::{
+    Accepted, AcceptedState, Arrival, Decided, Fate, MessageRow, StoreError, Unfinished,
+};
 
 pub(super) fn accept(
     transaction: &Transaction<'_>,
