@@ -12,14 +12,13 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 
 use self::sides::Console;
 use super::output;
 use crate::app::App;
-use crate::base::clock::Deadline;
+use crate::base::clock::{Deadline, UnixMs};
 use crate::base::id::SessionId;
-use crate::domain::knowledge::Change;
+use crate::domain::knowledge::{Change, VersionedEntry};
 use crate::domain::message::AccountName;
 use crate::simulate::api::{self, Api, Temper};
 use crate::simulate::child::{Child, Start};
@@ -32,7 +31,7 @@ use crate::simulate::scenario::{self, Scenario};
 use crate::simulate::wechat_mp::Mode;
 use crate::simulate::{Said, Seen, What};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Import, Store};
+use crate::store::{Fate, Import, Store, StoreError};
 
 #[derive(Subcommand)]
 pub(super) enum SimulateCommand {
@@ -159,6 +158,16 @@ struct Stage {
     _state: Option<tempfile::TempDir>,
 }
 
+/// What all ways to play share.
+struct Play<'a> {
+    args: &'a PlayArgs,
+    driver: Arc<Driver>,
+    api: Arc<Api>,
+    stage: Stage,
+    /// Messages before it are of another run.
+    begun: UnixMs,
+}
+
 async fn play(app: &App, config: Option<&Path>, command: &SimulateCommand) -> Result<ExitCode> {
     let (platform, args) = command.parts();
     let ledger = Arc::new(Ledger::default());
@@ -175,91 +184,138 @@ async fn play(app: &App, config: Option<&Path>, command: &SimulateCommand) -> Re
     if part.side.word() != platform {
         bail!("accounts.{} is of another platform: {}", args.account, part.side.word());
     }
-    let (serving, variables) = serve_api(args, &part, Arc::clone(&api)).await?;
+    let variables = serve_api(args, &part, Arc::clone(&api)).await?;
     let begun = app.clock.now();
-    let mut stage = set_up(app, config, args, variables).await?;
+    let stage = set_up(app, config, args, variables).await?;
     let called = (stage.url.as_str(), args.account.as_str());
     let driver = Arc::new(Driver::new(part.side, ledger, app.clock.clone(), called)?);
-    if let Some(text) = &args.text {
-        return one_message(&driver, args, text).await;
+    let play = Play { args, driver, api, stage, begun };
+    match (&args.text, &args.scenario) {
+        (Some(text), _) => play.one_message(text).await,
+        (None, Some(file)) => play.scenario(file).await,
+        (None, None) => play.load(&app.open_store()?.entries()?).await,
     }
-    let store = Arc::clone(&stage.store);
-    let account = AccountName(args.account.clone());
-    let fates = move || store.fates(&account, begun);
-    if let Some(file) = &args.scenario {
+}
+
+impl Play<'_> {
+    async fn scenario(self, file: &Path) -> Result<ExitCode> {
         let scenario = Scenario::read(file)?;
-        let played = scenario::Stage { driver: &driver, api: &api, fates: &fates };
-        let played = played.play(&scenario).await?;
-        return tell(&played, played.clean(), [&played.failed, &played.findings.named], args.json);
+        let fates = fates(&self.stage.store, &self.args.account, self.begun);
+        let stage = scenario::Stage { driver: &self.driver, api: &self.api, fates: &fates };
+        let played = stage.play(&scenario).await?;
+        let named = [played.failed.as_slice(), played.findings.named.as_slice()].concat();
+        tell(&played, played.clean(), &named, self.args.json)
     }
-    let load = Load {
-        rate: args.rate.unwrap_or(1.0).clamp(0.1, 1_000.0),
-        lasting: Duration::try_from_secs_f64(args.minutes * 60.0).context("--minutes")?,
-        drafted: args.drafted,
-        seed: args.seed,
-    };
-    let entries = app.open_store()?.entries()?;
-    let questions = Questions::of(&entries, args.seed)
-        .context("the knowledge is too small to ask about: `huida kb import` first")?;
-    let disturbance = match (args.chaos, args.flood) {
-        (Some(count), _) => Disturbance::Chaos(count),
-        (None, Some(rate)) => Disturbance::Flood(rate),
-        (None, None) => Disturbance::None,
-    };
-    let run = Run {
-        driver: &driver,
-        load,
-        questions: &questions,
-        disturbance,
-        child: stage.child.as_mut(),
-        pid: args.pid,
-        fates: &fates,
-    };
-    let report = run::run(run).await?;
-    drop(serving);
-    tell(&report, report.findings.clean(), [&report.findings.named, &Vec::new()], args.json)
+
+    async fn load(mut self, knowledge: &[VersionedEntry]) -> Result<ExitCode> {
+        let args = self.args;
+        let load = Load {
+            rate: args.rate.unwrap_or(1.0).clamp(0.1, 1_000.0),
+            lasting: Duration::try_from_secs_f64(args.minutes * 60.0).context("--minutes")?,
+            drafted: args.drafted,
+            seed: args.seed,
+        };
+        let questions = Questions::of(knowledge, args.seed)
+            .context("the knowledge is too small to ask about: `huida kb import` first")?;
+        let disturbance = match (args.chaos, args.flood) {
+            (Some(count), _) => Disturbance::Chaos(count),
+            (None, Some(rate)) => Disturbance::Flood(rate),
+            (None, None) => Disturbance::None,
+        };
+        let fates = fates(&self.stage.store, &args.account, self.begun);
+        let run = Run {
+            driver: &self.driver,
+            load,
+            questions: &questions,
+            disturbance,
+            child: self.stage.child.as_mut(),
+            pid: args.pid,
+            fates: &fates,
+        };
+        let report = run::run(run).await?;
+        tell(&report, report.findings.clean(), &report.findings.named, args.json)
+    }
+
+    /// Sends one text and tells what the customer saw, also of what came by the API a little later.
+    async fn one_message(self, text: &str) -> Result<ExitCode> {
+        let (args, now) = (self.args, self.driver.clock.now());
+        let said = Said {
+            customer: args.sender.clone(),
+            id: args.msg_id.unwrap_or_else(|| fresh_id(now)),
+            created: now / 1_000,
+            what: What::Text(text.to_owned()),
+        };
+        let reply = match self.driver.tell(&said).await {
+            Outcome::NotAccepted(reason) => bail!("{reason}: is `huida serve` running?"),
+            Outcome::Accepted(Seen::Text(reply)) => Some(reply),
+            Outcome::Accepted(Seen::Transferred) => None,
+            Outcome::Accepted(Seen::Nothing) => self.sent_later(&said.customer).await,
+        };
+        if args.json {
+            output::json(&json!({ "status": 200, "reply": reply }))?;
+        } else {
+            output::line(reply.as_deref().unwrap_or("(acknowledged without a reply)"))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// What is sent to the customer while one would still be waiting.
+    async fn sent_later(&self, customer: &str) -> Option<String> {
+        let deadline = Deadline::after(Duration::from_secs(10));
+        while !deadline.passed() {
+            if let Some(text) = self.driver.ledger.seen_after(customer, 0).pop() {
+                return Some(text);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        None
+    }
+}
+
+/// Reads what the store holds of this run.
+fn fates(
+    store: &Arc<dyn Store>,
+    account: &str,
+    since: UnixMs,
+) -> impl Fn() -> Result<Vec<Fate>, StoreError> + Sync + use<> {
+    let (store, account) = (Arc::clone(store), AccountName(account.to_owned()));
+    move || store.fates(&account, since)
 }
 
 /// The figures, and for people what went wrong in words.
-fn tell(
-    report: &impl Serialize,
-    clean: bool,
-    named: [&Vec<String>; 2],
-    as_json: bool,
-) -> Result<ExitCode> {
+fn tell(report: &impl Serialize, clean: bool, named: &[String], as_json: bool) -> Result<ExitCode> {
     output::report(report, as_json)?;
-    for line in named.into_iter().flatten().filter(|_| !as_json) {
+    for line in named.iter().filter(|_| !as_json) {
         output::line(line)?;
     }
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Serves the platform's API where the account looks for it. A service that is started here is told
-/// by what comes back; one that runs already must have an address of this machine configured.
+/// Serves the platform's API where the account looks for it. What comes back tells a service that is
+/// started here; one that runs already must have an address of this machine configured.
 async fn serve_api(
     args: &PlayArgs,
     part: &sides::Part,
     api: Arc<Api>,
-) -> Result<(Option<JoinHandle<()>>, Vec<(String, String)>)> {
-    let Some(base) = &part.api else { return Ok((None, Vec::new())) };
-    let (address, variables) = if args.starts() {
-        let address = "127.0.0.1:0".to_owned();
-        let name = args.account.to_uppercase();
-        (address, vec![format!("HUIDA__ACCOUNTS__{name}__{}", base.key.to_uppercase())])
+) -> Result<Vec<(String, String)>> {
+    let Some(base) = &part.api else { return Ok(Vec::new()) };
+    let address = if args.starts() {
+        "127.0.0.1:0".to_owned()
     } else {
         let Some(url) = base.url.as_deref().and_then(|url| own_machine(url).ok()) else {
             let key = base.key;
             output::note(&format!("{key} is elsewhere: what the service sends is not seen here"));
-            return Ok((None, Vec::new()));
+            return Ok(Vec::new());
         };
         let host = url.host_str().unwrap_or_default();
-        (format!("{host}:{}", url.port_or_known_default().unwrap_or(80)), Vec::new())
+        format!("{host}:{}", url.port_or_known_default().unwrap_or(80))
     };
     let listener = TcpListener::bind(&address).await.with_context(|| address.clone())?;
     let here = format!("http://{}{}", listener.local_addr()?, base.path);
-    let variables = variables.into_iter().map(|name| (name, here.clone())).collect();
-    let serving = tokio::spawn(api::serve(Arc::clone(&part.side), api, listener));
-    Ok((Some(serving), variables))
+    // It ends with this process.
+    tokio::spawn(api::serve(Arc::clone(&part.side), api, listener));
+    let variable = format!("HUIDA__ACCOUNTS__{}__{}", args.account, base.key).to_uppercase();
+    Ok(vec![(variable, here)])
 }
 
 async fn set_up(
@@ -271,6 +327,12 @@ async fn set_up(
     if !args.starts() {
         let store = app.open_store()?;
         return Ok(Stage { url: args.url.clone(), child: None, store, _state: None });
+    }
+    if args.account.chars().any(char::is_uppercase) {
+        bail!(
+            "accounts.{}: only names in lower case can be set for a started service",
+            args.account
+        );
     }
     let state = tempfile::tempdir()?;
     let store = copied_state(app, state.path())?;
@@ -315,41 +377,6 @@ fn copy_folder(from: &Path, to: &PathBuf) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Sends one text and tells what the customer saw, also of what came by the API a little later.
-async fn one_message(driver: &Driver, args: &PlayArgs, text: &str) -> Result<ExitCode> {
-    let now = driver.clock.now();
-    let said = Said {
-        customer: args.sender.clone(),
-        id: args.msg_id.unwrap_or_else(|| fresh_id(now)),
-        created: now / 1_000,
-        what: What::Text(text.to_owned()),
-    };
-    let reply = match driver.tell(&said).await {
-        Outcome::NotAccepted(reason) => bail!("{reason}: is `huida serve` running?"),
-        Outcome::Accepted(Seen::Text(reply)) => Some(reply),
-        Outcome::Accepted(Seen::Transferred) => None,
-        Outcome::Accepted(Seen::Nothing) => sent_later(driver, &said.customer).await,
-    };
-    if args.json {
-        output::json(&json!({ "status": 200, "reply": reply }))?;
-    } else {
-        output::line(reply.as_deref().unwrap_or("(acknowledged without a reply)"))?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// What is sent to the customer while one would still be waiting.
-async fn sent_later(driver: &Driver, customer: &str) -> Option<String> {
-    let deadline = Deadline::after(Duration::from_secs(10));
-    while !deadline.passed() {
-        if let Some(text) = driver.ledger.seen_after(customer, 0).pop() {
-            return Some(text);
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    None
 }
 
 /// Time first, then something random, as platforms number messages.

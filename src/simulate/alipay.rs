@@ -147,7 +147,7 @@ impl Alipay {
     fn answer(&self, result: Result<Value, Answered>) -> Response {
         let response = match result {
             Ok(members) => members,
-            Err(Answered::As(response)) => return response,
+            Err(Answered::Unreadable(answer)) => return answer.into_response(),
             Err(Answered::Refused(refusal)) => {
                 let (code, sub) = numbers(refusal);
                 json!({ "code": code, "msg": "refused", "sub_code": sub, "sub_msg": "" })

@@ -260,10 +260,9 @@ impl Api {
             }
             Some(Mishap::DoneAndGarbled) => return Ok(Told::Garbled),
             Some(Mishap::ServerError) => {
-                let broken = (StatusCode::INTERNAL_SERVER_ERROR, "upstream error");
-                return Err(Answered::As(broken.into_response()));
+                return Err(Answered::Unreadable(Unreadable::ServerError));
             }
-            Some(Mishap::Garbled) => return Err(garbled()),
+            Some(Mishap::Garbled) => return Err(Answered::Unreadable(Unreadable::HalfABody)),
             Some(Mishap::TokenGone) => {
                 let mut tokens = lock(&self.tokens);
                 (tokens.current, tokens.previous) = (None, None);
@@ -319,20 +318,32 @@ impl Told {
     pub fn with(self, members: Value) -> Result<Value, Answered> {
         match self {
             Self::Clearly => Ok(members),
-            Self::Garbled => Err(garbled()),
+            Self::Garbled => Err(Answered::Unreadable(Unreadable::HalfABody)),
         }
     }
 }
 
-fn garbled() -> Answered {
-    Answered::As("{\"errcode\":".into_response())
-}
-
 /// How a call that went wrong is answered.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answered {
     Refused(Refusal),
-    As(Response),
+    Unreadable(Unreadable),
+}
+
+/// An answer that is none of the platform's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    ServerError,
+    HalfABody,
+}
+
+impl IntoResponse for Unreadable {
+    fn into_response(self) -> Response {
+        match self {
+            Self::ServerError => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+            Self::HalfABody => "{\"errcode\":".into_response(),
+        }
+    }
 }
 
 impl From<Refusal> for Answered {
@@ -358,7 +369,7 @@ pub(super) fn wechat(result: Result<Value, Answered>) -> Response {
             }
             return axum::Json(members).into_response();
         }
-        Err(Answered::As(response)) => return response,
+        Err(Answered::Unreadable(answer)) => return answer.into_response(),
         Err(Answered::Refused(refusal)) => refusal,
     };
     let code = match refusal {

@@ -170,7 +170,7 @@ async fn send(
 fn answer(result: Result<Value, Answered>) -> Response {
     let (code, mut data) = match result {
         Ok(data) => (0, data),
-        Err(Answered::As(response)) => return response,
+        Err(Answered::Unreadable(answer)) => return answer.into_response(),
         Err(Answered::Refused(refusal)) => (number(refusal), json!({})),
     };
     data["error_code"] = json!(code);

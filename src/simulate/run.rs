@@ -84,6 +84,7 @@ pub async fn run(run: Run<'_>) -> Result<Report, SimulateError> {
     let Run { driver, load, questions, disturbance, mut child, pid, fates } = run;
     let pid = |child: &Option<&mut Child>| child.as_ref().map(|c| c.pid()).or(pid);
     let before = pid(&child);
+    let begun_ms = driver.ledger.now_ms();
     let busy = AtomicBool::new(matches!(disturbance, Disturbance::Chaos(_)));
     let rss_start = Mutex::new(None);
     let weighed = async {
@@ -115,9 +116,9 @@ pub async fn run(run: Run<'_>) -> Result<Report, SimulateError> {
             flooded = Some(bad);
         }
     }
-    let seconds = driver.ledger.now_ms() / 1e3;
+    let seconds = (driver.ledger.now_ms() - begun_ms) / 1e3;
     let (findings, book) = settled(driver, fates).await?;
-    let flood = flooded.map(|bad| flood_figures(bad, &book, half));
+    let flood = flooded.map(|bad| flood_figures(bad, &book, begun_ms + half.as_secs_f64() * 1e3));
     let rss_end_mb = pid(&child).and_then(resident_mb);
     let rss_start_mb = rss_start.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(Report { findings, seconds, rss_start_mb, rss_end_mb, chaos, flood })
@@ -140,8 +141,8 @@ async fn settled(
     }
 }
 
-fn flood_figures(bad: Flooded, book: &Book, half: Duration) -> Flood {
-    let split = half.as_secs_f64() * 1e3;
+/// `split`: when the flood began.
+fn flood_figures(bad: Flooded, book: &Book, split: f64) -> Flood {
     let taken = book.lines.iter().filter_map(|line| Some((line, line.accepted?)));
     let (quiet, flooded): (Vec<_>, Vec<_>) = taken.partition(|(line, _)| line.sent_ms < split);
     let p99 = |lines: Vec<(_, super::ledger::Taken)>| {

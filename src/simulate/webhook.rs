@@ -143,7 +143,7 @@ impl Side for Webhook {
 async fn reply(State(side): State<Arc<Webhook>>, headers: HeaderMap, body: Bytes) -> Response {
     match side.take(&headers, &body).await {
         Ok(status) => status.into_response(),
-        Err(Answered::As(response)) => response,
+        Err(Answered::Unreadable(answer)) => answer.into_response(),
         Err(Answered::Refused(refusal)) => status(refusal).into_response(),
     }
 }
