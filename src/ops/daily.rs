@@ -34,12 +34,13 @@ impl Daily {
                 if clock.now() < due {
                     continue;
                 }
+                // Before it runs: however long that takes, the next day has its turn.
+                due = at.next_after(clock.now());
                 match command().and_then(|mut command| run(&mut command, &stopped)) {
                     Ok(Some(outcome)) => tracing::info!(outcome, "daily training"),
                     Ok(None) => return,
                     Err(error) => tracing::error!(%error, "daily training failed"),
                 }
-                due = at.next_after(clock.now());
             }
         })?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
