@@ -1,6 +1,6 @@
 //! Watches whether the gate keeps its promise in service, and makes it stricter when it does not.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::base::clock::Clock;
@@ -132,7 +132,7 @@ mod tests {
                 domain: Domain::General,
                 phrasing: String::new(),
                 place: None,
-                qualifications: BTreeSet::new(),
+                qualifications: Default::default(),
                 scores: Scores::default(),
             };
             let trace = Trace {

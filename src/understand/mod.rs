@@ -55,10 +55,12 @@ pub fn understand(text: &str, context: &[Utterance]) -> Understood {
     let standalone = followup::standalone(&masked.text, earlier);
     // “可以吗” asks nothing when there was nothing before it.
     let stump = worth_resolving && !standalone.rewritten && names_nothing(&masked);
-    let readability = match readable {
-        Readability::TooShort if standalone.rewritten => Readability::Readable,
-        Readability::Readable if stump => Readability::TooShort,
-        other => other,
+    let readability = if stump {
+        Readability::TooShort
+    } else if standalone.rewritten {
+        Readability::Readable
+    } else {
+        readable
     };
     Understood {
         question: normalize::normalize(&standalone.text),
