@@ -229,7 +229,7 @@ fn what_is_not_ready_in_time_is_sent_and_its_retry_is_only_acknowledged() {
     assert_eq!(answer, Answer::Received);
     api.wait_for(1);
     let trace = &running.store.recent_traces(1).unwrap()[0];
-    assert_eq!(sent_to(&api, "anna"), [trace.reply.clone()]);
+    assert_eq!(sent_to(&api, "anna"), std::slice::from_ref(&trace.reply));
     let later = Deadline::after(Duration::from_secs(5));
     assert_eq!(running.desk.receive(&message, Some(later)).unwrap(), Answer::Received);
     until(|| api.seen(|seen| seen.typing == 1));
