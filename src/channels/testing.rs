@@ -37,18 +37,20 @@ pub(super) fn only_item(received: Result<Received, PushError>) -> Item {
 }
 
 pub(super) fn only_push(received: Result<Received, PushError>) -> Push {
-    match only_item(received) {
-        Item::Push(push) => push,
-        other => panic!("no push: {other:?}"),
-    }
+    let item = only_item(received);
+    let Item::Push(push) = item else { panic!("no push: {item:?}") };
+    push
 }
 
-/// Address, body and headers of a send. No channel may escape Chinese.
+/// Address, body and headers.
+pub(super) type Sent = (String, Value, Vec<(&'static str, String)>);
+
+/// What a send goes out as. No channel may escape Chinese.
 pub(super) fn sent(
     channel: &dyn Channel,
     to: &Target,
     what: &Outgoing,
-) -> Result<(String, Value, Vec<(&'static str, String)>), Unsupported> {
+) -> Result<Sent, Unsupported> {
     let key = IdempotencyKey::try_from("key-1".to_owned()).unwrap();
     let token = Token::new("T", 7_200);
     let with = Sending { key: &key, token: Some(&token), now: NOW * 1_000 };

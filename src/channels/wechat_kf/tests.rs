@@ -100,16 +100,13 @@ fn every_item_of_a_page_is_read() {
     };
     let contents: Vec<(&str, &Content)> = items
         .iter()
-        .filter_map(|item| match item {
-            Item::Push(Push { inbound, target: to, reply_address: None }) => {
-                assert_eq!(
-                    (inbound.sender.as_str(), inbound.sent_at),
-                    (CUSTOMER, 1_790_000_000_000)
-                );
-                assert_eq!((to.customer.as_str(), to.thread.as_deref()), (CUSTOMER, Some(DESK)));
-                Some((inbound.dedupe_key.as_str(), &inbound.content))
-            }
-            _ => None,
+        .filter_map(|item| {
+            let Item::Push(Push { inbound, target: to, reply_address: None }) = item else {
+                return None;
+            };
+            assert_eq!((inbound.sender.as_str(), inbound.sent_at), (CUSTOMER, 1_790_000_000_000));
+            assert_eq!((to.customer.as_str(), to.thread.as_deref()), (CUSTOMER, Some(DESK)));
+            Some((inbound.dedupe_key.as_str(), &inbound.content))
         })
         .collect();
     let place = "23.1060218811035,113.320503234863 某店 某市某路1号";
