@@ -309,7 +309,8 @@ impl App {
             deadline,
         };
         let upkeep = state.metrics.clone();
-        let (delivery, drain) = self.deliver(&service)?;
+        // It waits for the store, and its HTTP client brings a runtime of its own.
+        let (delivery, drain) = tokio::task::block_in_place(|| self.deliver(&service))?;
         let upkeeper = tokio::spawn(look_after(service.desk.clone(), service.store.clone()));
         service.generations.grow();
         let (follower, generations) = (service.follower.clone(), service.generations.clone());

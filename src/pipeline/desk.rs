@@ -85,7 +85,7 @@ pub enum Handoff {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// The reply; tell the outbox when it has left.
-    Reply(Queued),
+    Reply(Box<Queued>),
     /// This, which is no reply: a link to it, or word that it is gone.
     Show(Outgoing),
     /// That the message was received: the reply leaves another way, or there is none.
@@ -305,7 +305,7 @@ impl Desk {
     fn offer(&self, message: MessageRow) -> Result<Answer, StoreError> {
         let parts = &self.inner.parts;
         let again = parts.store.offer_again(message, parts.clock.now())?;
-        Ok(again.map_or(Answer::Received, Answer::Reply))
+        Ok(again.map_or(Answer::Received, said))
     }
 
     /// The answer behind a link, once it is there.
@@ -319,7 +319,7 @@ impl Desk {
         let told = self.inner.waiting.listen(message);
         let kept = || parts.store.fetch_kept(message, conversation, parts.clock.now());
         if let Some(kept) = kept()? {
-            return Ok(Answer::Reply(kept));
+            return Ok(said(kept));
         }
         let Some(told) = told else {
             return Ok(Answer::Show(Outgoing::Text(Text::FetchGone.get(Lang::Zh).into())));
@@ -330,7 +330,7 @@ impl Desk {
             }
         }
         self.inner.waiting.withdraw(message, &told, true);
-        Ok(kept()?.map_or_else(|| Answer::Show(link_to(message)), Answer::Reply))
+        Ok(kept()?.map_or_else(|| Answer::Show(link_to(message)), said))
     }
 }
 
@@ -345,6 +345,10 @@ impl Drop for Desk {
     }
 }
 
+fn said(queued: Queued) -> Answer {
+    Answer::Reply(Box::new(queued))
+}
+
 fn lost(reason: &str) -> StoreError {
     StoreError::Unavailable(reason.into())
 }
@@ -352,7 +356,7 @@ fn lost(reason: &str) -> StoreError {
 fn replied(done: Done) -> Result<Answer, StoreError> {
     let outcome = done.map_err(StoreError::Unavailable)?;
     let offered = outcome.queued.filter(|q| q.state == DeliveryState::Offered);
-    Ok(offered.map_or(Answer::Received, Answer::Reply))
+    Ok(offered.map_or(Answer::Received, said))
 }
 
 fn settled(accepted: &Accepted) -> Option<Outcome> {

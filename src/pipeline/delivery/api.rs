@@ -10,6 +10,7 @@ use crate::channels::{ApiRequest, ApiResponse, Method};
 
 const CONNECT: Duration = Duration::from_secs(3);
 const LONGEST: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(5);
 /// A page of a thousand messages is a few MB.
 const MOST_BYTES: u64 = 8 << 20;
 
@@ -38,6 +39,8 @@ impl Api {
             .connect_timeout(CONNECT)
             .timeout(LONGEST)
             .redirect(Policy::none())
+            // Platforms close what is idle: a send on such a connection could not be told from a lost one.
+            .pool_idle_timeout(IDLE)
             .build()?;
         Ok(Self { client })
     }

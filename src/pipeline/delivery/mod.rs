@@ -65,7 +65,7 @@ pub(super) struct Shared {
 
 /// One send, or one errand beside the outbox.
 enum Task {
-    Send(Parcel),
+    Send(Box<Parcel>),
     Typing(AccountName, Target),
 }
 
@@ -193,7 +193,7 @@ impl Shared {
             let conversation = first.conversation.clone();
             match self.plan(line, now) {
                 Ok(Some(parcel)) => {
-                    let _ = tasks.send(Task::Send(parcel));
+                    let _ = tasks.send(Task::Send(Box::new(parcel)));
                 }
                 Ok(None) => {
                     self.under_way().remove(&conversation);

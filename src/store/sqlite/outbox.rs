@@ -530,11 +530,8 @@ pub(super) fn settle(
     let courtesy: bool = transaction
         .prepare_cached("SELECT author = 'courtesy' FROM outbox WHERE seq = ?1")?
         .query_row([row.0], |r| r.get(0))?;
-    let settled = match settled {
-        Settled::Handed { note, .. } if courtesy => Settled::Dropped { note },
-        other => other,
-    };
     let (state, due, note) = match settled {
+        Settled::Handed { note, .. } if courtesy => (DeliveryState::Dropped, now, note),
         Settled::Delivered => (DeliveryState::Delivered, now, ""),
         Settled::Again { at, note } => (DeliveryState::Pending, at, note),
         Settled::Handed { note, .. } => (DeliveryState::Handed, now, note),
@@ -548,7 +545,7 @@ pub(super) fn settle(
              WHERE seq = ?1 RETURNING trace_id",
         )?
         .query_row(params![row.0, state.as_str(), due, note], |r| r.get(0))?;
-    if let (Settled::Handed { why, .. }, Some(trace)) = (settled, trace) {
+    if let (Settled::Handed { why, .. }, Some(trace), false) = (settled, trace, courtesy) {
         let trace = from_json::<Trace>(
             "trace",
             &transaction
