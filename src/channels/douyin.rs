@@ -204,14 +204,13 @@ impl Told<'_> {
         at.unwrap_or(self.callback.received_at)
     }
 
-    /// What is signed comes first; the header is not.
+    /// By what is signed; the header, which is not, only where nothing else tells.
     fn dedupe_key(&self) -> Result<String, PushError> {
         let event = self.event;
-        if let Some(message) = id(&self.content, "server_message_id") {
-            return Ok(format!("event:{event}:{message}"));
-        }
-        if let Some(created) = id(&self.content, "create_time") {
-            return Ok(format!("event:{created}:{event}:"));
+        let named = ["create_time", "server_message_id"].map(|name| id(&self.content, name));
+        let named: Vec<String> = named.into_iter().flatten().collect();
+        if !named.is_empty() {
+            return Ok(format!("event:{event}:{}", named.join(":")));
         }
         match self.callback.header("msg-id") {
             Some(id) if (1..=128).contains(&id.len()) => Ok(format!("event:{event}:{id}")),

@@ -104,7 +104,7 @@ fn events_and_echoes_are_told_apart() {
     let push = only_push(told(&entered));
     let event = Content::Event { name: "im_enter_direct_msg".into(), key: None };
     assert_eq!((&push.inbound.content, push.target.code.as_deref()), (&event, Some(ENTER)));
-    assert_eq!(push.inbound.dedupe_key, "event:im_enter_direct_msg:s1");
+    assert_eq!(push.inbound.dedupe_key, "event:im_enter_direct_msg:1790000000123:s1");
     assert_eq!(channel().scene(&event), Some(Scene::Enter));
 
     let bare = webhook("im_group_join", "o1", "our-open-id", &Value::Null);
