@@ -12,6 +12,7 @@ pub mod grounding;
 pub mod logistic;
 pub mod metrics;
 pub mod model;
+pub mod observation;
 pub mod threshold;
 pub mod trees;
 

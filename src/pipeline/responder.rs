@@ -29,7 +29,7 @@ use crate::pipeline::generations::{Generations, Serving};
 use crate::pipeline::retrieve::{Question, Retrieved, retrieve};
 use crate::store::Store;
 use crate::understand::Language;
-use crate::understand::{Greeting, Readability, Understood, understand};
+use crate::understand::{Greeting, Readability, Understood, understand, warm_up};
 
 /// Composing takes this long on two cores; with less time left it would only delay the handover.
 const COMPOSING: Duration = Duration::from_secs(6);
@@ -109,7 +109,10 @@ pub struct Responder {
 }
 
 impl Responder {
+    /// Compiles the rules, too, which the first message would wait for otherwise.
     pub fn new(parts: Parts) -> Self {
+        warm_up();
+        let _ = facts::extract("三天");
         Self { parts }
     }
 

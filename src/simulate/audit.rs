@@ -250,7 +250,8 @@ mod tests {
     }
 
     fn fate(id: u64, reply: &str, for_person: bool) -> Fate {
-        let (verdict, draft) = (Verdict::AutoReply, Some(DraftMode::Verbatim));
+        let verdict = if for_person { Verdict::Handoff } else { Verdict::AutoReply };
+        let draft = Some(DraftMode::Verbatim);
         let decided = Some(Decided { verdict, reply: reply.into(), draft, for_person });
         Fate { sender: "anna".into(), dedupe_key: format!("msg:{id}"), decided }
     }

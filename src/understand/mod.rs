@@ -3,7 +3,7 @@
 //! [`understand`] joins the parts; [`clauses`] serves drafting, which cuts answers where no
 //! condition gets lost.
 
-use crate::domain::message::Utterance;
+use crate::domain::message::{Role, Utterance};
 use crate::domain::trace::Understanding;
 
 pub mod clauses;
@@ -74,6 +74,16 @@ pub fn understand(text: &str, context: &[Utterance]) -> Understood {
     }
 }
 
+/// Compiles rules and reads dictionaries, which the first message would wait for otherwise.
+pub fn warm_up() {
+    let said = Utterance {
+        role: Role::Customer, text: "你好，订单12345的运费是多少？".into()
+    };
+    let reply =
+        Utterance { role: Role::Agent, text: "满99元包邮，三到五天送到。".into() };
+    understand("那退货呢，我电话13800138000，how much is it", &[said, reply]);
+}
+
 /// Longest message that may be set aside as naming nothing, characters.
 const STUMP_CHARS: usize = 6;
 
@@ -101,7 +111,6 @@ mod tests {
 
     use super::*;
     use crate::domain::decision::Reason;
-    use crate::domain::message::Role;
 
     fn customer(text: &str) -> Utterance {
         Utterance { role: Role::Customer, text: text.to_owned() }

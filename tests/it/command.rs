@@ -128,8 +128,8 @@ fn turns_and_refusals_are_counted_without_a_word_of_the_customer() {
         ("huida_turns_total", &["verdict=\"handoff\""], 1.0),
         ("huida_step_seconds_count", &["step=\"embed\""], 2.0),
         ("huida_step_seconds_count", &["step=\"gate\""], 2.0),
-        ("huida_http_requests_total", &["/channels/wechat-mp/{account}", "status=\"200\""], 2.0),
-        ("huida_http_request_seconds_count", &["/channels/wechat-mp/{account}"], 3.0),
+        ("huida_http_requests_total", &["/channels/{platform}/{account}", "status=\"200\""], 2.0),
+        ("huida_http_request_seconds_count", &["/channels/{platform}/{account}"], 3.0),
         ("huida_pushes_refused_total", &["code=\"signature_mismatch\""], 1.0),
     ] {
         let found = count(&metrics, name, labels);
