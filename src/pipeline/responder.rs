@@ -21,7 +21,7 @@ use crate::engine::EngineError;
 use crate::engine::embed::EmbedWorker;
 use crate::engine::generate::GenerateWorker;
 use crate::gate::compliance::Compliance;
-use crate::gate::{GateInput, WORTH_SHOWING, decide, grounding, lacks, objections};
+use crate::gate::{GateInput, WORTH_SHOWING, decide, facts, grounding, lacks, objections};
 use crate::model::{Control, ModelError};
 use crate::pipeline::desk::Progress;
 use crate::pipeline::draft::{self, Room};
