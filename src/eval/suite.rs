@@ -173,6 +173,12 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_suite_is_one() {
+        let suite = include_str!("../../eval/suites/own.toml");
+        assert!(Suite::parse(suite, "own.toml").unwrap().runs.len() >= 5);
+    }
+
+    #[test]
     fn a_suite_only_measures() {
         for (from, to, word) in [
             ("eval gate", "kb import", "only eval and bench"),
