@@ -22,6 +22,7 @@ use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Redirect;
 use axum::routing::{get, post, put};
+use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -70,6 +71,13 @@ pub async fn run(
 ) -> std::io::Result<()> {
     let (told, mut heard) = tokio::sync::watch::channel(false);
     let service = router(state).into_make_service_with_connect_info::<std::net::SocketAddr>();
+    // A step of a reply is a small packet: held back until the last one is acknowledged, it would come
+    // 40 ms late.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "small packets are held back");
+        }
+    });
     let server = axum::serve(listener, service).with_graceful_shutdown(async move {
         shutdown.await;
         // The receiver lives in this function; it cannot be gone.
