@@ -168,7 +168,6 @@ fn judge(
     for message in messages {
         let found = bench.find(message, fitted.learned.head.as_ref())?;
         let best = found.evidence.first();
-        let entry = best.and_then(|best| index.ordinal(&best.id));
         let seen = found.features.filter(|_| message.gated);
         let confidence = seen.map_or(0.0, |features| fitted.gate.confidence(&features));
         let gated = message.gated && best.is_some_and(draft::leaves);
@@ -176,7 +175,9 @@ fn judge(
             confidence,
             sent: gated && best.is_some_and(|b| fitted.gate.admits(confidence, b.domain)),
             answerable: message.answer.is_some(),
-            correct: entry.zip(message.answer).is_some_and(|(a, b)| index.says_same(a, b)),
+            correct: best
+                .zip(message.answer)
+                .is_some_and(|(best, answer)| index.answers(&best.id, answer)),
         };
         let best = best.map(|best| best.id.0.clone());
         all.push((Judged { row, gated, without: None }, best));

@@ -120,9 +120,6 @@ fn rank(
     let found = look_up(knowledge, head, question, scope)?;
     debug_assert!(found.evidence.len() <= CANDIDATES);
     let index = knowledge.base();
-    let right = index.ordinal(answer);
-    // Of entries that say the same only the best is found.
-    let is_right =
-        |id: &EntryId| index.ordinal(id).zip(right).is_some_and(|(a, b)| index.says_same(a, b));
-    Ok(found.evidence.iter().position(|e| is_right(&e.id)))
+    let Some(answer) = index.ordinal(answer) else { return Ok(None) };
+    Ok(found.evidence.iter().position(|e| index.answers(&e.id, answer)))
 }

@@ -8,7 +8,7 @@ use crate::domain::label::Labelled;
 use crate::engine::embed::EmbedWorker;
 use crate::pipeline::fit::{FitError, FitProgress, held_back};
 use crate::pipeline::generation::Generation;
-use crate::pipeline::observe::{Bench, mean_and_error};
+use crate::pipeline::observe::{Bench, mean_and_error, reciprocal};
 use crate::search::layers::Layers;
 
 /// Two generations asked about the same messages.
@@ -64,15 +64,8 @@ fn reciprocal_places(
     let mut silent = |_: FitProgress| ();
     let mut bench = Bench { knowledge: &knowledge, embedder, now, progress: &mut silent };
     let messages = bench.messages(held)?;
-    let mut places = Vec::with_capacity(messages.len());
-    for message in &messages {
-        let found = bench.find(message, generation.head.as_ref())?.evidence;
-        let index = knowledge.base();
-        let is_right = |at: u32| message.answer.is_some_and(|answer| index.says_same(at, answer));
-        let place = found.iter().position(|e| index.ordinal(&e.id).is_some_and(is_right));
-        places.push(place.map_or(0.0, |place| 1.0 / (place as f64 + 1.0)));
-    }
-    Ok(places)
+    let place = |message| Ok(reciprocal(bench.place(message, generation.head.as_ref())?));
+    messages.iter().map(place).collect()
 }
 
 #[cfg(test)]

@@ -240,10 +240,9 @@ impl Bench<'_> {
         for fold in folds {
             fold.weigh_kin(kin);
             for message in &fold.held {
-                let Some(answer) = message.answer else { continue };
-                let found = self.find(message, fold.head.as_ref())?.evidence;
-                let place = found.iter().position(|e| self.index().ordinal(&e.id) == Some(answer));
-                ranks.push(place.map_or(0.0, |place| 1.0 / (place as f64 + 1.0)));
+                if message.answer.is_some() {
+                    ranks.push(reciprocal(self.place(message, fold.head.as_ref())?));
+                }
             }
         }
         Ok(ranks)
@@ -383,6 +382,18 @@ impl Bench<'_> {
         look_up(self.knowledge, head, message.into(), self.scope(Exclude::None))
     }
 
+    /// Where the right entry stands in what the service would find, from 0; `None` where it is not
+    /// found or none answers.
+    pub fn place(
+        &self,
+        message: &Message,
+        head: Option<&Head>,
+    ) -> Result<Option<usize>, SearchError> {
+        let Some(answer) = message.answer else { return Ok(None) };
+        let found = self.find(message, head)?.evidence;
+        Ok(found.iter().position(|e| self.index().answers(&e.id, answer)))
+    }
+
     /// What the gate would see of each message, and whether the best evidence is right.
     pub fn observe(
         &self,
@@ -428,10 +439,8 @@ impl Bench<'_> {
     }
 
     fn judged(&self, found: Retrieved, answer: Option<u32>, kind: Kind) -> Option<Observation> {
-        let index = self.index();
         let best = found.evidence.first()?;
-        let entry = index.ordinal(&best.id);
-        let correct = entry.zip(answer).is_some_and(|(best, answer)| index.says_same(best, answer));
+        let correct = answer.is_some_and(|answer| self.index().answers(&best.id, answer));
         let (domain, leaves) = (best.domain, draft::leaves(best));
         found.features.map(|features| Observation { features, correct, kind, domain, leaves })
     }
@@ -518,6 +527,11 @@ pub fn tells_unanswerable(messages: &[Message]) -> bool {
     let gated = || messages.iter().filter(|m| m.gated);
     let unanswerable = gated().filter(|m| m.answer.is_none()).count();
     unanswerable > 0 && unanswerable as f64 >= TELLING_SHARE * gated().count() as f64
+}
+
+/// One over the place, counted from 1; 0 for what was not found.
+pub(super) fn reciprocal(place: Option<usize>) -> f64 {
+    place.map_or(0.0, |place| 1.0 / (place as f64 + 1.0))
 }
 
 /// Of some values the mean, and its standard error.

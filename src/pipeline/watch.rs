@@ -10,6 +10,7 @@ use crate::domain::label::Purpose;
 use crate::domain::trace::Trace;
 use crate::gate::drift::{self, Alarm};
 use crate::pipeline::generations::{Generations, Tightened};
+use crate::search::index::KnowledgeIndex;
 use crate::store::{Store, StoreError};
 
 /// Latest turns that are looked at.
@@ -39,7 +40,7 @@ impl Watch {
         // `g17+4` is generation `g17` with changes.
         let own = |t: &Trace| t.generation.split('+').next() == Some(generation.id());
         turns.retain(|t| own(t) && t.received_at >= since && was_gated(t));
-        let (wrong, judged) = self.judged(&turns)?;
+        let (wrong, judged) = self.judged(&turns, &generation.index)?;
         let recent: Vec<f32> = turns.iter().map(|t| t.decision.confidence).collect();
         let shifted = || generation.gate.usual.as_ref().and_then(|usual| usual.shift(&recent));
         let alarm = drift::broken(wrong, judged, generation.gate.promise).or_else(shifted);
@@ -52,7 +53,11 @@ impl Watch {
     }
 
     /// Of the automatic replies that somebody labelled: how many were wrong, and how many there are.
-    fn judged(&self, turns: &[Trace]) -> Result<(usize, usize), StoreError> {
+    fn judged(
+        &self,
+        turns: &[Trace],
+        index: &KnowledgeIndex,
+    ) -> Result<(usize, usize), StoreError> {
         let mut answers: HashMap<String, Option<EntryId>> = HashMap::new();
         for purpose in [Purpose::Train, Purpose::Calibrate] {
             let alone = self.store.labels(purpose)?.into_iter().filter(|l| l.context.is_empty());
@@ -62,8 +67,12 @@ impl Watch {
         let rights: Vec<bool> = sent
             .filter(|t| t.context.is_empty())
             .filter_map(|t| {
-                let answer = answers.get(&t.message)?;
-                Some(answer.as_ref() == t.evidence.first().map(|best| &best.id))
+                let (answer, best) = (answers.get(&t.message)?, t.evidence.first()?);
+                let said = |answer: &EntryId| {
+                    let says_same = |answer| index.answers(&best.id, answer);
+                    best.id == *answer || index.ordinal(answer).is_some_and(says_same)
+                };
+                Some(answer.as_ref().is_some_and(said))
             })
             .collect();
         Ok((rights.iter().filter(|right| !**right).count(), rights.len()))

@@ -284,6 +284,12 @@ impl KnowledgeIndex {
         self.first_of.get(one as usize) == self.first_of.get(other as usize)
     }
 
+    /// Whether the entry found is the one that answers, or says the same: of those only the best is
+    /// found.
+    pub fn answers(&self, found: &EntryId, answer: u32) -> bool {
+        self.ordinal(found).is_some_and(|found| self.says_same(found, answer))
+    }
+
     /// The numbers of an entry's phrasings, in the order of the entry; empty for no such entry.
     pub fn phrasings_of(&self, entry: u32) -> Range<u32> {
         let at = entry as usize;
