@@ -9,6 +9,7 @@ pub mod drift;
 pub mod facts;
 pub mod features;
 pub mod grounding;
+pub mod judge;
 pub mod logistic;
 pub mod metrics;
 pub mod model;

@@ -8,10 +8,10 @@ use crate::domain::knowledge::Domain;
 use crate::gate::calibrate::{Calibrator, Scored};
 use crate::gate::drift::Usual;
 use crate::gate::features::{Features, NAMES};
-use crate::gate::logistic::{Logistic, Row, cross_entropy};
+use crate::gate::judge::Judge;
+use crate::gate::logistic::{Logistic, Row};
 use crate::gate::observation::{Counts, Kind, Observation};
 use crate::gate::threshold::{self, Outcome, Promise, Threshold};
-use crate::gate::trees::Boosted;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -59,14 +59,6 @@ struct Input {
     scale: f64,
 }
 
-/// From standardised inputs to log-odds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Judge {
-    Sum(Logistic),
-    Trees(Boosted),
-}
-
 /// A calibrated selective classifier for one knowledge base.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GateModel {
@@ -98,11 +90,6 @@ const VERSION: u32 = 2;
 const MIN_OBSERVATIONS: usize = 20;
 /// Fewer labels than this cannot carry weights for every feature.
 pub const MIN_LABELS_FOR_ALL: usize = 150;
-/// Fewer rows than this grow no trees worth trying.
-const MIN_ROWS_FOR_TREES: usize = 500;
-const FOLDS: usize = 5;
-/// Penalties to choose from by cross-validation, strongest first.
-const PENALTIES: [f64; 5] = [30.0, 10.0, 3.0, 1.0, 0.3];
 /// Features whose meaning carries over from phrasings left out to real messages. Tried on two
 /// knowledge bases (63 and 100 entries): more features fit the phrasings better and messages worse.
 const COLD_INPUTS: [&str; 4] = ["fused_top", "fused_margin", "dense_margin", "lists_agree"];
@@ -323,29 +310,6 @@ impl Input {
     }
 }
 
-impl Judge {
-    fn score(&self, x: &[f64]) -> f64 {
-        match self {
-            Self::Sum(sum) => sum.score(x),
-            Self::Trees(trees) => trees.score(x),
-        }
-    }
-
-    fn contributions(&self, x: &[f64]) -> Vec<f64> {
-        match self {
-            Self::Sum(sum) => sum.weights.iter().zip(x).map(|(w, x)| w * x).collect(),
-            Self::Trees(trees) => trees.contributions(x),
-        }
-    }
-
-    fn is_sound(&self, width: usize) -> bool {
-        match self {
-            Self::Sum(sum) => sum.weights.len() == width,
-            Self::Trees(trees) => trees.is_sound(width),
-        }
-    }
-}
-
 /// Judge and calibrator, with what the observations look like to a model that has not seen them.
 struct Fitted {
     inputs: Vec<Input>,
@@ -368,7 +332,7 @@ impl Fitted {
             weight: *w,
         };
         let rows: Vec<Row> = observations.iter().zip(&weights).map(row).collect();
-        let (judge, scores) = choose_judge(&rows);
+        let (judge, scores) = Judge::choose(&rows);
         let scored: Vec<Scored> = scores
             .iter()
             .zip(observations.iter().zip(&weights))
@@ -382,47 +346,6 @@ impl Fitted {
         let out_of_fold = scored.iter().map(outcome).collect();
         Self { inputs, judge, calibrator, out_of_fold, weights }
     }
-}
-
-/// How a judge of one kind is fitted.
-type Fit = Box<dyn Fn(&[Row]) -> Judge>;
-
-/// The judge with the least cross-validated loss, and the out-of-fold scores of its kind.
-fn choose_judge(rows: &[Row]) -> (Judge, Vec<f64>) {
-    let sum =
-        |penalty: f64| -> Fit { Box::new(move |rows| Judge::Sum(Logistic::fit(rows, penalty))) };
-    let trees: Fit = Box::new(|rows| Judge::Trees(Boosted::fit(rows)));
-    let trees = (rows.len() >= MIN_ROWS_FOR_TREES).then_some(trees);
-    let mut best: Option<(f64, Fit, Vec<f64>)> = None;
-    for fit in PENALTIES.map(sum).into_iter().chain(trees) {
-        let scores = out_of_fold_scores(rows, fit.as_ref());
-        let one = |(s, r): (&f64, &Row)| r.weight * cross_entropy(*s, r.target);
-        let loss: f64 = scores.iter().zip(rows).map(one).sum();
-        if best.as_ref().is_none_or(|(least, ..)| loss < *least) {
-            best = Some((loss, fit, scores));
-        }
-    }
-    match best {
-        Some((_, fit, scores)) => (fit(rows), scores),
-        None => (sum(PENALTIES[0])(rows), vec![0.0; rows.len()]),
-    }
-}
-
-fn out_of_fold_scores(rows: &[Row], fit: &dyn Fn(&[Row]) -> Judge) -> Vec<f64> {
-    let mut scores = vec![0.0; rows.len()];
-    for fold in 0..FOLDS {
-        let kept: Vec<Row> = rows
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| i % FOLDS != fold)
-            .map(|(_, r)| r.clone())
-            .collect();
-        let judge = fit(&kept);
-        for i in (fold..rows.len()).step_by(FOLDS) {
-            scores[i] = judge.score(&rows[i].x);
-        }
-    }
-    scores
 }
 
 /// Of messages as they came: those whose entry was taken out were made up.
