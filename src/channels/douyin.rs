@@ -15,8 +15,8 @@ use super::json::{id, text};
 use super::wechat::account::check_id;
 use super::{
     Abilities, ApiFailure, ApiRequest, ApiResponse, Callback, CallbackAnswer, Channel, Colleague,
-    ConfigError, FailureClass, Item, Push, PushError, Quota, Received, Refresh, ReplyAddress,
-    ReplyError, Scene, Sending, Stamp, TextLimit, Token, Unsupported, base_url, form,
+    ConfigError, FailureClass, Item, Push, PushError, Quota, Received, Refresh, Scene, Sending,
+    TextLimit, Token, Unsupported, base_url, form,
 };
 use crate::base::digest::hex;
 use crate::base::limits;
@@ -251,13 +251,9 @@ impl Channel for Douyin {
     }
 
     fn scene(&self, content: &Content) -> Option<Scene> {
-        match content {
-            Content::Text(_)
-            | Content::Choice { .. }
-            | Content::Voice { .. }
-            | Content::Attachment { .. }
-            | Content::Unknown { .. } => Some(Scene::Message),
-            Content::Event { name, .. } => (name == ENTER).then_some(Scene::Enter),
+        match content.event() {
+            None => Some(Scene::Message),
+            Some(event) => (event == ENTER).then_some(Scene::Enter),
         }
     }
 
@@ -296,15 +292,6 @@ impl Channel for Douyin {
         CallbackAnswer::text("success")
     }
 
-    fn passive(
-        &self,
-        _to: &ReplyAddress,
-        _what: &Outgoing,
-        _stamp: Stamp<'_>,
-    ) -> Result<CallbackAnswer, ReplyError> {
-        Err(Unsupported("not in an answer").into())
-    }
-
     fn token_request(&self, _how: Refresh) -> Option<ApiRequest> {
         let refresh_token = self.refresh_token.as_ref()?;
         let url = format!("{}/oauth/refresh_token/", self.api_base);
@@ -335,18 +322,12 @@ impl Channel for Douyin {
         what: &Outgoing,
         with: &Sending<'_>,
     ) -> Result<ApiRequest, Unsupported> {
-        let (text, scene) = match what {
-            Outgoing::Text(text) => (text, to.code.as_deref().unwrap_or(REPLY)),
-            Outgoing::Menu(menu) if menu.items.is_empty() => {
-                (&menu.head, to.code.as_deref().unwrap_or(REPLY))
+        let (text, scene) = match (what, what.words()) {
+            (Outgoing::OnEvent { code, menu }, _) if menu.items.is_empty() => {
+                (menu.head.as_str(), code.as_str())
             }
-            Outgoing::OnEvent { code, menu } if menu.items.is_empty() => {
-                (&menu.head, code.as_str())
-            }
-            Outgoing::Menu(_)
-            | Outgoing::OnEvent { .. }
-            | Outgoing::Typing { .. }
-            | Outgoing::Transfer => return Err(Unsupported("only texts")),
+            (_, Some(words)) => (words, to.code.as_deref().unwrap_or(REPLY)),
+            (_, None) => return Err(Unsupported("only texts")),
         };
         let text = TEXT.fit(text).ok_or(Unsupported("an empty text"))?;
         let conversation = to.thread.as_deref().ok_or(Unsupported("the conversation's id"))?;

@@ -20,6 +20,7 @@ pub mod wechat_mini;
 pub mod wechat_mp;
 pub mod wechat_shop;
 pub mod wecom;
+mod xml;
 
 use std::time::Duration;
 
@@ -55,13 +56,16 @@ pub trait Channel: Send + Sync {
     fn acknowledgement(&self) -> CallbackAnswer;
 
     /// The answer to a callback that says or does `what`, in the callback's format and mode. Texts
-    /// are cut to the platform's limit; one with nothing to show becomes the acknowledgement.
+    /// are cut to the platform's limit; one with nothing to show becomes the acknowledgement. Most
+    /// platforms take nothing there.
     fn passive(
         &self,
-        to: &ReplyAddress,
-        what: &Outgoing,
-        stamp: Stamp<'_>,
-    ) -> Result<CallbackAnswer, ReplyError>;
+        _to: &ReplyAddress,
+        _what: &Outgoing,
+        _stamp: Stamp<'_>,
+    ) -> Result<CallbackAnswer, ReplyError> {
+        Err(Unsupported("not in an answer").into())
+    }
 
     /// How to get a token; `None` where the account has no secret for it or the platform no tokens.
     fn token_request(&self, how: Refresh) -> Option<ApiRequest>;

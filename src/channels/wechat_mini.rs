@@ -62,15 +62,9 @@ impl Channel for WechatMini {
     }
 
     fn scene(&self, content: &Content) -> Option<Scene> {
-        match content {
-            Content::Text(_)
-            | Content::Choice { .. }
-            | Content::Voice { .. }
-            | Content::Attachment { .. }
-            | Content::Unknown { .. } => Some(Scene::Message),
-            Content::Event { name, .. } => {
-                (name == "user_enter_tempsession").then_some(Scene::Enter)
-            }
+        match content.event() {
+            None => Some(Scene::Message),
+            Some(event) => (event == "user_enter_tempsession").then_some(Scene::Enter),
         }
     }
 

@@ -13,8 +13,7 @@ use super::wechat::fields::{Field, Fields};
 use super::wechat::{Credentials, PushQuery, Secrets, api, inbound, push};
 use super::{
     Abilities, ApiFailure, ApiRequest, ApiResponse, Callback, CallbackAnswer, Channel, ConfigError,
-    Item, Push, PushError, Received, Refresh, ReplyAddress, ReplyError, Scene, Sending, Stamp,
-    Token, Unsupported, base_url,
+    Item, Push, PushError, Received, Refresh, Scene, Sending, Token, Unsupported, base_url,
 };
 use crate::domain::message::{AccountName, Content, Inbound, Platform};
 use crate::domain::outgoing::{Outgoing, Target};
@@ -96,15 +95,9 @@ impl Channel for WechatShop {
     }
 
     fn scene(&self, content: &Content) -> Option<Scene> {
-        match content {
-            Content::Text(_)
-            | Content::Choice { .. }
-            | Content::Voice { .. }
-            | Content::Attachment { .. }
-            | Content::Unknown { .. } => Some(Scene::Message),
-            Content::Event { name, .. } => {
-                (name == "user_enter_tempsession").then_some(Scene::Enter)
-            }
+        match content.event() {
+            None => Some(Scene::Message),
+            Some(event) => (event == "user_enter_tempsession").then_some(Scene::Enter),
         }
     }
 
@@ -130,15 +123,6 @@ impl Channel for WechatShop {
         CallbackAnswer::text("success")
     }
 
-    fn passive(
-        &self,
-        _to: &ReplyAddress,
-        _what: &Outgoing,
-        _stamp: Stamp<'_>,
-    ) -> Result<CallbackAnswer, ReplyError> {
-        Err(Unsupported("not in an answer").into())
-    }
-
     fn token_request(&self, how: Refresh) -> Option<ApiRequest> {
         let app_id = self.credentials.receiver();
         Some(api::stable_token_request(&self.api_base, app_id, &self.app_secret, how))
@@ -154,14 +138,7 @@ impl Channel for WechatShop {
         what: &Outgoing,
         with: &Sending<'_>,
     ) -> Result<ApiRequest, Unsupported> {
-        let text = match what {
-            Outgoing::Text(text) => text,
-            Outgoing::Menu(menu) if menu.items.is_empty() => &menu.head,
-            Outgoing::Menu(_)
-            | Outgoing::Typing { .. }
-            | Outgoing::OnEvent { .. }
-            | Outgoing::Transfer => return Err(Unsupported("only texts")),
-        };
+        let text = what.words().ok_or(Unsupported("only texts"))?;
         let content = self.abilities.text.fit(text).ok_or(Unsupported("an empty text"))?;
         let token = with.token.ok_or(Unsupported("no token"))?;
         let body = json!({

@@ -89,6 +89,20 @@ pub enum Content {
     },
 }
 
+impl Content {
+    /// The name of what the platform tells of; `None` for everything that a customer says.
+    pub fn event(&self) -> Option<&str> {
+        match self {
+            Self::Event { name, .. } => Some(name),
+            Self::Text(_)
+            | Self::Choice { .. }
+            | Self::Voice { .. }
+            | Self::Attachment { .. }
+            | Self::Unknown { .. } => None,
+        }
+    }
+}
+
 /// A verified, decrypted, parsed message, ready to be stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inbound {

@@ -45,6 +45,17 @@ pub enum Outgoing {
     Transfer,
 }
 
+impl Outgoing {
+    /// What is said, where it is nothing but words.
+    pub fn words(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Menu(menu) if menu.items.is_empty() => Some(&menu.head),
+            Self::Menu(_) | Self::Typing { .. } | Self::OnEvent { .. } | Self::Transfer => None,
+        }
+    }
+}
+
 /// A text with choices; the customer's tap comes back with the item's id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Menu {
@@ -122,6 +133,8 @@ mod tests {
     fn what_was_stored_is_read_again() {
         let item = MenuItem { id: "1".into(), text: "满意".into() };
         let menu = Menu { items: vec![item], ..Menu::text("您满意吗？") };
+        assert_eq!(Outgoing::Menu(menu.clone()).words(), None);
+        assert_eq!(Outgoing::Menu(Menu::text("您满意吗？")).words(), Some("您满意吗？"));
         for outgoing in [
             Outgoing::Text("你好".into()),
             Outgoing::Menu(menu.clone()),

@@ -21,8 +21,8 @@ use self::xml::Leaves;
 use super::wechat::account::{check_id, text_limit};
 use super::{
     Abilities, ApiFailure, ApiRequest, ApiResponse, Callback, CallbackAnswer, Channel, ConfigError,
-    FailureClass, Item, Push, PushError, Quota, Received, Refresh, ReplyAddress, ReplyError, Scene,
-    Sending, Stamp, Token, Unsupported, base_url, form,
+    FailureClass, Item, Push, PushError, Quota, Received, Refresh, Scene, Sending, Token,
+    Unsupported, base_url, form,
 };
 use crate::base::clock::{UnixMs, format_beijing};
 use crate::base::limits;
@@ -281,15 +281,7 @@ impl Channel for Alipay {
 
     /// The window opens with whatever the customer does, as far as is known.
     fn scene(&self, content: &Content) -> Option<Scene> {
-        match content {
-            Content::Event { name, .. } if name == "unfollow" => None,
-            Content::Event { .. }
-            | Content::Text(_)
-            | Content::Choice { .. }
-            | Content::Voice { .. }
-            | Content::Attachment { .. }
-            | Content::Unknown { .. } => Some(Scene::Message),
-        }
+        (content.event() != Some("unfollow")).then_some(Scene::Message)
     }
 
     /// The platform checks an address with a POST; see [`Channel::receive`].
@@ -316,15 +308,6 @@ impl Channel for Alipay {
         CallbackAnswer::text("success")
     }
 
-    fn passive(
-        &self,
-        _to: &ReplyAddress,
-        _what: &Outgoing,
-        _stamp: Stamp<'_>,
-    ) -> Result<CallbackAnswer, ReplyError> {
-        Err(Unsupported("not in an answer").into())
-    }
-
     fn token_request(&self, _how: Refresh) -> Option<ApiRequest> {
         None
     }
@@ -339,14 +322,7 @@ impl Channel for Alipay {
         what: &Outgoing,
         with: &Sending<'_>,
     ) -> Result<ApiRequest, Unsupported> {
-        let text = match what {
-            Outgoing::Text(text) => text,
-            Outgoing::Menu(menu) if menu.items.is_empty() => &menu.head,
-            Outgoing::Menu(_)
-            | Outgoing::Typing { .. }
-            | Outgoing::OnEvent { .. }
-            | Outgoing::Transfer => return Err(Unsupported("only texts")),
-        };
+        let text = what.words().ok_or(Unsupported("only texts"))?;
         let content = self.abilities.text.fit(text).ok_or(Unsupported("an empty text"))?;
         let content = json!({
             "to_user_id": to.customer,

@@ -2,16 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use quick_xml::Reader;
-use quick_xml::escape::resolve_xml_entity;
-use quick_xml::events::{BytesRef, Event};
-
 use crate::channels::PushError;
+use crate::channels::xml::{Elements, NOT_XML, walk};
 
 const MAX_ELEMENTS: usize = 256;
 const MAX_DEPTH: usize = 8;
-
-const NOT_XML: PushError = PushError::Malformed("biz_content is not well-formed XML");
 
 /// Texts by the element's name, wherever it stands. A name that comes twice has none of the two:
 /// which one counts is not for us to choose.
@@ -31,25 +26,9 @@ impl Leaves {
 
 /// No DTD, no entities but the predefined, bounded in depth and number.
 pub(super) fn leaves(text: &str) -> Result<Leaves, PushError> {
-    let mut walk = Walk::default();
-    let mut reader = Reader::from_str(text.trim_start_matches('\u{FEFF}').trim());
-    loop {
-        match reader.read_event().map_err(|_| NOT_XML)? {
-            Event::Start(tag) => walk.open(tag.name().as_ref())?,
-            Event::Empty(tag) => {
-                walk.open(tag.name().as_ref())?;
-                walk.close()?;
-            }
-            Event::End(_) => walk.close()?,
-            Event::Text(text) => walk.text(&text.into_inner())?,
-            Event::CData(text) => walk.text(&text.into_inner())?,
-            Event::GeneralRef(reference) => walk.reference(&reference)?,
-            Event::DocType(_) => return Err(PushError::Malformed("a DTD is not accepted")),
-            Event::PI(_) => return Err(PushError::Malformed("instructions are not accepted")),
-            Event::Comment(_) | Event::Decl(_) => {}
-            Event::Eof => return walk.finish(),
-        }
-    }
+    let mut found = Walk::default();
+    walk(text.trim_start_matches('\u{FEFF}').trim(), &mut found)?;
+    found.finish()
 }
 
 #[derive(Default)]
@@ -60,7 +39,7 @@ struct Walk {
     open: Vec<(String, String, bool)>,
 }
 
-impl Walk {
+impl Elements for Walk {
     fn open(&mut self, name: &str) -> Result<(), PushError> {
         self.elements += 1;
         if self.elements > MAX_ELEMENTS || self.open.len() >= MAX_DEPTH {
@@ -92,15 +71,9 @@ impl Walk {
         }
         Ok(())
     }
+}
 
-    fn reference(&mut self, reference: &BytesRef<'_>) -> Result<(), PushError> {
-        const UNKNOWN: PushError = PushError::Malformed("an entity is not known");
-        match reference.resolve_char_ref().map_err(|_| UNKNOWN)? {
-            Some(character) => self.text(character.encode_utf8(&mut [0; 4])),
-            None => self.text(resolve_xml_entity(reference).ok_or(UNKNOWN)?),
-        }
-    }
-
+impl Walk {
     fn finish(self) -> Result<Leaves, PushError> {
         if self.elements > 0 && self.open.is_empty() { Ok(self.leaves) } else { Err(NOT_XML) }
     }

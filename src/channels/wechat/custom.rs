@@ -23,11 +23,13 @@ impl Desk<'_> {
         what: &Outgoing,
         token: &Token,
     ) -> Result<ApiRequest, Unsupported> {
+        if let Some(words) = what.words() {
+            let url = api::url(self.api_base, SEND, token);
+            return Ok(ApiRequest::post_json(url, &self.text(to, words)?));
+        }
         let (path, body) = match what {
-            Outgoing::Text(text) => (SEND, self.text(to, text)?),
-            Outgoing::Menu(menu) if menu.items.is_empty() => (SEND, self.text(to, &menu.head)?),
             Outgoing::Menu(menu) if self.menu => (SEND, self.menu(to, menu)),
-            Outgoing::Menu(_) => return Err(Unsupported("no menus")),
+            Outgoing::Text(_) | Outgoing::Menu(_) => return Err(Unsupported("no menus")),
             Outgoing::Typing { on } => {
                 let command = if *on { "Typing" } else { "CancelTyping" };
                 (self.typing_path, json!({ "touser": to.customer, "command": command }))

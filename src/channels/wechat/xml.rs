@@ -1,36 +1,15 @@
 //! Reads an XML push body with a pull parser: no DTD, no entities but the predefined, bounded.
 
-use quick_xml::Reader;
-use quick_xml::escape::resolve_xml_entity;
-use quick_xml::events::{BytesRef, Event};
-
 use super::fields::{Field, Fields, MAX_DEPTH, MAX_FIELDS};
 use crate::channels::PushError;
-
-const NOT_XML: PushError = PushError::Malformed("body is not well-formed XML");
+use crate::channels::xml::{Elements, NOT_XML, walk};
 
 /// The children of the root `<xml>`. Deeper elements belong to events that this service does not
 /// look into; they are walked over, within the bounds. Line ends are kept as they were sent.
 pub(super) fn parse(text: &str) -> Result<Fields, PushError> {
-    let mut walk = Walk::default();
-    let mut reader = Reader::from_str(text);
-    loop {
-        match reader.read_event().map_err(|_| NOT_XML)? {
-            Event::Start(tag) => walk.open(tag.name().as_ref())?,
-            Event::Empty(tag) => {
-                walk.open(tag.name().as_ref())?;
-                walk.close()?;
-            }
-            Event::End(_) => walk.close()?,
-            Event::Text(text) => walk.text(&text.into_inner())?,
-            Event::CData(text) => walk.text(&text.into_inner())?,
-            Event::GeneralRef(reference) => walk.reference(&reference)?,
-            Event::DocType(_) => return Err(PushError::Malformed("a DTD is not accepted")),
-            Event::PI(_) => return Err(PushError::Malformed("instructions are not accepted")),
-            Event::Comment(_) | Event::Decl(_) => {}
-            Event::Eof => return walk.finish(),
-        }
-    }
+    let mut found = Walk::default();
+    walk(text, &mut found)?;
+    found.finish()
 }
 
 #[derive(Default)]
@@ -46,7 +25,7 @@ struct Walk {
     stray: bool,
 }
 
-impl Walk {
+impl Elements for Walk {
     fn open(&mut self, name: &str) -> Result<(), PushError> {
         self.elements += 1;
         if self.elements > MAX_FIELDS || self.depth >= MAX_DEPTH {
@@ -85,15 +64,9 @@ impl Walk {
         }
         Ok(())
     }
+}
 
-    fn reference(&mut self, reference: &BytesRef<'_>) -> Result<(), PushError> {
-        const UNKNOWN: PushError = PushError::Malformed("an entity is not known");
-        match reference.resolve_char_ref().map_err(|_| UNKNOWN)? {
-            Some(character) => self.text(character.encode_utf8(&mut [0; 4])),
-            None => self.text(resolve_xml_entity(reference).ok_or(UNKNOWN)?),
-        }
-    }
-
+impl Walk {
     fn finish(self) -> Result<Fields, PushError> {
         if !self.finished || self.depth != 0 {
             return Err(NOT_XML);

@@ -20,8 +20,8 @@ use super::wechat::{Credentials, PushQuery, Secrets, api, push};
 use super::wecom::API_BASE;
 use super::{
     Abilities, ApiFailure, ApiRequest, ApiResponse, Callback, CallbackAnswer, Channel, ConfigError,
-    Item, Page, Pull, PushError, Quota, Ready, Received, Refresh, ReplyAddress, ReplyError, Scene,
-    Sending, Session, SessionState, Sessions, Stamp, Token, Unsupported, base_url, json as members,
+    Item, Page, Pull, PushError, Quota, Ready, Received, Refresh, Scene, Sending, Session,
+    SessionState, Sessions, Token, Unsupported, base_url, json as members,
 };
 use crate::domain::message::{AccountName, Content, Platform};
 use crate::domain::outgoing::{Outgoing, Target};
@@ -115,14 +115,7 @@ impl Channel for WechatKf {
 
     /// Events are answered by their code alone.
     fn scene(&self, content: &Content) -> Option<Scene> {
-        match content {
-            Content::Text(_)
-            | Content::Choice { .. }
-            | Content::Voice { .. }
-            | Content::Attachment { .. }
-            | Content::Unknown { .. } => Some(Scene::Message),
-            Content::Event { .. } => None,
-        }
+        content.event().is_none().then_some(Scene::Message)
     }
 
     fn check_url(&self, callback: &Callback<'_>) -> Result<CallbackAnswer, PushError> {
@@ -144,15 +137,6 @@ impl Channel for WechatKf {
 
     fn acknowledgement(&self) -> CallbackAnswer {
         CallbackAnswer::text("")
-    }
-
-    fn passive(
-        &self,
-        _to: &ReplyAddress,
-        _what: &Outgoing,
-        _stamp: Stamp<'_>,
-    ) -> Result<CallbackAnswer, ReplyError> {
-        Err(Unsupported("not in an answer").into())
     }
 
     fn token_request(&self, _how: Refresh) -> Option<ApiRequest> {

@@ -193,14 +193,7 @@ impl Channel for Wecom {
         what: &Outgoing,
         stamp: Stamp<'_>,
     ) -> Result<CallbackAnswer, ReplyError> {
-        let text = match what {
-            Outgoing::Text(text) => text,
-            Outgoing::Menu(menu) if menu.items.is_empty() => &menu.head,
-            Outgoing::Menu(_)
-            | Outgoing::Typing { .. }
-            | Outgoing::OnEvent { .. }
-            | Outgoing::Transfer => return Err(Unsupported("not in an answer").into()),
-        };
+        let text = what.words().ok_or(Unsupported("not in an answer"))?;
         let Some(text) = self.abilities.text.fit(text) else { return Ok(self.acknowledgement()) };
         match to.format {
             BodyFormat::Xml => {
@@ -232,14 +225,7 @@ impl Channel for Wecom {
         what: &Outgoing,
         with: &Sending<'_>,
     ) -> Result<ApiRequest, Unsupported> {
-        let text = match what {
-            Outgoing::Text(text) => text,
-            Outgoing::Menu(menu) if menu.items.is_empty() => &menu.head,
-            Outgoing::Menu(_)
-            | Outgoing::Typing { .. }
-            | Outgoing::OnEvent { .. }
-            | Outgoing::Transfer => return Err(Unsupported("only texts")),
-        };
+        let text = what.words().ok_or(Unsupported("only texts"))?;
         let sender = self.sender.as_ref().ok_or(Unsupported("no secret"))?;
         let content = self.abilities.text.fit(text).ok_or(Unsupported("an empty text"))?;
         let token = with.token.ok_or(Unsupported("no token"))?;
