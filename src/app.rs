@@ -217,6 +217,7 @@ impl App {
             store,
             clock: self.clock.clone(),
             draft_chars: self.config.reply.draft_chars,
+            compose_within: Duration::from_millis(self.config.reply.compose_ms),
         }))
     }
 
@@ -281,6 +282,7 @@ impl App {
             waiting: server.max_waiting_turns,
             context_age: minutes(reply.context_minutes),
             late: Duration::from_millis(reply.late_ms),
+            patience: Duration::from_millis(reply.patience_ms),
             kept: minutes(reply.kept_minutes),
             wait_for_person: minutes(handoff.expected_wait_minutes),
             handoff: handoff.desk,
@@ -349,7 +351,8 @@ impl App {
             clock: self.clock.clone(),
             deadline,
         };
-        let upkeep = state.metrics.clone();
+        let (upkeep, desk) = (state.metrics.clone(), service.desk.clone());
+        tokio::task::spawn_blocking(move || desk.rehearse()).await?;
         // It waits for the store, and its HTTP client brings a runtime of its own.
         let (delivery, drain) = tokio::task::block_in_place(|| self.deliver(&service))?;
         let upkeeper = tokio::spawn(look_after(service.desk.clone(), service.store.clone()));

@@ -137,6 +137,8 @@ impl Train {
 pub struct Reply {
     pub deadline_ms: u64,
     pub late_ms: u64,
+    pub patience_ms: u64,
+    pub compose_ms: u64,
     pub kept_minutes: u64,
     pub draft_chars: usize,
     pub context_minutes: u64,
@@ -297,9 +299,17 @@ impl Config {
             let reason = "reply.deadline_ms must lie between 100 and 4800: WeChat cuts at 5000";
             return Err(ConfigError::Invalid(reason.into()));
         }
-        if !(1_000..=120_000).contains(&self.reply.late_ms) {
-            let reason = "reply.late_ms must lie between 1000 and 120000";
+        if self.reply.patience_ms > self.reply.deadline_ms {
+            let reason = "reply.patience_ms must not be more than reply.deadline_ms";
             return Err(ConfigError::Invalid(reason.into()));
+        }
+        for (name, ms) in
+            [("reply.late_ms", self.reply.late_ms), ("reply.compose_ms", self.reply.compose_ms)]
+        {
+            if !(1_000..=120_000).contains(&ms) {
+                let reason = format!("{name} must lie between 1000 and 120000, is {ms}");
+                return Err(ConfigError::Invalid(reason));
+            }
         }
         for (name, minutes) in [
             ("handoff.claim_minutes", self.handoff.claim_minutes),

@@ -118,7 +118,7 @@ impl Stopwatch {
 }
 
 /// A moment by which work must be done; copied along with the work.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Instant);
 
 impl Deadline {

@@ -17,7 +17,7 @@ use super::{EngineError, answer_in_time, gone};
 use crate::base::clock::Stopwatch;
 use crate::model::{
     ComposeRequest, Composed, Control, Done, GenerateRequest, Generated, Generator, ModelError,
-    Task, Work,
+    Task, Work, step_back,
 };
 
 /// Tasks that advance together: each holds keys and values, and beyond a few the rows of a pass cost
@@ -29,6 +29,8 @@ const QUEUE: usize = 8;
 const TOKEN_COST: usize = 28;
 /// Weight of what was measured before, whenever another task ends.
 const MEMORY: f64 = 0.9;
+/// What remains of the seconds measured before whenever they alone are why a task is refused.
+const DOUBT: f64 = 0.9;
 
 const NAME: &str = "generator";
 
@@ -54,24 +56,29 @@ impl GenerateWorker {
         let (jobs, inbox) = sync_channel(QUEUE);
         let load = Arc::new(Load::default());
         let measured = Arc::clone(&load);
-        let serve = move || match open() {
-            Ok(model) => {
-                Crew { model, work: Vec::new(), members: Vec::new() }.run(&inbox, &measured);
+        let serve = move || {
+            // A reply that takes seconds must not delay those that take milliseconds.
+            step_back();
+            match open() {
+                Ok(model) => {
+                    Crew { model, work: Vec::new(), members: Vec::new() }.run(&inbox, &measured);
+                }
+                Err(error) => refuse(&error, &inbox),
             }
-            Err(error) => refuse(&error, &inbox),
         };
         let thread = std::thread::Builder::new().name(NAME.into()).spawn(serve)?;
         Ok(Self { jobs: Some(jobs), thread: Some(thread), load })
     }
 
     /// Blocks until the reply is composed, or its deadline has passed. Refuses at once when it
-    /// would have to wait too long.
+    /// would have to wait too long; calls `begun` when it does not.
     pub fn compose(
         &self,
         request: ComposeRequest,
         control: &Control,
+        begun: &mut dyn FnMut(),
     ) -> Result<Composed, EngineError> {
-        match self.run(Task::Compose(request), control)? {
+        match self.run(Task::Compose(request), control, begun)? {
             Done::Composed(composed) => Ok(composed),
             Done::Generated(_) => Err(mixed_up()),
         }
@@ -83,13 +90,18 @@ impl GenerateWorker {
         request: GenerateRequest,
         control: &Control,
     ) -> Result<Generated, EngineError> {
-        match self.run(Task::Generate(request), control)? {
+        match self.run(Task::Generate(request), control, &mut || ())? {
             Done::Generated(generated) => Ok(generated),
             Done::Composed(_) => Err(mixed_up()),
         }
     }
 
-    fn run(&self, task: Task, control: &Control) -> Result<Done, EngineError> {
+    fn run(
+        &self,
+        task: Task,
+        control: &Control,
+        begun: &mut dyn FnMut(),
+    ) -> Result<Done, EngineError> {
         let (answer, wait) = channel();
         let booking = Load::book(&self.load, cost(&task), control)?;
         let job = Job { task, control: control.clone(), answer, booking };
@@ -98,6 +110,7 @@ impl GenerateWorker {
             TrySendError::Full(_) => EngineError::Overloaded("drafting"),
             TrySendError::Disconnected(_) => gone(NAME),
         })?;
+        begun();
         answer_in_time(&wait, control, NAME)
     }
 }
@@ -149,11 +162,14 @@ struct Booking {
 impl Load {
     fn book(load: &Arc<Self>, cost: usize, control: &Control) -> Result<Booking, EngineError> {
         let mut counts = load.counts();
-        // Whoever is alone may try: its deadline stops it, and the guess learns from it.
-        let waits = counts.open > 0 && counts.done > 0.0;
-        if waits && let Some(deadline) = control.deadline {
+        if let Some(deadline) = control.deadline.filter(|_| counts.done > 0.0) {
             let seconds = (counts.open + cost) as f64 * counts.busy_s / counts.done;
             if seconds > deadline.remaining().as_secs_f64() {
+                // Nobody to wait for, only slowness of old: the machine may be faster now, and
+                // only who tries finds out.
+                if counts.open == 0 {
+                    counts.busy_s *= DOUBT;
+                }
                 return Err(EngineError::Overloaded("drafting"));
             }
         }
@@ -259,7 +275,8 @@ impl<G: Generator> Crew<G> {
             // The others keep their order: who came first is served first.
             let (work, member) = (self.work.remove(at), self.members.remove(at));
             let done = work.finish();
-            if done.is_ok() {
+            // One that ran out of time was not done in it: its rate is a bound, which teaches, too.
+            if matches!(done, Ok(_) | Err(ModelError::DeadlinePassed)) {
                 load.learn(member.booking.cost, std::mem::take(busy_s));
             }
             member.answer(done);

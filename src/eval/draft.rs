@@ -19,7 +19,7 @@ use crate::gate::grounding;
 use crate::ingest::read_entries;
 use crate::model::generator::QwenGenerator;
 use crate::model::{ChatMessage, Control, Done, GenerateRequest, Generator, Sampling, Task};
-use crate::pipeline::draft::{self, Room};
+use crate::pipeline::draft::{self, Matter, Room};
 use crate::understand::understand;
 
 /// Longest reply in a generator's own words, tokens.
@@ -165,7 +165,8 @@ fn make(
         Drafter::Verbatim => Ok(draft::verbatim(evidence, room)),
         Drafter::Compose(composer) => {
             let found = std::slice::from_ref(evidence);
-            Ok(draft::compose(composer, question, found, room, &Control::default())?)
+            let matter = Matter { question, evidence: found, room };
+            Ok(draft::compose(composer, matter, &Control::default(), &mut || ())?)
         }
         Drafter::Free(generator) => free(generator.as_mut(), question, evidence).map(Some),
     }

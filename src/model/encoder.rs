@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::model::arch::bert::{Bert, Pooling, Workspace};
 use crate::model::gguf::GgufFile;
 use crate::model::hub_tokenizer::{HubTokenizer, TOKENIZER_KEY};
+use crate::model::kernels::ShortPass;
 use crate::model::packed::PackedModel;
 use crate::model::tokenizer::Unigram;
 use crate::model::{Arithmetic, BATCH_TOKENS, Control, Embedder, ModelError, ModelIdentity};
@@ -23,6 +24,9 @@ pub(crate) const PREFIX_KEY: &str = "huida.prefix";
 pub(crate) const POOLING_KEY: &str = "bert.pooling_type";
 pub(crate) const POOLING_MEAN: usize = 1;
 pub(crate) const POOLING_CLS: usize = 2;
+/// A pass over so many tokens is somebody's question, or a few; a longer one fills an index.
+const SHORT_TOKENS: usize = 256;
+
 /// Loaded weights and their tokenizer.
 pub struct BertEncoder {
     identity: ModelIdentity,
@@ -104,6 +108,8 @@ impl Embedder for BertEncoder {
         let mut order: Vec<usize> = (0..sequences.len()).collect();
         order.sort_by_key(|i| sequences[*i].len());
         let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        let tokens: usize = sequences.iter().map(Vec::len).sum();
+        let _first = (tokens <= SHORT_TOKENS).then(ShortPass::begin);
         let mut vectors = vec![Vec::new(); sequences.len()];
         for batch in batches(&order, |i| sequences[i].len()) {
             control.check()?;

@@ -38,6 +38,7 @@ pub mod tokenizer;
 pub mod trial;
 
 pub use constraint::Constraint;
+pub(crate) use kernels::step_back;
 pub use kernels::{UnknownKernels, kernels_in_use};
 
 use std::sync::Arc;

@@ -61,6 +61,8 @@ pub struct Limits {
     pub context_age: Duration,
     /// How long a message may take whose reply can be sent at any time.
     pub late: Duration,
+    /// How long a callback waits for such a reply: what is ready by then it carries.
+    pub patience: Duration,
     /// How long an answer is kept that the customer was given a link to.
     pub kept: Duration,
     /// The expected wait for a person before there is any experience.
@@ -130,6 +132,11 @@ impl Desk {
         Ok(Self { inner, workers })
     }
 
+    /// See [`Responder::rehearse`].
+    pub fn rehearse(&self) {
+        self.inner.parts.responder.rehearse();
+    }
+
     /// Stores the message, decides it, and returns what to say. A retry gets the same answer as
     /// the first attempt, whether that is done, in work, or was cut off by a crash.
     pub fn handle(
@@ -172,10 +179,17 @@ impl Desk {
         arrival: &Arrival,
         until: Option<Deadline>,
     ) -> Result<Answer, StoreError> {
-        let (late, composing) = (self.inner.parts.limits.late, Control::default());
+        let Limits { late, patience, .. } = self.inner.parts.limits;
+        let composing = Control::default();
         let deadline = match until {
             Some(until) if !self.inner.can_answer_later(&arrival.inbound) => until,
             Some(_) | None => Deadline::after(late),
+        };
+        let until = match until {
+            Some(until) if self.inner.can_send(&arrival.inbound) => {
+                Some(until.min(Deadline::after(patience)))
+            }
+            Some(_) | None => until,
         };
         let heard = until.is_some();
         let (accepted, told) = self.accept(arrival, deadline, &composing, heard)?;
@@ -292,13 +306,7 @@ impl Desk {
             }
             return Ok(Answer::Received);
         }
-        if link {
-            return Ok(Answer::Show(link_to(message)));
-        }
-        if let Some(target) = &arrival.target {
-            self.inner.parts.bell.show_typing(&arrival.inbound.account, target);
-        }
-        Ok(Answer::Received)
+        Ok(if link { Answer::Show(link_to(message)) } else { Answer::Received })
     }
 
     /// For a retry of a decided message: the same answer, unless it leaves another way.

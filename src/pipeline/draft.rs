@@ -45,14 +45,23 @@ pub fn leaves(best: &Evidence) -> bool {
     verbatim(best, room).is_some_and(|draft| variables::open_in(&draft.text()).iter().all(is_known))
 }
 
-/// Chooses and orders units of the best pieces of evidence; no other word can come out.
+/// What a reply is composed of.
+#[derive(Clone, Copy, Debug)]
+pub struct Matter<'a> {
+    pub question: &'a str,
+    pub evidence: &'a [Evidence],
+    pub room: Room,
+}
+
+/// Chooses and orders units of the best pieces of evidence; no other word can come out. `begun` is
+/// called when the composer has taken it on, which takes seconds from then.
 pub fn compose(
     composer: &GenerateWorker,
-    question: &str,
-    evidence: &[Evidence],
-    room: Room,
+    matter: Matter<'_>,
     control: &Control,
+    begun: &mut dyn FnMut(),
 ) -> Result<Option<Draft>, EngineError> {
+    let Matter { question, evidence, room } = matter;
     let chosen = sources(evidence);
     let sources: Vec<ComposeSource> = chosen
         .iter()
@@ -73,7 +82,7 @@ pub fn compose(
                 sources: sources.clone(),
                 max_chars: room.draft_chars,
             };
-            composer.compose(request, control)?
+            composer.compose(request, control, begun)?
         }
     };
     Ok(join(&chosen, &sources, &composed))

@@ -11,8 +11,8 @@ use crate::base::lease::Reply;
 use crate::base::limits::PASSIVE_REPLY_BYTES;
 use crate::domain::decision::{Decision, Reason, Verdict};
 use crate::domain::draft::Draft;
-use crate::domain::knowledge::Asker;
-use crate::domain::message::{Content, Utterance};
+use crate::domain::knowledge::{Asker, Audience};
+use crate::domain::message::{AccountName, Content, Utterance};
 use crate::domain::qualification::Lack;
 use crate::domain::texts::{Lang, Text, handoff_notice};
 use crate::domain::trace::{Trace, Understanding};
@@ -24,17 +24,18 @@ use crate::gate::compliance::Compliance;
 use crate::gate::{GateInput, WORTH_SHOWING, decide, facts, grounding, lacks, objections};
 use crate::model::{Control, ModelError};
 use crate::pipeline::desk::Progress;
-use crate::pipeline::draft::{self, Room};
+use crate::pipeline::draft::{self, Matter, Room};
 use crate::pipeline::generations::{Generations, Serving};
 use crate::pipeline::retrieve::{Question, Retrieved, retrieve};
 use crate::store::Store;
 use crate::understand::Language;
 use crate::understand::{Greeting, Readability, Understood, understand, warm_up};
 
-/// Composing takes this long on two cores; with less time left it would only delay the handover.
-const COMPOSING: Duration = Duration::from_secs(6);
 /// Kept back from the deadline for the gate, the store and the way out.
 const RESERVE: Duration = Duration::from_millis(250);
+
+/// What does not answer within this time is no better known afterwards.
+const REHEARSAL: Duration = Duration::from_secs(5);
 
 /// The step that takes seconds; told when it begins.
 pub const COMPOSING_STEP: &str = "composing";
@@ -102,6 +103,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     pub clock: Clock,
     pub draft_chars: usize,
+    /// A reply that is composed leaves within this time after its message came.
+    pub compose_within: Duration,
 }
 
 pub struct Responder {
@@ -114,6 +117,26 @@ impl Responder {
         warm_up();
         let _ = facts::extract("三天");
         Self { parts }
+    }
+
+    /// Answers a made-up question, unseen: what is read or built at its first use makes no customer
+    /// wait.
+    pub fn rehearse(&self) {
+        let composing = Control::default();
+        composing.cancel();
+        let asker = Asker { account: AccountName(String::new()), audience: Audience::Normal };
+        self.respond(
+            &Turn {
+                asker,
+                conversation: ConversationId::generate(),
+                ask: Ask::Said("请问多久可以退款？".into()),
+                context: Vec::new(),
+                received_at: self.parts.clock.now(),
+                deadline: Deadline::after(REHEARSAL),
+                composing,
+            },
+            &mut |_| (),
+        );
     }
 
     /// Never fails: whatever goes wrong ends at a person.
@@ -279,17 +302,14 @@ impl Responder {
         } else {
             confidence >= WORTH_SHOWING && draft::pieces(&found.evidence) > 1
         };
-        let in_time = turn.deadline.remaining() > COMPOSING && turn.composing.check().is_ok();
-        let composer = self.parts.composer.as_ref().filter(|_| worth_composing && in_time);
-        let Some(composer) = composer else {
+        let control = turn.composing.until(self.composed_by(turn));
+        let wanted = worth_composing && control.check().is_ok();
+        let Some(composer) = self.parts.composer.as_ref().filter(|_| wanted) else {
             return approved;
         };
-        let control = turn.composing.until(turn.deadline.sooner_by(RESERVE));
-        (record.observe)(&Progress { step: COMPOSING_STEP, ms: 0.0 });
-        let composed = record.step("compose", || {
-            draft::compose(composer, &understood.question, &found.evidence, room, &control)
-        });
-        match composed {
+        let question = &understood.question;
+        let matter = Matter { question, evidence: &found.evidence, room };
+        match record.compose(|begun| draft::compose(composer, matter, &control, begun)) {
             Ok(Some(composed)) => Some(composed),
             Ok(None) => approved,
             Err(error) => {
@@ -297,6 +317,13 @@ impl Responder {
                 approved
             }
         }
+    }
+
+    fn composed_by(&self, turn: &Turn) -> Deadline {
+        let waited = self.parts.clock.now().saturating_sub(turn.received_at);
+        let waited = Duration::from_millis(u64::try_from(waited).unwrap_or_default());
+        let left = self.parts.compose_within.saturating_sub(waited);
+        Deadline::after(left.min(turn.deadline.remaining()).saturating_sub(RESERVE))
     }
 }
 
@@ -384,6 +411,16 @@ impl<'a> Record<'a> {
         done
     }
 
+    /// The same for the step that takes seconds: whoever watches is told when it has begun, too.
+    fn compose<T>(&mut self, work: impl FnOnce(&mut dyn FnMut()) -> T) -> T {
+        let watch = Stopwatch::start();
+        let done = work(&mut || (self.observe)(&Progress { step: COMPOSING_STEP, ms: 0.0 }));
+        let ms = watch.ms();
+        self.timings_ms.insert("compose".to_owned(), ms);
+        (self.observe)(&Progress { step: "compose", ms });
+        done
+    }
+
     fn understood(&mut self, understood: &Understood) {
         self.message = understood.masked.clone();
         self.lang = lang_of(understood);
@@ -464,8 +501,7 @@ fn plain(verdict: Verdict, reason: Reason, confidence: f32) -> Decision {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::knowledge::{Audience, Change, Domain, Entry, Validity};
-    use crate::domain::message::AccountName;
+    use crate::domain::knowledge::{Change, Domain, Entry, Validity};
     use crate::domain::qualification::{Qualification, QualificationId};
     use crate::gate::compliance::AllowLists;
     use crate::model::{Embedder, ModelIdentity};
@@ -534,6 +570,7 @@ mod tests {
             store: store.clone(),
             clock: clock.clone(),
             draft_chars: 300,
+            compose_within: Duration::from_secs(4),
         });
         (responder, store)
     }

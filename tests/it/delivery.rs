@@ -232,11 +232,21 @@ fn what_is_not_ready_in_time_is_sent_and_its_retry_is_only_acknowledged() {
     assert_eq!(sent_to(&api, "anna"), std::slice::from_ref(&trace.reply));
     let later = Deadline::after(Duration::from_secs(5));
     assert_eq!(running.desk.receive(&message, Some(later)).unwrap(), Answer::Received);
-    until(|| api.seen(|seen| seen.typing == 1));
     let second = said(Platform::WechatMp, "sends", "anna", "2", "多久发货");
     let answer = running.desk.receive(&second, Some(later)).unwrap();
     assert!(matches!(answer, Answer::Reply(_)), "ready in time, it is said in the answer");
     assert_eq!(sent_to(&api, "anna").len(), 1);
+}
+
+#[test]
+fn who_waits_for_seconds_sees_that_an_answer_is_being_written() {
+    let (api, running) = started();
+    running.bell.show_typing(&AccountName("sends".into()), &Target::customer("anna"));
+    until(|| api.seen(|seen| seen.typing == 1));
+    // Without a secret nothing can be sent, and nobody is the worse for it.
+    running.bell.show_typing(&AccountName("main".into()), &Target::customer("anna"));
+    running.bell.show_typing(&AccountName("sends".into()), &Target::customer("bert"));
+    until(|| api.seen(|seen| seen.typing == 2));
 }
 
 #[test]

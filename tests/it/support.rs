@@ -16,6 +16,7 @@ use huida::domain::knowledge::{Change, VersionedEntry};
 use huida::gate::threshold::Promise;
 use huida::ingest::read_entries;
 use huida::model::pull::installed_or_pull;
+use huida::pipeline::delivery::Bell;
 use huida::pipeline::desk::Desk;
 use huida::pipeline::embedding::Embedding;
 use huida::pipeline::fit::{Material, build};
@@ -33,6 +34,7 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) desk: Arc<Desk>,
+    pub(crate) bell: Arc<Bell>,
     pub(crate) simulator: Simulator,
     pub(crate) dir: tempfile::TempDir,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
@@ -65,6 +67,7 @@ pub(crate) fn configuration(dir: &Path) -> String {
     format!(
         "[store]\npath = \"{dir}/huida.db\"\n[index]\ndir = \"{dir}/generations\"\n\
          [models]\ndir = \"{}\"\ngenerator = \"\"\n[log]\nfilter = \"error\"\n\
+         [reply]\npatience_ms = 4000\n\
          [accounts.main]\nplatform = \"wechat-mp\"\ntoken = \"{TOKEN}\"\napp_id = \"{APP_ID}\"\n\
          encoding_aes_key = \"{AES_KEY}\"\n",
         models.display()
@@ -150,6 +153,7 @@ pub(crate) fn start_in(dir: tempfile::TempDir, clock: Clock, accounts: &str) -> 
     let simulator = Simulator::new(account, "gh_test".into()).unwrap();
     let service: Service = app.desk().unwrap();
     let (store, desk) = (service.store.clone(), service.desk.clone());
+    let bell = service.bell.clone();
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let (tell, told) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
@@ -166,7 +170,7 @@ pub(crate) fn start_in(dir: tempfile::TempDir, clock: Clock, accounts: &str) -> 
         });
     });
     let address = told.recv().unwrap();
-    Running { address, store, desk, simulator, dir, stop: Some(stop), thread: Some(thread) }
+    Running { address, store, desk, bell, simulator, dir, stop: Some(stop), thread: Some(thread) }
 }
 
 impl Drop for Running {

@@ -171,6 +171,20 @@ fn who_would_wait_in_vain_is_refused_at_once() {
 }
 
 #[test]
+fn slowness_of_old_refuses_some_and_then_another_tries() {
+    let worker = fake(false, Duration::ZERO);
+    let cost = cost(&Task::Generate(request("x")));
+    worker.worker.load.learn(cost, 60.0);
+    let ask = || {
+        let control = Control::with_deadline(Deadline::after(Duration::from_secs(5)));
+        worker.worker.generate(request("x"), &control)
+    };
+    let refused = (0..100).take_while(|_| ask().is_err()).count();
+    // 60 · 0.9ⁿ ≤ 5
+    assert_eq!(refused, 24);
+}
+
+#[test]
 fn a_late_one_is_told_so_while_the_pass_goes_on() {
     let held = fake(true, Duration::ZERO);
     let control = Control::with_deadline(Deadline::after(Duration::from_millis(50)));
@@ -209,7 +223,7 @@ fn a_cancelled_one_leaves_the_others_and_all_come_out_as_alone() {
     let gone = Control::default();
     let ask = |task: Task, control: Control| {
         let worker = Arc::clone(&worker);
-        spawn(move || worker.run(task, &control))
+        spawn(move || worker.run(task, &control, &mut || ()))
     };
     let cancelled = ask(talk("从一数到一百。", 200), gone.clone());
     let asked: Vec<_> = tasks.iter().map(|t| ask(t.clone(), Control::default())).collect();

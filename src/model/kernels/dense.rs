@@ -314,7 +314,7 @@ mod tests {
                 for isa in Isa::available() {
                     let mut out = vec![f32::NAN; rows * outputs];
                     let sink = Sink::Store { out: &mut out, bias: None };
-                    multiply_on(Pool::global(), *isa, &[Weights::Floats(dense)], &inputs, sink);
+                    multiply_on(Pool::own(), *isa, &[Weights::Floats(dense)], &inputs, sink);
                     for (at, got) in out.iter().enumerate() {
                         let (x, w) = (at / outputs * width, at % outputs * width);
                         let (x, w) = (&inputs.floats[x..x + width], &weights[w..w + width]);

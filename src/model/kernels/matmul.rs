@@ -40,7 +40,7 @@ pub(crate) fn multiply<'a, W: Copy + Into<Weights<'a>>>(
     x: &Activations,
     sink: Sink<'_>,
 ) {
-    multiply_on(Pool::global(), Isa::detected(), weights, x, sink);
+    multiply_on(Pool::own(), Isa::detected(), weights, x, sink);
 }
 
 /// The columns of some panels of one matrix, ascending; the others of `out`, `[rows, outputs]`, stay
@@ -58,7 +58,7 @@ pub(crate) fn multiply_panels(
     let out = Out::Floats(Floats { rows, bias: None, add: false });
     let job = Job { isa: Isa::detected(), weights: &[weights], x, out };
     let task = |panel: usize| Task { matrix: 0, panel, panels: 1, column: panel * PANEL };
-    Pool::global().run(panels.len(), &|at| job.work(task(panels[at])));
+    Pool::own().run(panels.len(), &|at| job.work(task(panels[at])));
 }
 
 pub(super) fn multiply_on<'a, W: Copy + Into<Weights<'a>>>(

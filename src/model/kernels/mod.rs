@@ -30,4 +30,4 @@ pub(crate) use isa::Isa;
 pub use isa::{UnknownKernels, kernels_in_use};
 pub(crate) use mapped::Mapped;
 pub(crate) use matmul::{Sink, multiply, multiply_panels};
-pub(crate) use pool::{over_parts, over_rows};
+pub(crate) use pool::{ShortPass, over_parts, over_rows, step_back};

@@ -5,12 +5,18 @@
 //! no more than a few cache misses: idle threads spin briefly before they park. Tasks are drawn
 //! from a counter, so a thread that the machine takes away delays one task and not its share.
 //! A caller that finds the pool in use does its region alone instead of waiting.
+//!
+//! There are two pools: one for threads that somebody waits for, and one for those that step back.
+//! They share the processors and not their turns: the system decides between them, and during a
+//! pass that is over in milliseconds those that step back pause, since two threads of one core slow
+//! each other down whatever their priorities.
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
 use std::thread::{self, Thread};
+use std::time::Duration;
 
 use super::activations::{ActivationRow, Activations};
 
@@ -26,7 +32,32 @@ const OPEN: u64 = 1 << 31;
 /// … and counts the threads inside below it.
 const JOINED: u64 = OPEN - 1;
 
+/// How far threads that step back do so, of 19: a reply that takes milliseconds goes before one that
+/// takes seconds, and the latter still gets a tenth of a processor that others fill.
+const BACK: i32 = 10;
+
 type Task = dyn Fn(usize) + Sync;
+
+/// How long a thread that steps back pauses at a time …
+const PAUSE: Duration = Duration::from_micros(200);
+/// … and how often between two of its tasks if short passes never cease, so that it gets on.
+const PAUSES: usize = 50;
+
+/// Short passes under way.
+static SHORT_PASSES: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static STEPPED_BACK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From here on this thread's kernels, and its work between them, give way to everybody else's.
+pub(crate) fn step_back() {
+    STEPPED_BACK.set(true);
+    // Only there does it mean this thread and not the whole process.
+    #[cfg(target_os = "linux")]
+    // Without the right to do so it works as fast as the others.
+    let _ = rustix::process::nice(BACK);
+}
 
 /// A region as its threads see it.
 #[derive(Clone, Copy)]
@@ -60,37 +91,72 @@ pub(crate) struct Pool {
     turn: Mutex<()>,
 }
 
+/// Held during a pass that is over in milliseconds and that somebody waits for.
+pub(crate) struct ShortPass(());
+
+impl ShortPass {
+    pub(crate) fn begin() -> Self {
+        SHORT_PASSES.fetch_add(1, Ordering::Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for ShortPass {
+    fn drop(&mut self) {
+        SHORT_PASSES.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Before each task: a thread that steps back waits for short passes to end.
+fn give_way() {
+    if STEPPED_BACK.get() {
+        let mut pauses = 0;
+        while pauses < PAUSES && SHORT_PASSES.load(Ordering::Relaxed) > 0 {
+            thread::sleep(PAUSE);
+            pauses += 1;
+        }
+    }
+}
+
 impl Pool {
-    /// One thread fewer than the machine offers: the caller is the last one.
-    pub(crate) fn global() -> &'static Self {
-        static POOL: OnceLock<Pool> = OnceLock::new();
-        POOL.get_or_init(|| {
+    /// The calling thread's. One thread fewer than the machine offers: the caller is the last one.
+    pub(crate) fn own() -> &'static Self {
+        static FRONT: OnceLock<Pool> = OnceLock::new();
+        static BEHIND: OnceLock<Pool> = OnceLock::new();
+        let back = STEPPED_BACK.get();
+        let pool = if back { &BEHIND } else { &FRONT };
+        pool.get_or_init(|| {
             let cores = thread::available_parallelism().map_or(1, usize::from);
-            Self::with_helpers(cores - 1)
+            Self::start(cores - 1, back)
         })
     }
 
     /// A pool whose regions run on the caller's thread.
     pub(crate) fn alone() -> Self {
-        Self::with_helpers(0)
+        Self::start(0, false)
     }
 
     /// A machine that gives no thread gives a pool without helpers: slow, not broken.
-    fn with_helpers(count: usize) -> Self {
+    fn start(helpers: usize, back: bool) -> Self {
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             next: AtomicUsize::new(0),
             region: UnsafeCell::new(None),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
-            asleep: (0..count).map(|_| AtomicBool::new(false)).collect(),
+            asleep: (0..helpers).map(|_| AtomicBool::new(false)).collect(),
         });
         let start = |at: usize| {
             let shared = Arc::clone(&shared);
             let helper = thread::Builder::new().name(format!("kernel-{at}"));
-            helper.spawn(move || shared.help(at)).ok().map(|h| h.thread().clone())
+            let help = move || {
+                // How far its caller stepped back, the thread has inherited.
+                STEPPED_BACK.set(back);
+                shared.help(at);
+            };
+            helper.spawn(help).ok().map(|h| h.thread().clone())
         };
-        let threads = (0..count).map_while(start).collect();
+        let threads = (0..helpers).map_while(start).collect();
         Self { shared, threads, turn: Mutex::new(()) }
     }
 
@@ -112,7 +178,10 @@ impl Pool {
             Ok(_) | Err(TryLockError::Poisoned(_) | TryLockError::WouldBlock) => None,
         };
         if turn.is_none() {
-            return (0..tasks).for_each(task);
+            return (0..tasks).for_each(|at| {
+                give_way();
+                task(at);
+            });
         }
         let panicked = self.shared.run(&self.threads, tasks, task);
         drop(turn);
@@ -123,7 +192,7 @@ impl Pool {
 /// Gives every part to one call of `work`, on any thread.
 pub(crate) fn over_parts<T: Send>(parts: Vec<T>, work: impl Fn(usize, T) + Sync) {
     let parts: Vec<Mutex<Option<T>>> = parts.into_iter().map(|p| Mutex::new(Some(p))).collect();
-    Pool::global().run(parts.len(), &|at| {
+    Pool::own().run(parts.len(), &|at| {
         let part = parts[at].lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(part) = part {
             work(at, part);
@@ -139,7 +208,7 @@ pub(crate) fn over_rows(
 ) {
     let (rows, width) = (inputs.rows, inputs.width);
     // A few tasks per thread: one may be held up.
-    let per_task = rows.div_ceil(4 * Pool::global().threads()).max(1);
+    let per_task = rows.div_ceil(4 * Pool::own().threads()).max(1);
     let mut both = x.chunks_exact_mut(width).zip(inputs.rows_mut()).enumerate();
     let tasks = (0..rows.div_ceil(per_task)).map(|_| both.by_ref().take(per_task).collect());
     over_parts(tasks.collect::<Vec<Vec<_>>>(), |_, task| {
@@ -232,6 +301,7 @@ impl Shared {
             if at >= region.tasks {
                 return;
             }
+            give_way();
             // SAFETY: the caller of the region waits for everyone inside before the borrow ends.
             unsafe { (*region.task)(at) };
         }
@@ -265,7 +335,7 @@ mod tests {
 
     #[test]
     fn every_task_runs_once_in_every_region() {
-        let pool = Pool::with_helpers(3);
+        let pool = Pool::start(3, false);
         for round in 0..if cfg!(miri) { 20 } else { 3_000 } {
             let tasks = round % 17;
             let seen: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
@@ -277,8 +347,21 @@ mod tests {
     }
 
     #[test]
+    fn threads_that_step_back_pause_for_short_passes_and_still_get_on() {
+        let _short = ShortPass::begin();
+        let watch = crate::base::clock::Stopwatch::start();
+        // Their own thread: what has stepped back stays behind.
+        let behind = thread::spawn(|| {
+            STEPPED_BACK.set(true);
+            Pool::start(1, true).run(4, &|_| ());
+        });
+        behind.join().unwrap();
+        assert!(watch.elapsed() >= PAUSE * PAUSES as u32);
+    }
+
+    #[test]
     fn helpers_that_sleep_are_woken() {
-        let pool = Pool::with_helpers(1);
+        let pool = Pool::start(1, false);
         for _ in 0..3 {
             std::thread::sleep(std::time::Duration::from_millis(20));
             let first = Mutex::new(None);
@@ -296,7 +379,7 @@ mod tests {
 
     #[test]
     fn two_callers_and_nested_regions_all_finish() {
-        let pool = Arc::new(Pool::with_helpers(1));
+        let pool = Arc::new(Pool::start(1, false));
         let callers: Vec<_> = (0..4)
             .map(|_| {
                 let pool = Arc::clone(&pool);
@@ -319,7 +402,7 @@ mod tests {
 
     #[test]
     fn a_region_in_which_all_panic_leaves_the_next_one_alone() {
-        let pool = Pool::with_helpers(1);
+        let pool = Pool::start(1, false);
         // Both threads are inside before either panics.
         let both = std::sync::Barrier::new(2);
         let failed = catch_unwind(AssertUnwindSafe(|| {
@@ -338,7 +421,7 @@ mod tests {
 
     #[test]
     fn a_panic_reaches_the_caller_and_the_pool_works_on() {
-        let pool = Pool::with_helpers(1);
+        let pool = Pool::start(1, false);
         for _ in 0..20 {
             let failed = catch_unwind(AssertUnwindSafe(|| {
                 pool.run(4, &|at| assert_ne!(at, 2, "as asked"));

@@ -211,13 +211,23 @@ impl Inner {
         }
         let mut observe = |progress: &Progress| {
             let event = match progress.step {
-                COMPOSING_STEP => Event::NotSoon,
+                COMPOSING_STEP => {
+                    self.show_typing(&job.arrival);
+                    Event::NotSoon
+                }
                 _ => Event::Step(*progress),
             };
             self.waiting.tell(message, &event);
         };
         let trace = catch_unwind(AssertUnwindSafe(|| responder.respond(turn, &mut observe)));
         said(trace.unwrap_or_else(|_| responder.give_up(turn, Reason::InternalError)))
+    }
+
+    /// A customer who waits for seconds sees that an answer is being written.
+    fn show_typing(&self, Arrival { inbound, target, .. }: &Arrival) {
+        if let Some(target) = target.as_ref().filter(|_| self.can_send(inbound)) {
+            self.parts.bell.show_typing(&inbound.account, target);
+        }
     }
 
     /// What a message received at that time may lean on.

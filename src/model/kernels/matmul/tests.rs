@@ -97,7 +97,7 @@ fn every_format_and_kernel_gives_the_exact_product() {
             for isa in Isa::available() {
                 let mut out = vec![f32::NAN; rows * outputs];
                 let sink = Sink::Store { out: &mut out, bias: None };
-                multiply_on(Pool::global(), *isa, &[matrix.packed()], &x, sink);
+                multiply_on(Pool::own(), *isa, &[matrix.packed()], &x, sink);
                 for ((got, wanted), size) in out.iter().zip(&wanted).zip(&sizes) {
                     let error = (f64::from(*got) - wanted).abs();
                     // Offsets cancel large sums: the error is relative to the terms' size.
