@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use crate::eval::EvalError;
 
+/// Stands in commands for the folder of sets that are not the project's own.
+pub const DATA: &str = "{data}";
+
 /// A file under `eval/suites/`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,7 +24,8 @@ pub struct Suite {
 #[serde(deny_unknown_fields)]
 pub struct Run {
     pub name: String,
-    /// As on the command line, without `huida` and `--json`; words are parted by spaces.
+    /// As on the command line, without `huida` and `--json`; words are parted by spaces, and
+    /// [`DATA`] stands for a folder named when the suite is run.
     pub command: String,
     /// Least values by key; a dot leads into an object (`splits.held`).
     #[serde(default)]
@@ -86,11 +90,14 @@ impl Suite {
             let measures = match words.next() {
                 // A suite in a suite might never end.
                 Some("eval") => words.next() != Some("run"),
-                Some("bench") => true,
+                Some("bench" | "simulate") => true,
                 _ => false,
             };
             if !measures {
-                return Err(bad(format!("{}: only eval and bench commands are run", run.name)));
+                return Err(bad(format!(
+                    "{}: only eval, bench and simulate commands are run",
+                    run.name
+                )));
             }
         }
         Ok(suite)
@@ -99,8 +106,18 @@ impl Suite {
 
 impl Run {
     /// The command's words, with `--json`.
-    pub fn arguments(&self) -> impl Iterator<Item = &str> {
-        self.command.split_whitespace().chain(["--json"])
+    ///
+    /// # Errors
+    /// [`EvalError::Input`] when the command reads data and no folder is named.
+    pub fn arguments(&self, data: Option<&str>) -> Result<Vec<String>, EvalError> {
+        let word = |word: &str| match data {
+            Some(data) => Ok(word.replace(DATA, data)),
+            None if word.contains(DATA) => {
+                Err(EvalError::Input(format!("{}: name the folder of its data", self.name)))
+            }
+            None => Ok(word.to_owned()),
+        };
+        self.command.split_whitespace().chain(["--json"]).map(word).collect()
     }
 
     /// Judges what the command printed; `figures` is `null` for a command that failed.
@@ -156,7 +173,7 @@ mod tests {
     fn bounds_are_looked_up_by_path_and_judged() {
         let suite = Suite::parse(SUITE, "own.toml").unwrap();
         let run = &suite.runs[0];
-        let words: Vec<&str> = run.arguments().collect();
+        let words = run.arguments(None).unwrap();
         assert_eq!(words, ["eval", "gate", "--kb", "kb.jsonl", "--splits", "10", "--json"]);
         let figures = json!({
             "precision": 0.93, "splits": { "held": 0.9 }, "promised": true, "oos_answered": 0.03,
@@ -173,16 +190,27 @@ mod tests {
     }
 
     #[test]
-    fn the_shipped_suite_is_one() {
-        let suite = include_str!("../../eval/suites/own.toml");
-        assert!(Suite::parse(suite, "own.toml").unwrap().runs.len() >= 5);
+    fn the_shipped_suites_are_some() {
+        let own = include_str!("../../eval/suites/own.toml");
+        assert!(Suite::parse(own, "own.toml").unwrap().runs.len() >= 5);
+        let whole = include_str!("../../eval/suites/whole.toml");
+        assert!(Suite::parse(whole, "whole.toml").unwrap().runs.len() >= 20);
+    }
+
+    #[test]
+    fn data_of_others_is_named_when_a_suite_is_run() {
+        let suite =
+            Suite::parse(&SUITE.replace("kb.jsonl", "{data}/kb.jsonl"), "own.toml").unwrap();
+        let words = suite.runs[0].arguments(Some("sets")).unwrap();
+        assert_eq!(words[3], "sets/kb.jsonl");
+        assert!(suite.runs[0].arguments(None).unwrap_err().to_string().contains("gate"));
     }
 
     #[test]
     fn a_suite_only_measures() {
         for (from, to, word) in [
-            ("eval gate", "kb import", "only eval and bench"),
-            ("eval gate", "eval run", "only eval and bench"),
+            ("eval gate", "kb import", "only eval, bench and simulate"),
+            ("eval gate", "eval run", "only eval, bench and simulate"),
             ("at_most", "at_worst", "at_worst"),
             ("[[run]]", "[run]", "own.toml"),
         ] {

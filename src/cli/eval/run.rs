@@ -18,12 +18,16 @@ use crate::eval::suite::{Bound, Run, RunReport, Side, Suite, SuiteReport};
 #[derive(Args)]
 #[command(after_help = "Example:
   huida eval run --suite eval/suites/own.toml --json report.json --html report.html
+  huida eval run --suite eval/suites/whole.toml --data DIR --json report.json
 
 Paths in a suite are meant from where the command is called. It ends with an error when a bound is
 missed, so that scripts can rely on it.")]
 pub(in crate::cli) struct RunArgs {
     #[arg(long, value_name = "FILE")]
     suite: PathBuf,
+    /// What {data} stands for in the suite's commands.
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
     /// Write all figures there, as one JSON object.
     #[arg(long, value_name = "OUT")]
     json: Option<PathBuf>,
@@ -43,7 +47,7 @@ pub(super) fn run(app: &App, config: Option<&Path>, args: &RunArgs) -> Result<()
     let mut runs = Vec::new();
     for run in &suite.runs {
         output::note(&format!("{}: huida {}", run.name, run.command));
-        let report = measured(run, config)?;
+        let report = measured(run, config, args.data.as_deref())?;
         tell(&report)?;
         runs.push(report);
     }
@@ -64,13 +68,13 @@ pub(super) fn run(app: &App, config: Option<&Path>, args: &RunArgs) -> Result<()
 }
 
 /// A process of its own leaves no warm cache and no memory to the next command.
-fn measured(run: &Run, config: Option<&Path>) -> Result<RunReport> {
+fn measured(run: &Run, config: Option<&Path>, data: Option<&str>) -> Result<RunReport> {
     let mut command = Command::new(std::env::current_exe()?);
     if let Some(config) = config {
         command.arg("--config").arg(config);
     }
     let watch = Stopwatch::start();
-    let ended = command.args(run.arguments()).stderr(Stdio::inherit()).output()?;
+    let ended = command.args(run.arguments(data)?).stderr(Stdio::inherit()).output()?;
     let figures = if ended.status.success() {
         serde_json::from_slice(&ended.stdout).with_context(|| format!("{}: its JSON", run.name))?
     } else {
