@@ -30,8 +30,16 @@ impl Clock {
 
     /// Moves a frozen clock; the system clock cannot be moved and ignores it.
     pub fn advance(&self, by: Duration) {
+        self.turn(i64::try_from(by.as_millis()).unwrap_or(i64::MAX));
+    }
+
+    /// The same backwards, as machines do whose time was wrong.
+    pub fn put_back(&self, by: Duration) {
+        self.turn(-i64::try_from(by.as_millis()).unwrap_or(i64::MAX));
+    }
+
+    fn turn(&self, ms: i64) {
         if let Self::Frozen(at) = self {
-            let ms = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
             at.fetch_add(ms, Ordering::SeqCst);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use huida::domain::label::Purpose;
 use huida::store::Store;
@@ -78,16 +78,29 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) fn start(dir: &Path) -> Self {
-        let mut process = huida(dir)
-            .arg("serve")
-            .env("HUIDA__SERVER__LISTEN", "127.0.0.1:0")
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = huida(dir);
+        command.arg("serve");
+        Self::of(command)
+    }
+
+    pub(crate) fn of(mut command: Command) -> Self {
+        command.env("HUIDA__SERVER__LISTEN", "127.0.0.1:0");
+        let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut said = String::new();
         BufReader::new(process.stderr.take().unwrap()).read_line(&mut said).unwrap();
         let url = said.trim().strip_prefix("serving on ").unwrap_or_else(|| panic!("{said}"));
         Self { process, url: url.to_owned() }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.process.wait().unwrap()
     }
 
     fn metrics(&self) -> String {

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::support::{AES_KEY, APP_ID, Running, TOKEN, client, start_with};
 
-const QUESTION: &str = "退款一般几天能到账";
+pub(crate) const QUESTION: &str = "退款一般几天能到账";
 
 /// What the platform does with the next send.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -203,7 +203,7 @@ fn said(platform: Platform, account: &str, sender: &str, id: &str, text: &str) -
     Arrival { inbound, target, occasion: Some(Occasion::Message) }
 }
 
-fn mini(sender: &str, id: &str, text: &str) -> Arrival {
+pub(crate) fn mini(sender: &str, id: &str, text: &str) -> Arrival {
     said(Platform::WechatMini, "mini", sender, id, text)
 }
 
@@ -213,7 +213,7 @@ fn started() -> (FakeApi, Running) {
     (api, running)
 }
 
-fn sent_to(api: &FakeApi, customer: &str) -> Vec<String> {
+pub(crate) fn sent_to(api: &FakeApi, customer: &str) -> Vec<String> {
     api.seen(|seen| {
         let theirs = seen.sent.iter().filter(|(to, _, _)| to == customer);
         theirs.map(|(_, text, _)| text.clone()).collect()

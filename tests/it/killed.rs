@@ -9,11 +9,7 @@ use std::sync::Arc;
 use huida::base::clock::{Clock, Stopwatch};
 use huida::base::fault::{self, Fault};
 use huida::base::random::SplitMix64;
-use huida::channels::BodyFormat;
-use huida::channels::wechat_mp::simulate::{
-    PushMode, Said, SimulatedMessage, SimulatedPush, Simulator, Stamp, Wire,
-};
-use huida::config::{Account, Config};
+use huida::channels::wechat_mp::simulate::SimulatedPush;
 use huida::domain::decision::Reason;
 use huida::domain::message::AccountName;
 use huida::pipeline::follower::agrees;
@@ -27,7 +23,7 @@ use crate::command::{self, huida, output, store};
 use crate::delivery::{FakeApi, until};
 use crate::knowledge::{ADDED, import};
 use crate::learning::trainable;
-use crate::support::{app, client, configuration, prepared, small_knowledge};
+use crate::support::{app, client, configuration, prepared, pushes, small_knowledge};
 use crate::upkeep::{backup, count};
 
 /// How a process dies that aborts.
@@ -175,20 +171,6 @@ impl Drop for Doomed {
     }
 }
 
-/// One message of one customer, as its platform pushes it.
-fn pushed(dir: &Path, accounts: &str) -> SimulatedPush {
-    let file = dir.join("platform.toml");
-    std::fs::write(&file, configuration(dir) + accounts).unwrap();
-    let config = Config::load(Some(&file)).unwrap();
-    let Account::WechatMp(account) = &config.accounts["main"] else { panic!("no 公众号") };
-    let simulator = Simulator::new(account, "gh_test".into()).unwrap();
-    let now = Clock::System.now() / 1000;
-    let what = Said::Text { content: "退款一般几天能到账".into(), msg_id: 7 };
-    let message = SimulatedMessage { sender: "anna".into(), created: now, what };
-    let wire = Wire { mode: PushMode::Safe, format: BodyFormat::Xml };
-    simulator.push(&message, wire, &Stamp::fresh(now).unwrap()).unwrap()
-}
-
 /// Waits until nothing is in work or on its way; the notes of the cases that are open then.
 fn settled(dir: &Path) -> Vec<Option<Reason>> {
     let store = store(dir);
@@ -204,7 +186,7 @@ fn a_message_is_answered_or_for_a_person_whenever_the_service_is_killed() {
     for fault in Fault::DELIVER {
         let (api, dir) = (FakeApi::start(), prepared());
         let (accounts, path) = (api.accounts(), "/channels/wechat-mini/mini");
-        let push = pushed(dir.path(), &accounts);
+        let push = pushes(dir.path(), &accounts, 1).remove(0);
         let mut doomed = Doomed::start(dir.path(), &accounts, Some(fault));
         let _ = doomed.push(path, &push);
         assert!(doomed.died(), "{fault:?} was not passed");
@@ -229,7 +211,7 @@ fn a_message_is_answered_or_for_a_person_whenever_the_service_is_killed() {
 fn a_reply_in_an_answer_is_given_again_until_it_arrives() {
     for fault in Fault::ANSWER {
         let dir = prepared();
-        let push = pushed(dir.path(), "");
+        let push = pushes(dir.path(), "", 1).remove(0);
         let mut doomed = Doomed::start(dir.path(), "", Some(fault));
         let first = doomed.push("/channels/wechat-mp/main", &push);
         assert!(doomed.died(), "{fault:?} was not passed");

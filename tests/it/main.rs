@@ -7,6 +7,7 @@ mod attack;
 mod command;
 mod delivery;
 mod documents;
+mod failures;
 mod governance;
 // Release builds have no moments to be killed at.
 #[cfg(debug_assertions)]

@@ -9,7 +9,7 @@ use huida::app::{App, Service};
 use huida::base::clock::Clock;
 use huida::channels::BodyFormat;
 use huida::channels::wechat_mp::simulate::{
-    OpenedReply, PushMode, Said, SimulatedMessage, Simulator, Stamp, Wire,
+    OpenedReply, PushMode, Said, SimulatedMessage, SimulatedPush, Simulator, Stamp, Wire,
 };
 use huida::config::{Account, Config};
 use huida::domain::knowledge::{Change, VersionedEntry};
@@ -78,6 +78,24 @@ pub(crate) fn app(dir: &Path) -> App {
     let file = dir.join("huida.toml");
     std::fs::write(&file, configuration(dir)).unwrap();
     App::new(Config::load(Some(&file)).unwrap()).unwrap()
+}
+
+/// Messages of as many customers, as the platform pushes them.
+pub(crate) fn pushes(dir: &Path, accounts: &str, customers: usize) -> Vec<SimulatedPush> {
+    let file = dir.join("platform.toml");
+    std::fs::write(&file, configuration(dir) + accounts).unwrap();
+    let config = Config::load(Some(&file)).unwrap();
+    let Account::WechatMp(account) = &config.accounts["main"] else { panic!("no 公众号") };
+    let simulator = Simulator::new(account, "gh_test".into()).unwrap();
+    let now = Clock::System.now() / 1000;
+    let push = |n: usize| {
+        let what =
+            Said::Text { content: "退款一般几天能到账".into(), msg_id: 70 + n as u64 };
+        let message = SimulatedMessage { sender: format!("customer-{n}"), created: now, what };
+        let wire = Wire { mode: PushMode::Safe, format: BodyFormat::Xml };
+        simulator.push(&message, wire, &Stamp::fresh(now).unwrap()).unwrap()
+    };
+    (0..customers).map(push).collect()
 }
 
 /// Generations of the small knowledge, built once; the gate calibrates itself.

@@ -12,6 +12,7 @@ use crate::store::{Accepted, AcceptedState, Store, StoreError};
 
 pub(crate) const CASES: &[fn(&dyn Store)] = &[
     replies_leave_in_order_and_one_at_a_time,
+    a_clock_that_is_put_back_holds_nothing_up,
     a_retry_gets_the_answer_that_was_offered,
     an_offer_waits_behind_what_has_not_left,
     what_was_under_way_at_the_end_is_decided_about_at_the_next_start,
@@ -59,6 +60,19 @@ fn replies_leave_in_order_and_one_at_a_time(store: &dyn Store) {
     store.settle(&[first, second], Settled::Delivered, 10).unwrap();
     assert_eq!(due(store, 10), [vec![other]]);
     assert_eq!(store.outbox_counts().unwrap().waiting, 1);
+}
+
+fn a_clock_that_is_put_back_holds_nothing_up(store: &dyn Store) {
+    const HOUR: i64 = 3_600_000;
+    let sent = answered(store, "anna", "1", Way::Send).1.seq;
+    assert!(store.begin_send(&[sent], 3).unwrap());
+    store.settle(&[sent], Settled::Again { at: HOUR, note: "busy" }, HOUR - 500).unwrap();
+    assert_eq!(due(store, HOUR - 500), Vec::<Vec<_>>::new(), "a pause is kept");
+    assert_eq!(due(store, 0), [vec![sent]], "an hour is no pause");
+    let kept = answered(store, "ben", "1", Way::Keep { until: HOUR }).1.seq;
+    assert_eq!(store.expire(0).unwrap(), 0, "the customer may still tap the link");
+    assert_eq!(due(store, 0), [vec![sent]]);
+    assert_eq!(store.expire(HOUR).unwrap(), 1, "{kept:?}");
 }
 
 fn a_retry_gets_the_answer_that_was_offered(store: &dyn Store) {

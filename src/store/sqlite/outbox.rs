@@ -118,7 +118,7 @@ impl Outbox for SqliteStore {
     fn expire(&self, now: UnixMs) -> Result<usize, StoreError> {
         let waits = format!(
             "SELECT seq, state, note FROM outbox
-             WHERE {OPEN} AND state IN ('offered', 'kept') AND due_at <= ?1"
+             WHERE {OPEN} AND state IN ('offered', 'kept') AND {DUE}"
         );
         // Looked at first by a reader: mostly there is none, and a write costs a commit.
         let any: bool = self.read(|c| {
@@ -256,6 +256,10 @@ impl Outbox for SqliteStore {
 
 /// Not at its end; in these words, so that the index of those is used.
 const OPEN: &str = "state IN ('pending', 'offered', 'kept', 'sending')";
+
+/// Whose moment has come at `?1`. Only an answer behind a link waits for ten minutes or more: any
+/// other wait that long was set before the clock was put back.
+const DUE: &str = "(due_at <= ?1 OR (due_at > ?1 + 600000 AND state <> 'kept'))";
 
 /// The note of an offered reply whose platform would have asked again if it had got no answer.
 const ASKED_AGAIN: &str = "asks_again";
@@ -443,7 +447,7 @@ fn due(connection: &Connection, now: UnixMs, limit: u32) -> Result<Vec<DueLine>,
     let conversations = connection
         .prepare_cached(&format!(
             "SELECT conversation_id FROM outbox o
-                 WHERE {OPEN} AND state = 'pending' AND due_at <= ?1
+                 WHERE {OPEN} AND state = 'pending' AND {DUE}
                    AND NOT EXISTS (SELECT 1 FROM outbox p
                                    WHERE p.conversation_id = o.conversation_id
                                      AND (p.state IN ('offered', 'sending')
