@@ -20,6 +20,8 @@ use crate::store::{Fate, StoreError};
 /// What is under way when the last message was taken on must have ended by then.
 const SETTLING: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(500);
+/// A send that is tried again needlessly is seen within this time.
+const QUIET: Duration = Duration::from_secs(5);
 /// Share of the load after which memory is first read: until then models are still being opened.
 const WARM: f64 = 0.2;
 
@@ -124,19 +126,23 @@ pub async fn run(run: Run<'_>) -> Result<Report, SimulateError> {
     Ok(Report { findings, seconds, rss_start_mb, rss_end_mb, chaos, flood })
 }
 
-/// The comparison once nothing is missing any more, or when the time for that is over.
+/// The comparison once nothing is missing any more, and a while after, or when the time for that is
+/// over: what is said twice may be so late.
 async fn settled(
     driver: &Driver,
     fates: &(dyn Fn() -> Result<Vec<Fate>, StoreError> + Sync),
 ) -> Result<(Findings, Book), SimulateError> {
     let deadline = Deadline::after(SETTLING);
+    let mut quiet = None;
     loop {
         let stored = tokio::task::block_in_place(fates)?;
         let book = driver.ledger.snapshot();
         let findings = compare(&book, &stored);
-        if findings.lost == 0 || deadline.passed() {
+        let complete = findings.lost == 0;
+        if deadline.passed() || quiet.is_some_and(|until: Deadline| complete && until.passed()) {
             return Ok((findings, book));
         }
+        quiet = complete.then(|| quiet.unwrap_or_else(|| Deadline::after(QUIET)));
         tokio::time::sleep(LOOK).await;
     }
 }

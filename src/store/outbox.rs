@@ -67,6 +67,9 @@ pub struct Queued {
     pub created_at: UnixMs,
     /// The last failure, as a word.
     pub note: String,
+    /// The reply with which it left, its own where it was the first, while it is not known whether
+    /// the platform has that send: it is repeated as it was, under the same key.
+    pub left_with: Option<OutboxSeq>,
 }
 
 /// What platforms count sends by.
@@ -92,6 +95,8 @@ pub enum Settled {
     Again {
         at: UnixMs,
         note: &'static str,
+        /// It may have been done.
+        unclear: bool,
     },
     /// A person has to see to it.
     Handed {
@@ -214,6 +219,9 @@ pub trait Outbox {
         thread: &str,
         token: &str,
     ) -> Result<(), StoreError>;
+
+    /// The same of every thread known: what callbacks said meanwhile nobody heard.
+    fn want_all(&self) -> Result<(), StoreError>;
 
     /// Threads with callbacks that were not followed up.
     fn to_fetch(&self) -> Result<Vec<Cursor>, StoreError>;

@@ -58,6 +58,10 @@ struct Fetching {
 
 impl Fetching {
     fn run(mut self) {
+        // While nothing ran here callbacks found nobody.
+        if let Err(error) = self.shared.parts.store.want_all() {
+            tracing::error!(%error, "threads cannot be asked for again");
+        }
         while !self.shared.stopped() {
             match self.shared.parts.store.to_fetch() {
                 Ok(wanted) => wanted.into_iter().for_each(|cursor| self.follow(cursor)),
@@ -101,19 +105,23 @@ impl Fetching {
         let token = shared.tokens.get(channel.as_ref(), &shared.api).map_err(|e| e.to_string())?;
         let token = token.ok_or("no token")?;
         let permit = Some(cursor.token.clone()).filter(|token| !token.is_empty());
-        let ready = Ready { thread: cursor.thread.clone(), permit };
-        let fetch = |token| {
-            let request = pull.fetch(&ready, &cursor.cursor, token);
+        let ready = |permit| Ready { thread: cursor.thread.clone(), permit };
+        let fetch = |ready: &Ready, token| {
+            let request = pull.fetch(ready, &cursor.cursor, token);
             shared.api.call(&request).map_err(|e| e.to_string())
         };
-        let page = match pull.read_page(&fetch(&token)?) {
-            Err(failure) if failure.class == FailureClass::RefreshToken => {
-                let renewed = shared.tokens.renew(channel.as_ref(), &shared.api, &token);
-                let renewed = renewed.map_err(|e| e.to_string())?.ok_or("no token")?;
-                pull.read_page(&fetch(&renewed)?)
-            }
-            other => other,
-        };
+        let mut page = pull.read_page(&fetch(&ready(permit.clone()), &token)?);
+        if page.is_err() && permit.is_some() {
+            // A callback's permit is good for minutes; without one less may be fetched at a time.
+            page = pull.read_page(&fetch(&ready(None), &token)?);
+        }
+        if let Err(failure) = &page
+            && failure.class == FailureClass::RefreshToken
+        {
+            let renewed = shared.tokens.renew(channel.as_ref(), &shared.api, &token);
+            let renewed = renewed.map_err(|e| e.to_string())?.ok_or("no token")?;
+            page = pull.read_page(&fetch(&ready(permit), &renewed)?);
+        }
         let page = page.map_err(|e| e.to_string())?;
         self.take(channel.as_ref(), cursor, page).map_err(|e| e.to_string())
     }

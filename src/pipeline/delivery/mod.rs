@@ -12,7 +12,8 @@ pub mod quota;
 mod send;
 pub mod tokens;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,7 +36,9 @@ use crate::store::outbox::{DueLine, OutboxSeq, Queued, Resumption, Settled};
 use crate::store::{Store, StoreError};
 
 /// Sends under way at once.
-const SENDERS: usize = 8;
+const SENDERS: usize = 16;
+/// Of one account: a platform that is silent holds up its own customers only.
+const SENDERS_OF_ONE: usize = 8;
 /// Conversations looked at together.
 const LINES: u32 = 64;
 /// How often it is looked without being rung for: pauses end by themselves.
@@ -59,7 +62,7 @@ pub(super) struct Shared {
     parts: DeliveryParts,
     api: Api,
     tokens: Tokens,
-    under_way: Mutex<HashSet<ConversationId>>,
+    under_way: Mutex<HashMap<ConversationId, AccountName>>,
     stopped: AtomicBool,
 }
 
@@ -160,8 +163,19 @@ impl Shared {
         self.parts.clock.now()
     }
 
-    fn under_way(&self) -> MutexGuard<'_, HashSet<ConversationId>> {
+    fn under_way(&self) -> MutexGuard<'_, HashMap<ConversationId, AccountName>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the conversation for one send; `false` where it or its account has enough under way.
+    fn begin(&self, reply: &Queued) -> bool {
+        let mut under_way = self.under_way();
+        let of_account = under_way.values().filter(|account| **account == reply.account).count();
+        if under_way.contains_key(&reply.conversation) || of_account >= SENDERS_OF_ONE {
+            return false;
+        }
+        under_way.insert(reply.conversation.clone(), reply.account.clone());
+        true
     }
 
     /// Until it is stopped; the senders end when `tasks` is dropped.
@@ -176,8 +190,8 @@ impl Shared {
             }
             told = looked.err();
             for (account, target) in self.parts.bell.wait(LOOK) {
-                // The receivers live as long as this thread does.
-                let _ = tasks.send(Task::Typing(account, target));
+                // A courtesy, left out when all are busy.
+                let _ = tasks.try_send(Task::Typing(account, target));
             }
         }
     }
@@ -187,13 +201,17 @@ impl Shared {
         self.parts.store.expire(now)?;
         for line in self.parts.store.due(now, LINES)? {
             let Some(first) = line.rows.first() else { continue };
-            if !self.under_way().insert(first.conversation.clone()) {
+            if !self.begin(first) {
                 continue;
             }
             let conversation = first.conversation.clone();
             match self.plan(line, now) {
                 Ok(Some(parcel)) => {
-                    let _ = tasks.send(Task::Send(Box::new(parcel)));
+                    if tasks.try_send(Task::Send(Box::new(parcel))).is_err() {
+                        // All are busy; whoever is done rings.
+                        self.under_way().remove(&conversation);
+                        return Ok(());
+                    }
                 }
                 Ok(None) => {
                     self.under_way().remove(&conversation);
@@ -220,7 +238,10 @@ impl Shared {
         let abilities = channel.abilities();
         let pieces: Vec<Piece<'_>> = rows.iter().map(piece).collect();
         // What comes by an event's own code, or changes who has the customer, is no message.
+        let together = |row: &&Queued| row.left_with == Some(first.seq);
         let planned = match &first.payload {
+            // The platform may know the key, and then what left under it.
+            _ if together(&&first) => Plan::Send(rows.iter().take_while(together).count()),
             Outgoing::OnEvent { .. } | Outgoing::Transfer => Plan::Send(1),
             Outgoing::Text(_) | Outgoing::Menu(_) | Outgoing::Typing { .. } => {
                 let room = room(&abilities.quotas, &contact, now);
@@ -250,8 +271,13 @@ impl Shared {
             match task {
                 Ok(Task::Send(parcel)) => {
                     let conversation = parcel.first.conversation.clone();
-                    if let Err(error) = self.send(&parcel) {
-                        tracing::error!(%error, "a send could not be written down");
+                    // A panic ends this send, and what became of it is decided at the next start.
+                    match catch_unwind(AssertUnwindSafe(|| self.send(&parcel))) {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => {
+                            tracing::error!(%error, "a send could not be written down");
+                        }
+                        Err(_) => tracing::error!("a send panicked"),
                     }
                     self.under_way().remove(&conversation);
                     // The next of the conversation may leave.

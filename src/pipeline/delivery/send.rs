@@ -1,6 +1,7 @@
 //! One send: token, request, answer, and what that means for the outbox.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
 
 use super::api::NoAnswer;
 use super::tokens::NoToken;
@@ -17,6 +18,10 @@ use crate::store::outbox::Settled;
 
 /// An event's code is good for this long.
 const CODE_MS: i64 = 20_000;
+
+/// The pause before what became of a send is written again grows by this, up to so many times.
+const WRITE_PAUSE: Duration = Duration::from_millis(300);
+const MOST_PAUSES: u32 = 10;
 
 /// Why a send did not succeed.
 enum Failure {
@@ -49,6 +54,21 @@ impl Shared {
         metrics::counter!("huida_sends_total", "class" => class, "note" => note).increment(1);
         let (account, attempts) = (&parcel.first.account, parcel.first.attempts + 1);
         tracing::info!(%account, class, note, attempts, "send");
+        let mut tries = 0;
+        while let Err(error) = self.write_down(parcel, settled) {
+            // Until it is written nothing else of the conversation can leave.
+            tracing::error!(%error, "what became of a send is written again");
+            if self.stopped() {
+                return Err(error);
+            }
+            tries = (tries + 1).min(MOST_PAUSES);
+            std::thread::sleep(WRITE_PAUSE * tries);
+        }
+        Ok(())
+    }
+
+    fn write_down(&self, parcel: &Parcel, settled: Settled) -> Result<(), StoreError> {
+        let store = &self.parts.store;
         if settled == Settled::Delivered && parcel.payload == Outgoing::Transfer {
             let session = i64::try_from(self.parts.session.as_millis()).unwrap_or(i64::MAX);
             store.transferred(&parcel.first.conversation, self.now().saturating_add(session))?;
@@ -144,13 +164,14 @@ impl Shared {
         }
         let mut salt = DefaultHasher::new();
         first.key.hash(&mut salt);
-        let again = |note| match backoff::next(first.attempts + 1, now, salt.finish()) {
-            Some(at) => Settled::Again { at, note },
+        let again = |note, unclear| match backoff::next(first.attempts + 1, now, salt.finish()) {
+            Some(at) => Settled::Again { at, note, unclear },
             None => Settled::Handed { why: Reason::SendFailed, note },
         };
         match failure {
-            Failure::NotDone(note) => again(note),
-            Failure::Unclear if channel.abilities().idempotent => again("unclear"),
+            // What an earlier attempt may have done, a later one that was not does not undo.
+            Failure::NotDone(note) => again(note, first.left_with.is_some()),
+            Failure::Unclear if channel.abilities().idempotent => again("unclear", true),
             Failure::Unclear => Settled::Handed { why: Reason::DeliveryUnknown, note: "unclear" },
             Failure::Final(why, note) => Settled::Handed { why: *why, note },
         }

@@ -13,6 +13,9 @@ use crate::store::{Accepted, AcceptedState, Store, StoreError};
 pub(crate) const CASES: &[fn(&dyn Store)] = &[
     replies_leave_in_order_and_one_at_a_time,
     a_clock_that_is_put_back_holds_nothing_up,
+    what_may_be_there_is_repeated_as_it_left,
+    a_transfer_that_fails_gives_the_conversation_back,
+    a_retry_jumps_no_queue_and_interrupts_nobody,
     a_retry_gets_the_answer_that_was_offered,
     an_offer_waits_behind_what_has_not_left,
     what_was_under_way_at_the_end_is_decided_about_at_the_next_start,
@@ -23,6 +26,8 @@ pub(crate) const CASES: &[fn(&dyn Store)] = &[
     a_page_and_its_cursor_are_one,
     what_was_sent_counts_and_what_failed_does_not,
 ];
+
+const UNKNOWN: Settled = Settled::Handed { why: Reason::DeliveryUnknown, note: "unclear" };
 
 fn reply(sender: &str, way: Way) -> NewReply {
     let payload = Outgoing::Text("七天内。".into());
@@ -53,7 +58,7 @@ fn replies_leave_in_order_and_one_at_a_time(store: &dyn Store) {
     assert!(store.begin_send(&[first], 3).unwrap());
     assert!(!store.begin_send(&[first], 3).unwrap(), "it is under way");
     assert_eq!(due(store, 3), [vec![other]], "the second waits for the first");
-    store.settle(&[first], Settled::Again { at: 9, note: "busy" }, 4).unwrap();
+    store.settle(&[first], Settled::Again { at: 9, note: "busy", unclear: false }, 4).unwrap();
     assert_eq!(due(store, 8), [vec![other]], "and does not overtake it in its pause");
     assert_eq!(due(store, 9).len(), 2);
     assert!(store.begin_send(&[first, second], 9).unwrap());
@@ -66,13 +71,61 @@ fn a_clock_that_is_put_back_holds_nothing_up(store: &dyn Store) {
     const HOUR: i64 = 3_600_000;
     let sent = answered(store, "anna", "1", Way::Send).1.seq;
     assert!(store.begin_send(&[sent], 3).unwrap());
-    store.settle(&[sent], Settled::Again { at: HOUR, note: "busy" }, HOUR - 500).unwrap();
+    store
+        .settle(&[sent], Settled::Again { at: HOUR, note: "busy", unclear: false }, HOUR - 500)
+        .unwrap();
     assert_eq!(due(store, HOUR - 500), Vec::<Vec<_>>::new(), "a pause is kept");
     assert_eq!(due(store, 0), [vec![sent]], "an hour is no pause");
     let kept = answered(store, "ben", "1", Way::Keep { until: HOUR }).1.seq;
     assert_eq!(store.expire(0).unwrap(), 0, "the customer may still tap the link");
     assert_eq!(due(store, 0), [vec![sent]]);
     assert_eq!(store.expire(HOUR).unwrap(), 1, "{kept:?}");
+}
+
+fn what_may_be_there_is_repeated_as_it_left(store: &dyn Store) {
+    let first = answered(store, "anna", "1", Way::Send).1;
+    let second = answered(store, "anna", "2", Way::Send).1.seq;
+    let left_with = |now| -> Vec<Option<OutboxSeq>> {
+        store.due(now, 10).unwrap()[0].rows.iter().map(|row| row.left_with).collect()
+    };
+    let rows = [first.seq, second];
+    let again = |unclear| Settled::Again { at: 4, note: "again", unclear };
+    assert!(store.begin_send(&rows, 3).unwrap());
+    store.settle(&rows, again(false), 4).unwrap();
+    assert_eq!(left_with(4), [None, None], "it is known not to be there: all may change");
+    assert!(store.begin_send(&rows, 5).unwrap());
+    store.settle(&rows, again(true), 6).unwrap();
+    let third = answered(store, "anna", "3", Way::Send).1;
+    assert_eq!(left_with(6), [Some(first.seq), Some(first.seq), None], "{third:?} comes after");
+    let sent = store.contact(&first.conversation).unwrap().sent;
+    assert_eq!(sent, [5], "the platform may have counted it");
+    store.settle(&rows[..1], UNKNOWN, 7).unwrap();
+    assert_eq!(store.contact(&first.conversation).unwrap().sent, [5]);
+}
+
+fn a_transfer_that_fails_gives_the_conversation_back(store: &dyn Store) {
+    let accepted = store.accept(&arrival("anna", "1", "转人工"), 1).unwrap();
+    let trace = turn(&accepted, Verdict::Handoff, Reason::HumanRequest, "");
+    let transfer =
+        NewReply { payload: Outgoing::Transfer, ..reply("anna", Way::Offer { may_send: false }) };
+    let decided = Decided {
+        replies: vec![transfer],
+        transferred_until: Some(99_000),
+        ..decided(trace, false)
+    };
+    let queued = store.decide(accepted.message, &decided, 2).unwrap().unwrap();
+    let owner = || store.owner(&accepted.conversation, 3).unwrap();
+    assert_eq!(owner(), Owner::Platform { until: 99_000 });
+    store.settle(&[queued.seq], UNKNOWN, 3).unwrap();
+    assert_eq!(owner(), Owner::Bot, "a person of ours can take it, and the bot hears it");
+}
+
+fn a_retry_jumps_no_queue_and_interrupts_nobody(store: &dyn Store) {
+    answered(store, "anna", "1", Way::Send);
+    let (second, _) = answered(store, "anna", "2", Way::Send);
+    assert_eq!(store.offer_again(second.message, 3).unwrap(), None, "the first is before it");
+    let (theirs, _) = answered(store, "ben", "1", Way::Send);
+    assert!(store.offer_again(theirs.message, 3).unwrap().is_some());
 }
 
 fn a_retry_gets_the_answer_that_was_offered(store: &dyn Store) {
@@ -280,7 +333,7 @@ fn what_was_sent_counts_and_what_failed_does_not(store: &dyn Store) {
     assert!(store.begin_send(&[first.seq], 5).unwrap());
     store.settle(&[first.seq], Settled::Delivered, 6).unwrap();
     assert!(store.begin_send(&[second.seq], 7).unwrap());
-    store.settle(&[second.seq], Settled::Again { at: 9, note: "busy" }, 8).unwrap();
+    store.settle(&[second.seq], Settled::Again { at: 9, note: "busy", unclear: false }, 8).unwrap();
     let contact = store.contact(&accepted.conversation).unwrap();
     assert_eq!(contact.sent, [5], "an answer to a callback is no send");
     assert_eq!(contact.occasions, [(Occasion::Message, 1)]);

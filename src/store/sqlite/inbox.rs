@@ -15,6 +15,9 @@ use crate::store::{
     Accepted, AcceptedState, Arrival, Decided, Fate, MessageRow, StoreError, Unfinished,
 };
 
+/// Platforms keep what was not fetched for three days; a message that says it is older has no time.
+const OLDEST_MS: i64 = 4 * 24 * 3_600_000;
+
 pub(super) fn accept(
     transaction: &Transaction<'_>,
     arrival: &Arrival,
@@ -44,10 +47,12 @@ pub(super) fn accept(
     Fault::AcceptedHalf.passes();
     transaction.execute("INSERT INTO work (message_id) VALUES (?1)", [message.0])?;
     if let Some(occasion) = occasion {
+        // Platforms count from what the customer did, which may have been fetched much later.
+        let at = if inbound.sent_at > now - OLDEST_MS { inbound.sent_at.min(now) } else { now };
         transaction.execute(
             "INSERT INTO occasions (conversation_id, occasion, at) VALUES (?1, ?2, ?3)
              ON CONFLICT (conversation_id, occasion) DO UPDATE SET at = max(at, ?3)",
-            params![conversation.as_str(), occasion.as_str(), now],
+            params![conversation.as_str(), occasion.as_str(), at],
         )?;
     }
     Ok(Accepted { message, conversation, state: AcceptedState::New })

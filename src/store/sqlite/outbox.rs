@@ -9,6 +9,7 @@ use crate::base::id::{CaseId, ConversationId, OutboxKey, TraceId};
 use crate::domain::decision::{Priority, Reason};
 use crate::domain::delivery::{Author, DeliveryState, Occasion};
 use crate::domain::message::AccountName;
+use crate::domain::outgoing::Outgoing;
 use crate::domain::ownership::Owner;
 use crate::domain::trace::Trace;
 use crate::store::outbox::{
@@ -49,7 +50,12 @@ impl Outbox for SqliteStore {
                 ))?
                 .query_row([message.0], queued)
                 .optional()?;
-            found.map(|found| offer(t, found?, now)).transpose()
+            let Some(found) = found.transpose()? else { return Ok(None) };
+            let waits = found.state == DeliveryState::Pending;
+            if waits && !may_be_said_now(t, &found, now)? {
+                return Ok(None);
+            }
+            offer(t, found, now).map(Some)
         })
     }
 
@@ -70,7 +76,12 @@ impl Outbox for SqliteStore {
                 ))?
                 .query_row(params![message.0, conversation.as_str()], queued)
                 .optional()?;
-            found.map(|found| offer(t, found?, now)).transpose()
+            let Some(found) = found.transpose()? else { return Ok(None) };
+            let kept = found.state == DeliveryState::Kept;
+            if kept && !queue::owner(t, conversation.as_str())?.is_bot(now) {
+                return Ok(None);
+            }
+            offer(t, found, now).map(Some)
         })
     }
 
@@ -198,6 +209,10 @@ impl Outbox for SqliteStore {
         self.writer.write(move |t| pages::want(t, &account, &thread, &token))
     }
 
+    fn want_all(&self) -> Result<(), StoreError> {
+        self.writer.write(pages::want_all)
+    }
+
     fn to_fetch(&self) -> Result<Vec<Cursor>, StoreError> {
         self.read(pages::wanted)
     }
@@ -265,7 +280,7 @@ const DUE: &str = "(due_at <= ?1 OR (due_at > ?1 + 600000 AND state <> 'kept'))"
 const ASKED_AGAIN: &str = "asks_again";
 
 pub(super) const COLUMNS: &str = "seq, key, conversation_id, trace_id, account, author, target, \
-                                  payload, state, attempts, created_at, note";
+                                  payload, state, attempts, created_at, note, joined";
 
 pub(super) fn queued(row: &Row<'_>) -> rusqlite::Result<Result<Queued, StoreError>> {
     let text = |n| row.get::<_, String>(n);
@@ -273,6 +288,7 @@ pub(super) fn queued(row: &Row<'_>) -> rusqlite::Result<Result<Queued, StoreErro
     let (seq, key, conversation) = (OutboxSeq(row.get(0)?), text(1)?, text(2)?);
     let (trace, account): (Option<String>, _) = (row.get(3)?, text(4)?);
     let (attempts, created_at, note) = (row.get(9)?, row.get(10)?, text(11)?);
+    let left_with = row.get::<_, Option<i64>>(12)?.map(OutboxSeq);
     let read = || {
         let unknown = |what, word: &str| StoreError::Corrupt {
             what,
@@ -291,6 +307,7 @@ pub(super) fn queued(row: &Row<'_>) -> rusqlite::Result<Result<Queued, StoreErro
             attempts,
             created_at,
             note,
+            left_with,
         })
     };
     Ok(read())
@@ -431,6 +448,23 @@ fn unsent(transaction: &Transaction<'_>, conversation: &str) -> Result<bool, Sto
     Ok(found)
 }
 
+/// Whether a reply that waits to be sent may be said in an answer instead: nobody else has the
+/// conversation, and nothing is before it.
+fn may_be_said_now(
+    transaction: &Transaction<'_>,
+    reply: &Queued,
+    now: UnixMs,
+) -> Result<bool, StoreError> {
+    let conversation = reply.conversation.as_str();
+    let is_first: bool = transaction
+        .prepare_cached(
+            "SELECT NOT EXISTS (SELECT 1 FROM outbox WHERE conversation_id = ?1 AND seq < ?2
+                                AND state IN ('pending', 'offered', 'sending'))",
+        )?
+        .query_row(params![conversation, reply.seq.0], |r| r.get(0))?;
+    Ok(is_first && queue::owner(transaction, conversation)?.is_bot(now))
+}
+
 fn offer(transaction: &Transaction<'_>, found: Queued, now: UnixMs) -> Result<Queued, StoreError> {
     if found.state != DeliveryState::Delivered {
         transaction
@@ -514,11 +548,10 @@ fn begin_send(
     }
     for row in rows {
         let sent = Some(now).filter(|_| row == first);
-        let joined = Some(first.0).filter(|_| row != first);
         transaction.execute(
             "UPDATE outbox SET state = 'sending', attempts = attempts + 1, sent_at = ?2, joined = ?3
              WHERE seq = ?1",
-            params![row.0, sent, joined],
+            params![row.0, sent, first.0],
         )?;
     }
     Fault::SendUncommitted.passes();
@@ -537,18 +570,37 @@ pub(super) fn settle(
     let (state, due, note) = match settled {
         Settled::Handed { note, .. } if courtesy => (DeliveryState::Dropped, now, note),
         Settled::Delivered => (DeliveryState::Delivered, now, ""),
-        Settled::Again { at, note } => (DeliveryState::Pending, at, note),
+        Settled::Again { at, note, .. } => (DeliveryState::Pending, at, note),
         Settled::Handed { note, .. } => (DeliveryState::Handed, now, note),
         Settled::Dropped { note } => (DeliveryState::Dropped, now, note),
     };
-    // What was not delivered has not used anything up.
-    let trace: Option<String> = transaction
+    // What may be there counts as sent, and stays with what it left with; what is not has used
+    // nothing up.
+    let may_be_there = match settled {
+        Settled::Delivered | Settled::Handed { why: Reason::DeliveryUnknown, .. } => true,
+        Settled::Again { unclear, .. } => unclear,
+        Settled::Handed { .. } | Settled::Dropped { .. } => false,
+    };
+    let (trace, transfer): (Option<String>, bool) = transaction
         .prepare_cached(
             "UPDATE outbox SET state = ?2, due_at = ?3, note = ?4,
-                    sent_at = iif(?2 = 'delivered', sent_at, NULL)
-             WHERE seq = ?1 RETURNING trace_id",
+                    sent_at = iif(?5, sent_at, NULL), joined = iif(?5, joined, NULL)
+             WHERE seq = ?1 RETURNING trace_id, payload = ?6",
         )?
-        .query_row(params![row.0, state.as_str(), due, note], |r| r.get(0))?;
+        .query_row(
+            params![
+                row.0,
+                state.as_str(),
+                due,
+                note,
+                may_be_there,
+                to_json("reply", &Outgoing::Transfer)?
+            ],
+            |r| Ok((r.get(0)?, r.get(1)?)),
+        )?;
+    if transfer && matches!(settled, Settled::Handed { .. } | Settled::Dropped { .. }) {
+        not_transferred(transaction, row)?;
+    }
     if let (Settled::Handed { why, .. }, Some(trace), false) = (settled, trace, courtesy) {
         let trace = from_json::<Trace>(
             "trace",
@@ -561,6 +613,17 @@ pub(super) fn settle(
     Ok(())
 }
 
+/// The platform's desk did not get the conversation after all: whoever writes there is heard again.
+fn not_transferred(transaction: &Transaction<'_>, row: OutboxSeq) -> Result<(), StoreError> {
+    let conversation: String = transaction
+        .prepare_cached("SELECT conversation_id FROM outbox WHERE seq = ?1")?
+        .query_row([row.0], |r| r.get(0))?;
+    match queue::owner(transaction, &conversation)? {
+        Owner::Platform { .. } => queue::set_owner(transaction, &conversation, &Owner::Bot),
+        Owner::Bot | Owner::Person { .. } => Ok(()),
+    }
+}
+
 fn resume(
     transaction: &Transaction<'_>,
     accounts: &[Resumption],
@@ -568,7 +631,8 @@ fn resume(
 ) -> Result<(), StoreError> {
     let under_way = transaction
         .prepare_cached(
-            "SELECT o.seq, o.account, o.state, m.received_at FROM outbox o
+            "SELECT o.seq, o.account, o.state, min(m.received_at, m.inbound ->> 'sent_at')
+             FROM outbox o
              LEFT JOIN decisions d USING (trace_id) LEFT JOIN messages m ON m.id = d.message_id
              WHERE o.state IN ('sending', 'offered')",
         )?
@@ -584,7 +648,8 @@ fn resume(
         let heard = received.filter(|at| asks_again && now < at + LAST_RETRY_MS);
         match (state.as_str(), heard) {
             ("sending", _) if known.is_some_and(|a| a.repeats) => {
-                settle(transaction, seq, Settled::Again { at: now, note: "repeated" }, now)?;
+                let again = Settled::Again { at: now, note: "repeated", unclear: true };
+                settle(transaction, seq, again, now)?;
             }
             // The platform will ask again unless it has the answer.
             ("offered", Some(received)) => {

@@ -25,6 +25,12 @@ pub(super) fn want(
     Ok(())
 }
 
+/// Everything known once more, without the tokens of callbacks, which expire.
+pub(super) fn want_all(transaction: &Transaction<'_>) -> Result<(), StoreError> {
+    transaction.execute("UPDATE cursors SET token = '', wanted = wanted + 1", [])?;
+    Ok(())
+}
+
 pub(super) fn wanted(connection: &Connection) -> Result<Vec<Cursor>, StoreError> {
     let mut query = connection.prepare_cached(
         "SELECT account, thread, cursor, token, wanted FROM cursors WHERE wanted > fetched",
