@@ -18,3 +18,4 @@ mod remote;
 mod service;
 mod support;
 mod upkeep;
+mod vault;
