@@ -10,7 +10,8 @@ use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 
 use crate::base::clock::Clock;
-use crate::config::{Config, Handoff, RemoteModel};
+use crate::base::vault::{KeyError, Vault};
+use crate::config::{self, Config, Handoff, RemoteModel};
 use crate::domain::message::AccountName;
 use crate::engine::embed::EmbedWorker;
 use crate::engine::generate::GenerateWorker;
@@ -136,6 +137,17 @@ impl App {
         Ok(Arc::new(SqliteStore::open(&self.config.store.path)?))
     }
 
+    /// `None`: what is masked is lost.
+    pub fn vault(&self) -> Result<Option<Arc<Vault>>, KeyError> {
+        let named = |file: &Path| !file.as_os_str().is_empty();
+        let config::Vault { key_file, previous_key_file } = &self.config.vault;
+        if !named(key_file) {
+            return Ok(None);
+        }
+        let previous = Some(previous_key_file.as_path()).filter(|file| named(file));
+        Ok(Some(Arc::new(Vault::load(key_file, previous)?)))
+    }
+
     pub fn open_embedder(&self) -> Result<Arc<EmbedWorker>> {
         self.open_embedder_for(Arithmetic::AsStored)
     }
@@ -246,6 +258,7 @@ impl App {
 
     /// The desk with everything behind it.
     pub fn desk(&self) -> Result<Service> {
+        let vault = self.vault()?;
         let store = self.open_store()?;
         let embedder = self.open_embedder()?;
         let generations = self.open_generations(&embedder)?;
@@ -259,13 +272,14 @@ impl App {
             limits: self.limits(),
             accounts: accounts.clone(),
             bell: bell.clone(),
+            vault: vault.clone(),
         })?);
         let follower = self.follower(&store, &embedder, &generations);
         if let Err(error) = follower.look() {
             tracing::warn!(%error, "the knowledge serves as it was built");
         }
         let follower = Arc::new(follower);
-        Ok(Service { store, embedder, generations, desk, accounts, bell, follower })
+        Ok(Service { store, embedder, generations, desk, accounts, bell, vault, follower })
     }
 
     fn accounts(&self) -> Result<Accounts> {
@@ -340,6 +354,7 @@ impl App {
             generations: service.generations.clone(),
             accounts: service.accounts.clone(),
             bell: service.bell.clone(),
+            vault: service.vault.clone(),
             handoff: HandoffRules {
                 claim: minutes(self.config.handoff.claim_minutes),
                 survey: self.config.handoff.survey,
@@ -418,6 +433,7 @@ pub struct Service {
     pub desk: Arc<Desk>,
     pub accounts: Accounts,
     pub bell: Arc<Bell>,
+    pub vault: Option<Arc<Vault>>,
     pub follower: Arc<Follower>,
 }
 

@@ -38,6 +38,7 @@ pub enum ConfigError {
 pub struct Config {
     pub server: Server,
     pub store: Store,
+    pub vault: Vault,
     pub index: Index,
     pub models: Models,
     pub gate: Gate,
@@ -67,6 +68,16 @@ pub struct Server {
 #[serde(deny_unknown_fields)]
 pub struct Store {
     pub path: PathBuf,
+}
+
+/// Keys by the names of their files: no key stands in a configuration.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vault {
+    /// Empty: what is masked is lost.
+    pub key_file: PathBuf,
+    /// Empty: none.
+    pub previous_key_file: PathBuf,
 }
 
 #[derive(Debug, Deserialize)]
@@ -279,6 +290,11 @@ impl Config {
         open_unit("gate.alpha", self.gate.alpha)?;
         open_unit("gate.confidence", self.gate.confidence)?;
         self.train.daily_at()?;
+        let Vault { key_file, previous_key_file } = &self.vault;
+        if key_file.as_os_str().is_empty() && !previous_key_file.as_os_str().is_empty() {
+            let reason = "vault.previous_key_file needs vault.key_file, which seals from now on";
+            return Err(ConfigError::Invalid(reason.into()));
+        }
         let positive = [
             ("server.max_concurrent_turns", self.server.max_concurrent_turns),
             ("server.max_waiting_turns", self.server.max_waiting_turns),
@@ -510,6 +526,7 @@ mod tests {
             ("[gate]\nalfa = 0.1", "alfa"),
             ("[train]\ndaily_at = \"3am\"", "train.daily_at"),
             ("[reply]\ndeadline_ms = 9000", "deadline_ms"),
+            ("[vault]\nprevious_key_file = \"old.key\"", "vault.key_file"),
             ("[compliance]\nlink_hosts = [\"https://example.com/\"]", "without https://"),
             ("[compliance]\nlink_hosts = [\"com\"]", "link_hosts"),
             ("[compliance]\nservice_numbers = [\"客服\"]", "service_numbers"),

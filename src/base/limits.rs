@@ -8,5 +8,8 @@ pub const QUESTION_CHARS: usize = 500;
 pub const PASSIVE_REPLY_BYTES: usize = 2_000;
 /// Longest line of an imported JSONL or CSV file, bytes.
 pub const IMPORT_LINE_BYTES: usize = 1 << 20;
+/// Most of a message's personal data that the vault keeps, bytes before sealing; the rest is lost as
+/// all of it is without a vault.
+pub const PERSONAL_BYTES: usize = 8 << 10;
 /// Most earlier utterances that are carried into a turn.
 pub const CONTEXT_TURNS: usize = 8;

@@ -1,4 +1,5 @@
-//! Floor 0: ids, clock, text, digests, files, faults, leases, limits, numerals, repeatable chance, words.
+//! Floor 0: ids, clock, text, digests, files, faults, leases, limits, numerals, repeatable chance, a vault,
+//! words.
 //! Nothing here knows the business.
 
 pub mod clock;
@@ -11,4 +12,5 @@ pub mod limits;
 pub mod numerals;
 pub mod random;
 pub mod text;
+pub mod vault;
 pub mod words;

@@ -13,6 +13,7 @@ mod serve;
 mod simulate;
 mod train;
 mod upkeep;
+mod vault;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -80,6 +81,9 @@ enum Command {
     /// The audit log.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// What was masked in messages, and the key to it.
+    #[command(subcommand)]
+    Vault(vault::VaultCommand),
     /// Write store and serving index into one file, also while the service runs.
     Backup(upkeep::BackupArgs),
     /// Put a backup in the place of store and index.
@@ -164,6 +168,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Bench(command) => bench::run(&app, &command)?,
         Command::Simulate(command) => return simulate::run(&app, cli.config.as_deref(), &command),
         Command::Replay(args) => ask::replay(&app, &args)?,
+        Command::Vault(command) => vault::run(&app, &command)?,
         Command::Backup(args) => upkeep::write_backup(&app, &args)?,
         Command::Restore(args) => return upkeep::restore(&app, &args),
         Command::Migrate(args) => upkeep::migrate(&app, &args)?,

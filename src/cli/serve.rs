@@ -58,6 +58,8 @@ pub(super) fn doctor(app: &App, as_json: bool) -> Result<ExitCode> {
     let store_dir = app.config.store.path.parent().unwrap_or(here);
     checks.push(doctor::writable("store folder", store_dir));
     checks.push(doctor::writable("index folder", &app.config.index.dir));
+    let vault = app.vault().map(|vault| if vault.is_some() { "on" } else { "off" }.to_owned());
+    checks.push(Check::from_result("vault", vault.map_err(|e| e.to_string())));
     let embedder = app.open_embedder().map_err(|e| format!("{e:#}"));
     checks.push(Check::from_result(
         "embedder",

@@ -22,8 +22,8 @@ use crate::store::sqlite::{Migrated, file};
   huida backup today.tar --json                    for a script: what it holds
   huida restore today.tar                          brings it back
 
-The file holds customers' messages (masked) and all knowledge: keep it as you keep the store. Models
-and configuration are not in it; `huida models bundle` carries the models.")]
+The file holds customers' messages (masked, and what was masked as the vault sealed it) and all
+knowledge: keep it as you keep the store. Models, configuration and the vault's key are not in it; `huida models bundle` carries the models.")]
 pub(super) struct BackupArgs {
     /// The tar to write; one that is there is replaced once the new one is whole.
     file: PathBuf,

@@ -152,6 +152,11 @@ texts! {
     Claim "claim" { "接手", "Take over" }
     Say "say" { "回复客户", "Reply" }
     HandBack "hand_back" { "交还机器人", "Hand back to the bot" }
+    PersonalShow "personal_show" { "查看个人信息", "Show personal data" }
+    PersonalTitle "personal_title" { "客户原话（查看已记入审计日志）", "As the customer wrote it (the audit log has that you looked)" }
+    PersonalMore "personal_more" { "条消息无法解封", "more messages cannot be opened" }
+    PersonalNone "personal_none" { "没有保存的个人信息。", "No personal data is kept here." }
+    PersonalUnreadable "personal_unreadable" { "这些内容由另一把密钥封存，或之后被改动过，无法查看。", "It was sealed with another key, or changed since, and cannot be shown." }
     Resolve "resolve" { "已解决", "Resolved" }
     YourName "your_name" { "您的名字", "Your name" }
     ReplyHint "reply_hint" { "写给客户的话", "What to tell the customer" }

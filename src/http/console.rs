@@ -12,6 +12,7 @@ use crate::base::id::{CaseId, TraceId};
 use crate::domain::texts::{Lang, Text};
 use crate::http::pages::{cookie, lang_of};
 use crate::http::people::{self, ByWhom, Doing, Failed};
+use crate::http::personal::{PersonalView, personal_of};
 use crate::http::state::HttpState;
 use crate::http::view::trace_view;
 use crate::store::{Store, StoreError};
@@ -97,16 +98,21 @@ pub(super) async fn case(
     uri: Uri,
 ) -> Response {
     let lang = lang_of(&headers, &uri);
-    show(&state, &id, lang, operator(&headers), None).await
+    show(&state, &id, lang, operator(&headers), Ok(None)).await
 }
 
+/// `asked`: what was asked for besides, or why that was not done.
 async fn show(
     state: &HttpState,
     id: &str,
     lang: Lang,
     operator: String,
-    failed: Option<Failed>,
+    asked: Result<Option<PersonalView>, Failed>,
 ) -> Response {
+    let (personal, failed) = match asked {
+        Ok(personal) => (personal, None),
+        Err(failed) => (None, Some(failed)),
+    };
     let reading = state.clone();
     let case = CaseId::from_text(id);
     match people::blocking(move || Ok(people::package_of(&reading, &case, lang)?)).await {
@@ -114,6 +120,7 @@ async fn show(
             let data = context! {
                 package => Value::from(Serde(package)),
                 operator,
+                personal => Value::from(Serde(personal)),
                 failed => failed.as_ref().map(|failed| failed.text().get(lang)),
             };
             let mut page = state.pages.render("case.html", lang, &format!("/queue/{id}"), data);
@@ -141,14 +148,36 @@ pub(super) async fn act(
     let mut response = match done {
         Ok(_) if doing == Doing::Resolve => Redirect::to("/queue").into_response(),
         Ok(_) => Redirect::to(&format!("/queue/{id}")).into_response(),
-        Err(failed) => show(&state, &id, lang, name.clone(), Some(failed)).await,
+        Err(failed) => show(&state, &id, lang, name.clone(), Err(failed)).await,
     };
+    remember(&mut response, &name);
+    response
+}
+
+/// The case's page with what was masked.
+pub(super) async fn personal(
+    State(state): State<HttpState>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    uri: Uri,
+    Form(by): Form<ByWhom>,
+) -> Response {
+    let lang = lang_of(&headers, &uri);
+    let name = by.operator.trim().to_owned();
+    let (reading, case) = (state.clone(), CaseId::from_text(&id));
+    let asked = people::blocking(move || personal_of(&reading, &case, &by)).await;
+    let mut response = show(&state, &id, lang, name.clone(), asked.map(Some)).await;
+    remember(&mut response, &name);
+    response
+}
+
+/// Puts the name into the next form.
+fn remember(response: &mut Response, name: &str) {
     let encoded: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
     let cookie = format!("{NAME_COOKIE}={encoded}; HttpOnly; SameSite=Strict; Path=/queue");
     if let Ok(value) = cookie.parse() {
         response.headers_mut().append(header::SET_COOKIE, value);
     }
-    response
 }
 
 /// The name under which this browser last did something, in hexadecimal: it may be Chinese.

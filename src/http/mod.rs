@@ -8,6 +8,7 @@ mod limit;
 mod observe;
 mod pages;
 mod people;
+mod personal;
 mod state;
 mod view;
 mod webhook;
@@ -33,9 +34,11 @@ pub fn router(state: HttpState) -> Router {
         .route("/traces/{id}", get(console::trace))
         .route("/queue", get(console::queue))
         .route("/queue/{id}", get(console::case))
+        .route("/queue/{id}/personal", post(console::personal))
         .route("/queue/{id}/{doing}", post(console::act))
         .route("/api/queue", get(people::queue))
         .route("/api/cases/{id}", get(people::case))
+        .route("/api/cases/{id}/personal", get(personal::personal))
         .route("/api/cases/{id}/{doing}", post(people::act))
         .route("/api/conversations/{id}/audience", put(people::set_audience))
         .route("/api/outbox/undelivered", get(people::undelivered))

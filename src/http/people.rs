@@ -16,6 +16,7 @@ use crate::domain::outgoing::{Menu, MenuItem, Outgoing};
 use crate::domain::ownership::{Owner, Refused};
 use crate::domain::texts::{Lang, Text, delivery_text, reason_text};
 use crate::http::pages::lang_of;
+use crate::http::personal::is_kept;
 use crate::http::state::HttpState;
 use crate::http::view::{TraceView, priority_text, trace_view};
 use crate::pipeline::delivery::quota::{Room, room};
@@ -107,6 +108,8 @@ fn line_view(line: Spoken, lang: Lang) -> LineView {
 pub(super) struct Package {
     case: CaseView,
     history: Vec<LineView>,
+    /// Something of it was masked that can be shown.
+    personal: bool,
 }
 
 fn case_view(state: &HttpState, case: &OpenCase, lang: Lang) -> CaseView {
@@ -148,6 +151,10 @@ pub(super) enum Failed {
     Store(StoreError),
     /// What the person wrote cannot be taken.
     Input(Text),
+    /// Nothing was masked there, or there was no vault then, or there is none now.
+    NothingKept,
+    /// Sealed with a key that is not here, or changed since.
+    Unreadable,
 }
 
 impl From<StoreError> for Failed {
@@ -160,7 +167,8 @@ impl Failed {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Input(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Store(StoreError::NoSuchCase(_)) => StatusCode::NOT_FOUND,
+            Self::NothingKept | Self::Store(StoreError::NoSuchCase(_)) => StatusCode::NOT_FOUND,
+            Self::Unreadable => StatusCode::CONFLICT,
             Self::Store(StoreError::Refused(_) | StoreError::NoWayToCustomer) => {
                 StatusCode::CONFLICT
             }
@@ -171,6 +179,8 @@ impl Failed {
     pub(super) fn text(&self) -> Text {
         match self {
             Self::Input(text) => *text,
+            Self::NothingKept => Text::PersonalNone,
+            Self::Unreadable => Text::PersonalUnreadable,
             Self::Store(StoreError::NoSuchCase(_)) => Text::CaseGone,
             Self::Store(StoreError::Refused(Refused::Held { .. })) => Text::CaseHeld,
             Self::Store(StoreError::Refused(Refused::NotHeld)) => Text::CaseNotHeld,
@@ -183,6 +193,8 @@ impl Failed {
     fn code(&self) -> &'static str {
         match self {
             Self::Input(text) => text.name(),
+            Self::NothingKept => "nothing_kept",
+            Self::Unreadable => "unreadable",
             Self::Store(StoreError::NoSuchCase(_)) => "no_such_case",
             Self::Store(StoreError::Refused(Refused::Held { .. })) => "held",
             Self::Store(StoreError::Refused(Refused::NotHeld)) => "not_held",
@@ -192,14 +204,14 @@ impl Failed {
         }
     }
 
-    fn answer(&self, lang: Lang) -> Response {
+    pub(super) fn answer(&self, lang: Lang) -> Response {
         let operator = match self {
             Self::Store(StoreError::Refused(Refused::Held { operator, .. })) => Some(operator),
             Self::Store(error) => {
                 tracing::warn!(%error, "a case");
                 None
             }
-            Self::Input(_) => None,
+            Self::Input(_) | Self::NothingKept | Self::Unreadable => None,
         };
         let body = json!({
             "error": self.code(), "text": self.text().get(lang), "operator": operator,
@@ -240,7 +252,8 @@ pub(super) fn package_of(
     let case = case.ok_or_else(|| StoreError::NoSuchCase(id.to_string()))?;
     let history = state.store.spoken(&case.conversation, LINES)?;
     let history = history.into_iter().map(|line| line_view(line, lang)).collect();
-    Ok(Package { case: case_view(state, &case, lang), history })
+    let personal = is_kept(state, id)?;
+    Ok(Package { case: case_view(state, &case, lang), history, personal })
 }
 
 pub(super) fn perform(
@@ -250,10 +263,7 @@ pub(super) fn perform(
     by: &ByWhom,
 ) -> Result<Owner, Failed> {
     let now = state.clock.now();
-    let operator = by.operator.trim().to_owned();
-    if operator.is_empty() || operator.chars().count() > NAME_CHARS {
-        return Err(Failed::Input(Text::NameNeeded));
-    }
+    let operator = named(&by.operator)?;
     let claim = i64::try_from(state.handoff.claim.as_millis()).unwrap_or(i64::MAX);
     let until = now.saturating_add(claim);
     let act = match doing {
@@ -268,6 +278,15 @@ pub(super) fn perform(
     let owner = state.store.act(id, &act, now)?;
     state.bell.ring();
     Ok(owner)
+}
+
+/// Who does it: nothing is done by nobody.
+pub(super) fn named(operator: &str) -> Result<String, Failed> {
+    let operator = operator.trim();
+    if operator.is_empty() || operator.chars().count() > NAME_CHARS {
+        return Err(Failed::Input(Text::NameNeeded));
+    }
+    Ok(operator.to_owned())
 }
 
 /// A reply that the channel takes whole: what a person wrote is not cut.

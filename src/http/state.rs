@@ -7,6 +7,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
 
 use crate::base::clock::Clock;
+use crate::base::vault::Vault;
 use crate::engine::embed::EmbedWorker;
 use crate::http::pages::Pages;
 use crate::pipeline::accounts::Accounts;
@@ -42,6 +43,8 @@ pub struct HttpState {
     pub generations: Arc<Generations>,
     pub accounts: Accounts,
     pub bell: Arc<Bell>,
+    /// Opens what was masked; `None`: nothing is kept.
+    pub vault: Option<Arc<Vault>>,
     pub handoff: HandoffRules,
     pub operators: Arc<OperatorAccess>,
     pub metrics: PrometheusHandle,

@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-pub use self::work::{RATE, masked};
+pub use self::work::RATE;
 
 use self::work::Inner;
 use crate::base::clock::{Clock, Deadline};
 use crate::base::id::{ConversationId, TraceId};
+use crate::base::vault::Vault;
 use crate::channels::Channel;
 use crate::domain::decision::Verdict;
 use crate::domain::delivery::DeliveryState;
@@ -26,6 +27,7 @@ use crate::domain::texts::{Lang, Text};
 use crate::model::Control;
 use crate::pipeline::accounts::Accounts;
 use crate::pipeline::delivery::Bell;
+use crate::pipeline::personal::stored;
 use crate::pipeline::responder::Responder;
 use crate::pipeline::turns::{Customer, Turns};
 use crate::pipeline::waiting::{Event, Listener, Waiting};
@@ -102,6 +104,8 @@ pub struct DeskParts {
     pub limits: Limits,
     pub accounts: Accounts,
     pub bell: Arc<Bell>,
+    /// Where what is masked is sealed for; `None`: it is lost.
+    pub vault: Option<Arc<Vault>>,
 }
 
 pub struct Desk {
@@ -203,6 +207,11 @@ impl Desk {
         }
     }
 
+    /// As it may be written down.
+    pub fn stored(&self, arrival: &Arrival) -> Arrival {
+        stored(arrival, self.inner.parts.vault.as_deref())
+    }
+
     /// Puts fetched messages to work that the store has accepted, in their order.
     pub fn take_up(&self, fetched: Vec<(Arrival, Accepted)>) {
         for (arrival, accepted) in fetched {
@@ -260,7 +269,7 @@ impl Desk {
         listens: bool,
     ) -> Result<(Accepted, Option<Told>), StoreError> {
         let inner = &self.inner;
-        let stored = Arrival { inbound: masked(&arrival.inbound), ..arrival.clone() };
+        let stored = self.stored(arrival);
         let mut told = None;
         let accepted = inner.turns.enter(
             &Customer::of(&arrival.inbound),

@@ -16,6 +16,7 @@ pub mod generation;
 pub mod generations;
 pub mod health;
 pub mod observe;
+pub mod personal;
 pub mod propose;
 pub mod responder;
 pub mod retrieve;

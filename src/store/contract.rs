@@ -1,6 +1,7 @@
 //! What every [`Store`] must do; each implementation runs all cases, each on a fresh store.
 
 pub(crate) mod delivery;
+mod personal;
 
 use super::*;
 use crate::domain::decision::{Decision, Reason};
@@ -30,6 +31,9 @@ pub(crate) const CASES: &[fn(&dyn Store)] = &[
     context_is_the_conversation_before,
     handoffs_wait_by_priority,
     undecided_messages_are_found_again,
+    personal::what_was_sealed_is_kept_with_its_message,
+    personal::a_case_has_its_whole_conversation,
+    personal::whoever_has_it_shown_is_in_the_audit_log,
 ];
 
 pub(crate) fn entry(id: &str, question: &str) -> Entry {
@@ -68,6 +72,7 @@ fn arrival(sender: &str, id: &str, said: &str) -> Arrival {
         inbound: text(sender, id, said),
         target: Some(Target::customer(sender)),
         occasion: Some(Occasion::Message),
+        sealed: None,
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod governance;
 pub mod outbox;
+pub mod personal;
 pub mod queue;
 pub mod sqlite;
 
@@ -24,6 +25,7 @@ use crate::domain::trace::Trace;
 use crate::gate::threshold::Promise;
 use crate::store::governance::Governance;
 use crate::store::outbox::Outbox;
+use crate::store::personal::Personal;
 use crate::store::queue::Queue;
 
 /// Grouped by what the caller can do.
@@ -142,12 +144,14 @@ pub struct Arrival {
     pub target: Option<Target>,
     /// What the platform lets be sent after it.
     pub occasion: Option<Occasion>,
+    /// What was masked, sealed; `None` where there was nothing, or it is not kept.
+    pub sealed: Option<Vec<u8>>,
 }
 
 impl Arrival {
     /// Said where the reply is waited for: at the command line, on the chat page.
     pub fn in_person(inbound: Inbound) -> Self {
-        Self { inbound, target: None, occasion: None }
+        Self { inbound, target: None, occasion: None, sealed: None }
     }
 }
 
@@ -195,7 +199,7 @@ pub enum AuditState {
 }
 
 /// The contract; every implementation passes `store::contract`.
-pub trait Store: Governance + Outbox + Queue + Send + Sync {
+pub trait Store: Governance + Outbox + Personal + Queue + Send + Sync {
     /// Adds or changes entries by id, all of them with their line in the audit log or none; an
     /// equal entry keeps its version. Marketing text that is to be published waits for its release.
     fn import_entries(&self, import: &Import, now: UnixMs) -> Result<ImportOutcome, StoreError>;

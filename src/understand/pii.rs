@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::domain::knowledge::words;
 use crate::understand::normalize::Folded;
 
@@ -43,7 +45,7 @@ impl PersonalKind {
 }
 
 /// One find; offsets count characters of the text as it was given.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PersonalData {
     pub kind: PersonalKind,
     pub start: usize,
@@ -95,6 +97,28 @@ pub fn mask(text: &str) -> Masked {
     masked
 }
 
+/// What [`mask`] takes out, in order: with it [`restore`] puts the text back.
+pub fn taken(text: &str) -> Vec<PersonalData> {
+    find(text).into_iter().filter(|found| found.kind.placeholder().is_some()).collect()
+}
+
+/// Undoes [`mask`] for the first finds of a text, or all of them. Where they stand says which
+/// placeholder is whose: the customer may have written one too. `None`: they are of another text.
+pub fn restore(masked: &str, taken: &[PersonalData]) -> Option<String> {
+    let (mut text, mut rest, mut at) = (String::new(), masked, 0);
+    for found in taken {
+        let between = found.start.checked_sub(at)?;
+        let mut ends = rest.char_indices().map(|(byte, _)| byte).chain([rest.len()]);
+        let (kept, after) = rest.split_at(ends.nth(between)?);
+        text.push_str(kept);
+        text.push_str(&found.value);
+        rest = after.strip_prefix(found.kind.placeholder()?)?;
+        at = found.end;
+    }
+    text.push_str(rest);
+    Some(text)
+}
+
 /// Byte spans of the source. Earlier finders win where two overlap: a checksum or a named
 /// context is stronger than a bare run of digits.
 fn spans(text: &str) -> Vec<(PersonalKind, Range<usize>)> {
@@ -133,6 +157,14 @@ mod tests {
             let text = format!("{}1号", piece.repeat(20_000));
             assert!(find(&text).len() < text.len());
         }
+    }
+
+    #[test]
+    fn what_was_taken_of_another_text_puts_nothing_back() {
+        let taken = taken("我的电话13800138000");
+        assert_eq!(restore("电话⟨手机号⟩", &taken), None);
+        assert_eq!(restore("我的电话⟨邮箱⟩", &taken), None);
+        assert_eq!(restore("", &taken), None);
     }
 
     #[test]
@@ -239,6 +271,22 @@ mod tests {
                 let quoted: String = chars[found.start..found.end].iter().collect();
                 prop_assert_eq!(quoted, found.value);
             }
+        }
+
+        #[test]
+        fn what_was_taken_puts_the_text_back(
+            text in "\\PC{0,40}|[0-9 +x一三五零-]{0,60}|([a-z，。]{0,4}|⟨手机号⟩|电话13800138000|我叫张三){0,8}",
+            first in any::<prop::sample::Index>(),
+        ) {
+            let (masked, taken) = (mask(&text), taken(&text));
+            prop_assert_eq!(restore(&masked.text, &taken), Some(text.clone()));
+            let kinds: Vec<_> = taken.iter().map(|found| found.kind).collect();
+            prop_assert_eq!(kinds, masked.kinds);
+            let some = &taken[..first.index(taken.len() + 1)];
+            let partly = restore(&masked.text, some).unwrap();
+            let end = some.last().map_or(0, |found| found.end);
+            let chars = |text: &str| text.chars().take(end).collect::<String>();
+            prop_assert_eq!(chars(&partly), chars(&text));
         }
 
         #[test]

@@ -200,7 +200,7 @@ fn said(platform: Platform, account: &str, sender: &str, id: &str, text: &str) -
         content: Content::Text(text.into()),
     };
     let target = Some(Target::customer(sender));
-    Arrival { inbound, target, occasion: Some(Occasion::Message) }
+    Arrival { inbound, target, occasion: Some(Occasion::Message), sealed: None }
 }
 
 pub(crate) fn mini(sender: &str, id: &str, text: &str) -> Arrival {

@@ -19,3 +19,4 @@ mod remote;
 mod service;
 mod support;
 mod upkeep;
+mod vault;

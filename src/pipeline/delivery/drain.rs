@@ -12,7 +12,7 @@ use crate::domain::decision::Reason;
 use crate::domain::message::AccountName;
 use crate::pipeline::accounts::Accounts;
 use crate::pipeline::delivery::quota::occasion;
-use crate::pipeline::desk::{Desk, masked};
+use crate::pipeline::desk::Desk;
 use crate::store::outbox::{Cursor, Page as TakenPage};
 use crate::store::{Arrival, StoreError};
 
@@ -138,18 +138,20 @@ impl Fetching {
         let Sorted { page: taken, originals } =
             sort(channel, page.items, session, self.shared.now());
         let complete = (!more).then_some(cursor.wanted);
-        let taken = TakenPage { next: next.clone(), complete, ..taken };
+        // What is worked on is what came: what is stored is masked.
+        let messages = originals.iter().map(|arrival| self.desk.stored(arrival)).collect();
+        let taken = TakenPage { messages, next: next.clone(), complete, ..taken };
         let store = &self.shared.parts.store;
         let accepted =
             store.take_page(&cursor.account, &cursor.thread, &taken, self.shared.now())?;
-        // In their order, and as they came: what is stored is masked.
+        // In their order.
         let accepted = accepted.into_iter().zip(originals);
         self.desk.take_up(accepted.map(|((_, accepted), original)| (original, accepted)).collect());
         Ok(more.then_some(next))
     }
 }
 
-/// A page for the store, and its messages before they were masked.
+/// A page for the store that has no messages yet, and these as they came.
 pub struct Sorted {
     pub page: TakenPage,
     pub originals: Vec<Arrival>,
@@ -161,12 +163,7 @@ pub fn sort(channel: &dyn Channel, items: Vec<Item>, session: Duration, now: Uni
     let until = now.saturating_add(i64::try_from(session.as_millis()).unwrap_or(i64::MAX));
     for item in items {
         match item {
-            Item::Push(push) => {
-                let arrival = arrival(channel, push);
-                let inbound = masked(&arrival.inbound);
-                sorted.page.messages.push(Arrival { inbound, ..arrival.clone() });
-                sorted.originals.push(arrival);
-            }
+            Item::Push(push) => sorted.originals.push(arrival(channel, push)),
             Item::Undelivered(Undelivered { key, failure, .. }) => {
                 sorted.page.failures.push((key, why(failure.class)));
             }
@@ -193,7 +190,7 @@ pub fn sort(channel: &dyn Channel, items: Vec<Item>, session: Duration, now: Uni
 pub fn arrival(channel: &dyn Channel, push: Push) -> Arrival {
     let Push { inbound, target, reply_address: _ } = push;
     let occasion = channel.scene(&inbound.content).map(occasion);
-    Arrival { inbound, target: Some(target), occasion }
+    Arrival { inbound, target: Some(target), occasion, sealed: None }
 }
 
 fn why(class: FailureClass) -> Reason {

@@ -17,12 +17,12 @@ use crate::domain::ownership::Owner;
 use crate::domain::texts::{Lang, Text};
 use crate::domain::trace::Trace;
 use crate::model::Control;
+use crate::pipeline::personal::masked;
 use crate::pipeline::responder::{Ask, COMPOSING_STEP, Turn};
 use crate::pipeline::turns::Turns;
 use crate::pipeline::waiting::{Event, Waiting};
 use crate::store::outbox::{Decided, NewReply, Queued, Way};
 use crate::store::{Accepted, Arrival, MessageRow, StoreError};
-use crate::understand::pii;
 
 /// Tries to write a decision while the store is away, and the pause between them.
 const WRITES: u32 = 5;
@@ -427,24 +427,4 @@ fn outcome(trace: Trace, queued: Option<Queued>) -> Outcome {
         trace: trace.id,
         queued,
     }
-}
-
-/// What may be written down.
-pub fn masked(inbound: &Inbound) -> Inbound {
-    let content = match &inbound.content {
-        Content::Text(text) => Content::Text(pii::mask(text).text),
-        Content::Choice { id, text } => {
-            Content::Choice { id: id.clone(), text: pii::mask(text).text }
-        }
-        Content::Voice { transcript } => {
-            Content::Voice { transcript: transcript.as_ref().map(|t| pii::mask(t).text) }
-        }
-        // A location's reference is an address.
-        Content::Attachment { what, reference } => Content::Attachment {
-            what: what.clone(),
-            reference: reference.as_ref().filter(|_| what != "location").cloned(),
-        },
-        other @ (Content::Event { .. } | Content::Unknown { .. }) => other.clone(),
-    };
-    Inbound { content, ..inbound.clone() }
 }

@@ -23,7 +23,7 @@ pub(super) fn accept(
     arrival: &Arrival,
     now: UnixMs,
 ) -> Result<Accepted, StoreError> {
-    let Arrival { inbound, target, occasion } = arrival;
+    let Arrival { inbound, target, occasion, sealed } = arrival;
     if let Some(known) = find(transaction, inbound)? {
         return Ok(known);
     }
@@ -46,6 +46,12 @@ pub(super) fn accept(
     let message = MessageRow(transaction.last_insert_rowid());
     Fault::AcceptedHalf.passes();
     transaction.execute("INSERT INTO work (message_id) VALUES (?1)", [message.0])?;
+    if let Some(sealed) = sealed {
+        transaction.execute(
+            "INSERT INTO vault (message_id, sealed) VALUES (?1, ?2)",
+            params![message.0, sealed],
+        )?;
+    }
     if let Some(occasion) = occasion {
         // Platforms count from what the customer did, which may have been fetched much later.
         let at = if inbound.sent_at > now - OLDEST_MS { inbound.sent_at.min(now) } else { now };
@@ -195,7 +201,7 @@ pub(super) fn unfinished(connection: &Connection) -> Result<Vec<Unfinished>, Sto
         Ok(Unfinished {
             message: MessageRow(id),
             conversation: ConversationId::from_text(conversation),
-            arrival: Arrival { inbound, target, occasion: None },
+            arrival: Arrival { inbound, target, occasion: None, sealed: None },
             received_at,
         })
     })

@@ -8,6 +8,7 @@ mod knowledge;
 mod ledger;
 mod outbox;
 mod pages;
+mod personal;
 mod queue;
 mod schema;
 mod writer;
