@@ -377,14 +377,14 @@ impl App {
         let watch = Watch::new(service.store.clone(), generations, self.clock.clone());
         let watching = tokio::spawn(watch_gate(Arc::new(watch)));
         let grace = Duration::from_millis(self.config.server.shutdown_grace_ms);
-        let served = crate::http::run(listener, state, shutdown, grace).await;
+        crate::http::run(listener, state, shutdown, grace).await;
         follow.abort();
         watching.abort();
         upkeeper.abort();
         // What is under way ends; what waits is in the store.
         tokio::task::spawn_blocking(move || drop((drain, delivery))).await?;
         tracing::info!("stopped");
-        Ok(served?)
+        Ok(())
     }
 }
 

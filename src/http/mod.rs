@@ -9,6 +9,7 @@ mod observe;
 mod pages;
 mod people;
 mod personal;
+mod server;
 mod state;
 mod view;
 mod webhook;
@@ -23,7 +24,6 @@ use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Redirect;
 use axum::routing::{get, post, put};
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -69,36 +69,8 @@ pub fn router(state: HttpState) -> Router {
 pub async fn run(
     listener: TcpListener,
     state: HttpState,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    shutdown: impl Future<Output = ()> + Send,
     grace: Duration,
-) -> std::io::Result<()> {
-    let (told, mut heard) = tokio::sync::watch::channel(false);
-    let service = router(state).into_make_service_with_connect_info::<std::net::SocketAddr>();
-    // A step of a reply is a small packet: held back until the last one is acknowledged, it would come
-    // 40 ms late.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "small packets are held back");
-        }
-    });
-    let server = axum::serve(listener, service).with_graceful_shutdown(async move {
-        shutdown.await;
-        // The receiver lives in this function; it cannot be gone.
-        let _ = told.send(true);
-    });
-    let overtime = async {
-        let stopping = heard.wait_for(|stop| *stop).await.is_ok();
-        if stopping {
-            tokio::time::sleep(grace).await;
-        } else {
-            std::future::pending::<()>().await;
-        }
-    };
-    tokio::select! {
-        ended = server.into_future() => ended,
-        () = overtime => {
-            tracing::warn!("requests were still in work after the grace period; ending anyway");
-            Ok(())
-        }
-    }
+) {
+    server::serve(listener, router(state), shutdown, grace).await;
 }
