@@ -177,13 +177,17 @@ impl Drop for Doomed {
 
 /// One message of one customer, as its platform pushes it.
 fn pushed(dir: &Path, accounts: &str) -> SimulatedPush {
+    pushed_text(dir, accounts, 7, "退款一般几天能到账")
+}
+
+fn pushed_text(dir: &Path, accounts: &str, msg_id: u64, text: &str) -> SimulatedPush {
     let file = dir.join("platform.toml");
     std::fs::write(&file, configuration(dir) + accounts).unwrap();
     let config = Config::load(Some(&file)).unwrap();
     let Account::WechatMp(account) = &config.accounts["main"] else { panic!("no 公众号") };
     let simulator = Simulator::new(account, "gh_test".into()).unwrap();
     let now = Clock::System.now() / 1000;
-    let what = Said::Text { content: "退款一般几天能到账".into(), msg_id: 7 };
+    let what = Said::Text { content: text.into(), msg_id };
     let message = SimulatedMessage { sender: "anna".into(), created: now, what };
     let wire = Wire { mode: PushMode::Safe, format: BodyFormat::Xml };
     simulator.push(&message, wire, &Stamp::fresh(now).unwrap()).unwrap()
@@ -222,6 +226,32 @@ fn a_message_is_answered_or_for_a_person_whenever_the_service_is_killed() {
         } else {
             assert_eq!(sent, 1, "{fault:?}: {cases:?}");
         }
+    }
+}
+
+#[test]
+fn fragments_are_answered_once_whenever_the_service_is_killed() {
+    for fault in [Fault::AcceptedUndecided, Fault::DecidedHalf, Fault::DecidedUnsent] {
+        let (api, dir) = (FakeApi::start(), prepared());
+        let (accounts, path) = (api.accounts(), "/channels/wechat-mini/mini");
+        let first = pushed_text(dir.path(), &accounts, 7, "那个退款");
+        let last = pushed_text(dir.path(), &accounts, 8, "一般几天能到账");
+        let mut doomed = Doomed::start(dir.path(), &accounts, Some(fault));
+        std::thread::scope(|scope| {
+            // Its callback is open while it waits for what follows.
+            scope.spawn(|| doomed.push(path, &first));
+            until(|| store(dir.path()).unfinished().unwrap().len() == 1);
+            let _ = doomed.push(path, &last);
+        });
+        assert!(doomed.died(), "{fault:?} was not passed");
+        let served = Doomed::start(dir.path(), &accounts, None);
+        served.push(path, &first).unwrap();
+        served.push(path, &last).unwrap();
+        let cases = settled(dir.path());
+        assert_eq!(api.seen(|seen| seen.sent.len()), 1, "{fault:?}: {cases:?}");
+        let decided = store(dir.path()).recent_traces(9).unwrap();
+        let joined = decided.iter().filter(|trace| trace.answered_by.is_some()).count();
+        assert_eq!((decided.len(), joined), (2, 1), "{fault:?}");
     }
 }
 

@@ -63,8 +63,10 @@ impl Outbox for SqliteStore {
         self.writer.write(move |t| {
             let found = t
                 .prepare_cached(&format!(
-                    "SELECT {COLUMNS} FROM outbox o JOIN decisions d USING (trace_id)
-                     WHERE d.message_id = ?1 AND conversation_id = ?2
+                    "SELECT {COLUMNS} FROM outbox
+                     WHERE trace_id = (SELECT coalesce(json_extract(trace, '$.answered_by'), trace_id)
+                                       FROM decisions WHERE message_id = ?1)
+                       AND conversation_id = ?2
                        AND (state = 'kept' OR (passive = 1 AND state <> 'handed'))
                      ORDER BY seq LIMIT 1"
                 ))?
@@ -298,7 +300,7 @@ fn decide(
     decided: &Decided,
     now: UnixMs,
 ) -> Result<Option<Queued>, StoreError> {
-    let Decided { trace, for_person, replies, transferred_until } = decided;
+    let Decided { trace, joined, for_person, replies, transferred_until } = decided;
     let conversation = trace.conversation.as_str();
     record(transaction, message, trace, now)?;
     if !replies.is_empty() && !queue::owner(transaction, conversation)?.is_bot(now) {
@@ -313,6 +315,10 @@ fn decide(
     }
     Fault::DecidedHalf.passes();
     transaction.execute("DELETE FROM work WHERE message_id = ?1", [message.0])?;
+    for (earlier, trace) in joined {
+        record(transaction, *earlier, trace, now)?;
+        transaction.execute("DELETE FROM work WHERE message_id = ?1", [earlier.0])?;
+    }
     let mut first = None;
     for reply in replies {
         let trace_id = Some(&trace.id);
