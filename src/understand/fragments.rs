@@ -230,6 +230,8 @@ mod tests {
             let before: Vec<&str> = before.iter().map(String::as_str).collect();
             let joined = join(&before, &last);
             prop_assert!(!joined.is_empty() || last.trim().is_empty());
+            let held = before.iter().filter(|text| is_fragment(text));
+            prop_assert!(held.into_iter().all(|text| signals::find(text).hard_reasons().is_empty()));
         }
     }
 }

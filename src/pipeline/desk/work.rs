@@ -1,4 +1,5 @@
-//! The work on one message, or on those that are answered together: what is asked, what is answered, how that leaves, and its record.
+//! The work on one message, with the fragments before it: what is asked, what is answered, how that
+//! leaves, and its record.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -53,7 +54,7 @@ pub(super) struct Job {
 struct Fragment {
     message: MessageRow,
     received_at: UnixMs,
-    /// Masked.
+    /// As it came.
     text: String,
 }
 
@@ -64,24 +65,14 @@ impl Stands for Job {
 }
 
 impl Job {
-    /// The last one, as if its message had said all of it.
+    /// The last one's, whose reply answers all of them.
     fn of(Group { earlier, last }: Group<Self>) -> Self {
-        if earlier.is_empty() {
-            return last;
-        }
-        let texts: Vec<&str> = earlier.iter().map(|job| words(&job.arrival.inbound)).collect();
-        let content = Content::Text(fragments::join(&texts, words(&last.arrival.inbound)));
         let fragment = |job: &Self| Fragment {
             message: job.accepted.message,
             received_at: job.received_at,
-            text: pii::mask(words(&job.arrival.inbound)).text,
+            text: words(&job.arrival.inbound).to_owned(),
         };
-        let inbound = Inbound { content, ..last.arrival.inbound };
-        Self {
-            arrival: Arrival { inbound, ..last.arrival },
-            earlier: earlier.iter().map(fragment).collect(),
-            ..last
-        }
+        Self { earlier: earlier.iter().map(fragment).collect(), ..last }
     }
 
     /// The first of the messages that are answered.
@@ -229,7 +220,7 @@ impl Inner {
     fn joined(&self, job: &Job, turn: &Turn, answer: &TraceId) -> Vec<(MessageRow, Trace)> {
         let trace = |fragment: &Fragment| Trace {
             received_at: fragment.received_at,
-            message: fragment.text.clone(),
+            message: pii::mask(&fragment.text).text,
             answered_by: Some(answer.clone()),
             ..self.parts.responder.silence(turn)
         };
@@ -248,7 +239,11 @@ impl Inner {
             metrics::counter!("huida_ratings_total", "score" => score.to_string()).increment(1);
             return Ok((Ask::Silent, Some(Text::SurveyThanks)));
         }
-        Ok((Ask::from(content), None))
+        if job.earlier.is_empty() {
+            return Ok((Ask::from(content), None));
+        }
+        let begun: Vec<&str> = job.earlier.iter().map(|fragment| fragment.text.as_str()).collect();
+        Ok((Ask::Said(fragments::join(&begun, words(&job.arrival.inbound))), None))
     }
 
     fn rating(&self, job: &Job) -> Result<Option<(CaseId, u8)>, StoreError> {

@@ -63,11 +63,10 @@ impl Outbox for SqliteStore {
         self.writer.write(move |t| {
             let found = t
                 .prepare_cached(&format!(
-                    "SELECT {COLUMNS} FROM outbox
-                     WHERE trace_id = (SELECT coalesce(json_extract(trace, '$.answered_by'), trace_id)
-                                       FROM decisions WHERE message_id = ?1)
-                       AND conversation_id = ?2
-                       AND (state = 'kept' OR (passive = 1 AND state <> 'handed'))
+                    "SELECT {COLUMNS} FROM outbox WHERE conversation_id = ?2 AND trace_id =
+                       (SELECT coalesce(json_extract(trace, '$.answered_by'), trace_id)
+                        FROM decisions WHERE message_id = ?1)
+                     AND (state = 'kept' OR (passive = 1 AND state <> 'handed'))
                      ORDER BY seq LIMIT 1"
                 ))?
                 .query_row(params![message.0, conversation.as_str()], queued)
@@ -310,8 +309,7 @@ fn decide(
         open_case(transaction, trace.id.as_str(), trace.decision.priority(), None, now)?;
     }
     if let Some(until) = transferred_until {
-        let owner = Owner::Platform { until: *until };
-        queue::set_owner(transaction, conversation, &owner)?;
+        queue::set_owner(transaction, conversation, &Owner::Platform { until: *until })?;
     }
     Fault::DecidedHalf.passes();
     transaction.execute("DELETE FROM work WHERE message_id = ?1", [message.0])?;
