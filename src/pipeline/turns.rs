@@ -108,7 +108,7 @@ impl<J: Stands> Line<J> {
             }
         }
         let full = self.jobs.len() >= MOST_JOINED;
-        let until = wait.map(|(until, _)| until).filter(|until| !full && !until.passed());
+        let until = wait.map(|(until, _)| until).filter(|_| !full);
         (self.jobs.len().min(MOST_JOINED), until)
     }
 }
@@ -202,7 +202,7 @@ impl<J: Stands> State<J> {
             if !line.accepting {
                 self.lines.remove(customer);
             }
-        } else if line.group().1.is_some() {
+        } else if line.group().1.is_some_and(|until| !until.passed()) {
             self.held.insert(customer.clone());
         } else {
             line.ready = true;
