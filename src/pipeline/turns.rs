@@ -139,11 +139,11 @@ impl<J: Stands> Turns<J> {
     /// The same for several, of which nobody takes the first before the last is in line.
     pub fn push_all(&self, jobs: impl IntoIterator<Item = (Customer, J)>) {
         let mut state = self.lock();
-        let mut moved = HashSet::new();
+        let mut moved = Vec::new();
         for (customer, job) in jobs {
             state.waiting += 1;
             state.lines.entry(customer.clone()).or_default().jobs.push_back(job);
-            moved.insert(customer);
+            moved.push(customer);
         }
         for customer in &moved {
             state.make_ready(customer);
