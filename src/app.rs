@@ -297,6 +297,7 @@ impl App {
             context_age: minutes(reply.context_minutes),
             late: Duration::from_millis(reply.late_ms),
             patience: Duration::from_millis(reply.patience_ms),
+            fragment: Duration::from_millis(reply.fragment_ms),
             kept: minutes(reply.kept_minutes),
             wait_for_person: minutes(handoff.expected_wait_minutes),
             handoff: handoff.desk,

@@ -149,6 +149,7 @@ pub struct Reply {
     pub deadline_ms: u64,
     pub late_ms: u64,
     pub patience_ms: u64,
+    pub fragment_ms: u64,
     pub compose_ms: u64,
     pub kept_minutes: u64,
     pub draft_chars: usize,
@@ -313,6 +314,10 @@ impl Config {
         }
         if !(100..=4_800).contains(&self.reply.deadline_ms) {
             let reason = "reply.deadline_ms must lie between 100 and 4800: WeChat cuts at 5000";
+            return Err(ConfigError::Invalid(reason.into()));
+        }
+        if self.reply.fragment_ms > 3_000 {
+            let reason = "reply.fragment_ms must be at most 3000: customers wait for so long";
             return Err(ConfigError::Invalid(reason.into()));
         }
         if self.reply.patience_ms > self.reply.deadline_ms {

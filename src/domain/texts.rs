@@ -133,6 +133,7 @@ texts! {
     UnderstoodLabel "understood" { "理解为", "Understood as" }
     DraftLabel "draft" { "建议答复", "Proposed reply" }
     ObjectionsLabel "objections" { "草稿里不能直接说的话", "What the draft may not say by itself" }
+    AnsweredByLabel "answered_by" { "并入这条一起答复", "Answered together with" }
     ReplyLabel "reply" { "已告知客户", "Told the customer" }
     MessageLabel "message" { "客户消息", "Message" }
     TimeLabel "time" { "时间", "Time" }

@@ -46,6 +46,9 @@ pub struct Trace {
     pub decision: Decision,
     /// What the customer was told.
     pub reply: String,
+    /// Nothing was said to this message alone: it was answered together with a later one, there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered_by: Option<TraceId>,
     /// Milliseconds per step, by step name.
     pub timings_ms: BTreeMap<String, f64>,
 }

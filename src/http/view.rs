@@ -30,6 +30,8 @@ pub(super) struct TraceView {
     draft: Option<DraftView>,
     objections: Vec<Objection>,
     reply: String,
+    /// Id of the trace in which it was answered together with a later message.
+    answered_by: Option<String>,
     evidence: Vec<EvidenceView>,
     timings: Vec<Timing>,
     generation: String,
@@ -91,6 +93,7 @@ pub(super) fn trace_view(trace: &Trace, lang: Lang) -> TraceView {
         }),
         objections: trace.objections.clone(),
         reply: trace.reply.clone(),
+        answered_by: trace.answered_by.as_ref().map(ToString::to_string),
         evidence: trace.evidence.iter().map(evidence_view).collect(),
         timings: timings(trace, lang),
         generation: trace.generation.clone(),

@@ -1,4 +1,5 @@
-//! The front desk: a message is remembered before work on it begins, decided once, in order.
+//! The front desk: a message is remembered before work on it begins, decided once, in order;
+//! what a customer types in fragments is answered once, together.
 //!
 //! Whoever brings a message waits for its outcome or not: pages and the command line do
 //! ([`Desk::handle`]), a callback does for as long as its platform waits ([`Desk::receive`]), fetched
@@ -65,6 +66,8 @@ pub struct Limits {
     pub late: Duration,
     /// How long a callback waits for such a reply: what is ready by then it carries.
     pub patience: Duration,
+    /// How long a fragment waits for what follows.
+    pub fragment: Duration,
     /// How long an answer is kept that the customer was given a link to.
     pub kept: Duration,
     /// The expected wait for a person before there is any experience.
@@ -117,8 +120,22 @@ pub struct Desk {
 type Done = Result<Outcome, String>;
 type Told = Listener<Progress, Done>;
 
+/// A callback that must carry the reply keeps so much of its time for the work on a fragment.
+const HELD_BACK: Duration = Duration::from_secs(2);
+/// Fragment after fragment keeps the first one waiting for so many times the wait of one.
+const MOST_WAITS: u32 = 3;
 /// How long a callback waits beyond its time for an outcome that is being written.
 const SETTLING: Duration = Duration::from_millis(300);
+/// How a message is taken on.
+struct Terms<'a> {
+    deadline: Deadline,
+    composing: &'a Control,
+    /// Someone waits for the outcome; replies leave accordingly.
+    heard: bool,
+    /// Until when its reply can be put off; `None`: not at all.
+    holds: Option<Deadline>,
+}
+
 /// Begins the id of a menu item behind which an answer is kept.
 const FETCH: &str = "fetch:";
 
@@ -162,14 +179,15 @@ impl Desk {
         observe: &mut dyn FnMut(&Progress),
     ) -> Result<Outcome, StoreError> {
         let arrival = Arrival::in_person(inbound.clone());
-        let (accepted, told) = self.accept(&arrival, deadline, composing, true)?;
+        let terms = Terms { deadline, composing, heard: true, holds: None };
+        let (accepted, told) = self.accept(&arrival, &terms)?;
         let Some(told) = told else {
             return settled(&accepted).ok_or_else(|| lost("its work is gone"));
         };
         loop {
             match told.events.recv() {
                 Ok(Event::Step(progress)) => observe(&progress),
-                Ok(Event::NotSoon) => {}
+                Ok(Event::NotSoon | Event::Elsewhere) => {}
                 Ok(Event::Done(done)) => return done.map_err(StoreError::Unavailable),
                 Err(_) => return Err(lost("the desk has closed")),
             }
@@ -184,7 +202,7 @@ impl Desk {
         until: Option<Deadline>,
     ) -> Result<Answer, StoreError> {
         let Limits { late, patience, .. } = self.inner.parts.limits;
-        let composing = Control::default();
+        let holds = self.holds(&arrival.inbound, until);
         let deadline = match until {
             Some(until) if !self.inner.can_answer_later(&arrival.inbound) => until,
             Some(_) | None => Deadline::after(late),
@@ -195,8 +213,9 @@ impl Desk {
             }
             Some(_) | None => until,
         };
-        let heard = until.is_some();
-        let (accepted, told) = self.accept(arrival, deadline, &composing, heard)?;
+        let composing = &Control::default();
+        let terms = Terms { deadline, composing, heard: until.is_some(), holds };
+        let (accepted, told) = self.accept(arrival, &terms)?;
         let Some(until) = until else { return Ok(Answer::Received) };
         if let Some(kept) = fetched(&arrival.inbound.content) {
             return self.fetch(kept, &accepted.conversation, until);
@@ -214,37 +233,53 @@ impl Desk {
 
     /// Puts fetched messages to work that the store has accepted, in their order.
     pub fn take_up(&self, fetched: Vec<(Arrival, Accepted)>) {
-        for (arrival, accepted) in fetched {
-            if accepted.state != AcceptedState::New || !self.inner.waiting.begin(accepted.message) {
-                continue;
-            }
-            let deadline = Deadline::after(self.inner.parts.limits.late);
-            let job = self.inner.job(&arrival, &accepted, deadline, &Control::default());
-            self.inner.turns.push(&Customer::of(&arrival.inbound), job);
+        let Limits { late, .. } = self.inner.parts.limits;
+        let new = fetched.into_iter().filter(|(_, accepted)| {
+            accepted.state == AcceptedState::New && self.inner.waiting.begin(accepted.message)
+        });
+        let jobs = new.map(|(arrival, accepted)| {
+            let composing = &Control::default();
+            let holds = self.holds(&arrival.inbound, None);
+            let terms = Terms { deadline: Deadline::after(late), composing, heard: false, holds };
+            let job = self.inner.job(&arrival, &accepted, &terms);
+            (Customer::of(&arrival.inbound), job)
+        });
+        // Fragments come on one page.
+        let jobs: Vec<_> = jobs.collect();
+        self.inner.turns.push_all(jobs);
+    }
+
+    /// Until when the reply to a message can be put off that is a fragment: while it can be sent
+    /// afterwards, or well within the time of its callback.
+    fn holds(&self, inbound: &Inbound, until: Option<Deadline>) -> Option<Deadline> {
+        if self.inner.can_send(inbound) {
+            return Some(Deadline::after(self.inner.parts.limits.fragment * MOST_WAITS));
         }
+        until.map(|until| until.sooner_by(HELD_BACK))
     }
 
     /// Takes up what was accepted and never decided, by an earlier process or before a fault;
     /// returns how many. It is answered if that can still arrive, and handed to a person otherwise.
     pub fn recover(&self) -> Result<usize, StoreError> {
-        let mut recovered = 0;
         // A question from the command line may be in work in another process right now.
         let left = self.inner.parts.store.unfinished()?;
-        for item in left.iter().filter(|item| item.arrival.inbound.platform != Platform::Cli) {
-            if !self.inner.waiting.begin(item.message) {
-                continue;
-            }
+        let ours = left.iter().filter(|item| item.arrival.inbound.platform != Platform::Cli);
+        let idle = ours.filter(|item| self.inner.waiting.begin(item.message));
+        let jobs = idle.map(|item| {
             let accepted = Accepted {
                 message: item.message,
                 conversation: item.conversation.clone(),
                 state: AcceptedState::Undecided,
             };
             let deadline = Deadline::after(self.inner.parts.limits.late);
-            let job = self.inner.job(&item.arrival, &accepted, deadline, &Control::default());
-            let job = job.received_at(item.received_at);
-            self.inner.turns.push(&Customer::of(&item.arrival.inbound), job);
-            recovered += 1;
-        }
+            let composing = &Control::default();
+            let terms = Terms { deadline, composing, heard: false, holds: None };
+            let job = self.inner.job(&item.arrival, &accepted, &terms);
+            (Customer::of(&item.arrival.inbound), job.received_at(item.received_at))
+        });
+        let jobs: Vec<_> = jobs.collect();
+        let recovered = jobs.len();
+        self.inner.turns.push_all(jobs);
         Ok(recovered)
     }
 
@@ -260,13 +295,10 @@ impl Desk {
         self.inner.turns.waiting()
     }
 
-    /// `listens`: whether someone waits for the outcome; replies leave accordingly.
     fn accept(
         &self,
         arrival: &Arrival,
-        deadline: Deadline,
-        composing: &Control,
-        listens: bool,
+        terms: &Terms<'_>,
     ) -> Result<(Accepted, Option<Told>), StoreError> {
         let inner = &self.inner;
         let stored = self.stored(arrival);
@@ -279,10 +311,10 @@ impl Desk {
                     return None;
                 }
                 let new = inner.waiting.begin(accepted.message);
-                if listens {
+                if terms.heard {
                     told = inner.waiting.listen(accepted.message);
                 }
-                new.then(|| inner.job(arrival, accepted, deadline, composing))
+                new.then(|| inner.job(arrival, accepted, terms))
             },
         )?;
         Ok((accepted, told))
@@ -300,6 +332,7 @@ impl Desk {
             match told.events.recv_timeout(until.remaining()) {
                 Ok(Event::Step(_)) => {}
                 Ok(Event::Done(done)) => return replied(done),
+                Ok(Event::Elsewhere) => return Ok(Answer::Received),
                 Ok(Event::NotSoon) => soon = !self.inner.can_send(&arrival.inbound),
                 Err(_) => soon = false,
             }

@@ -489,6 +489,7 @@ impl<'a> Record<'a> {
             objections: Vec::new(),
             decision,
             reply,
+            answered_by: None,
             timings_ms: self.timings_ms,
         }
     }

@@ -91,6 +91,7 @@ mod tests {
                 rules: Vec::new(),
             },
             reply: String::new(),
+            answered_by: None,
             timings_ms: Default::default(),
         }
     }

@@ -12,6 +12,8 @@ pub enum Event<P, O> {
     Step(P),
     /// It will not be ready while a callback can wait.
     NotSoon,
+    /// It is answered together with a later message.
+    Elsewhere,
     Done(O),
 }
 

@@ -163,10 +163,16 @@ mod tests {
                     rules: Vec::new(),
                 },
                 reply: String::new(),
+                answered_by: None,
                 timings_ms: Default::default(),
             };
-            let decided =
-                Decided { trace, for_person: false, replies: Vec::new(), transferred_until: None };
+            let decided = Decided {
+                trace,
+                joined: Vec::new(),
+                for_person: false,
+                replies: Vec::new(),
+                transferred_until: None,
+            };
             self.store.decide(accepted.message, &decided, 0).unwrap();
         }
 

@@ -25,6 +25,8 @@ pub struct Findings {
     pub not_accepted: usize,
     /// Accepted ones whose reply the customer saw.
     pub answered: usize,
+    /// Accepted ones that a later message of their customer was answered for as well.
+    pub joined: usize,
     /// Accepted ones that wait for, or were taken by, a person.
     pub queued: usize,
     pub lost: usize,
@@ -163,6 +165,10 @@ impl Count {
                 self.findings.queued += 1;
                 None
             }
+            Some(Some(decided)) if decided.joined => {
+                self.findings.joined += 1;
+                None
+            }
             Some(Some(decided)) if decided.reply.is_empty() => Some("was decided without a word"),
             Some(Some(_)) => None,
         };
@@ -252,7 +258,8 @@ mod tests {
     fn fate(id: u64, reply: &str, for_person: bool) -> Fate {
         let verdict = if for_person { Verdict::Handoff } else { Verdict::AutoReply };
         let draft = Some(DraftMode::Verbatim);
-        let decided = Some(Decided { verdict, reply: reply.into(), draft, for_person });
+        let decided =
+            Some(Decided { verdict, reply: reply.into(), draft, for_person, joined: false });
         Fate { sender: "anna".into(), dedupe_key: format!("msg:{id}"), decided }
     }
 
@@ -269,6 +276,11 @@ mod tests {
         let good = found(lines.clone(), &fates, &[("一", 5.0), ("稍后由同事回复", 15.0)]);
         assert!(good.clean(), "{good:?}");
         assert_eq!((good.accepted, good.answered, good.queued, good.known), (2, 1, 1, 1));
+        let mut joined = fate(1, "", false);
+        joined.decided.as_mut().unwrap().joined = true;
+        let fragment = found(lines.clone(), &[joined, fate(2, "二", false)], &[("二", 15.0)]);
+        assert!(fragment.clean(), "{fragment:?}");
+        assert_eq!((fragment.joined, fragment.answered), (1, 1));
         let merged = found(lines, &fates, &[("一\n\n稍后由同事回复", 15.0)]);
         assert!(merged.clean(), "{merged:?}");
     }

@@ -77,7 +77,7 @@ fn arrival(sender: &str, id: &str, said: &str) -> Arrival {
 }
 
 fn decided(trace: Trace, for_person: bool) -> Decided {
-    Decided { trace, for_person, replies: vec![], transferred_until: None }
+    Decided { trace, joined: vec![], for_person, replies: vec![], transferred_until: None }
 }
 
 fn turn(accepted: &Accepted, verdict: Verdict, reason: Reason, reply: &str) -> Trace {
@@ -106,6 +106,7 @@ fn turn(accepted: &Accepted, verdict: Verdict, reason: Reason, reply: &str) -> T
         objections: vec![],
         decision: Decision { verdict, reasons: vec![reason], confidence: 0.5, rules: vec![] },
         reply: reply.into(),
+        answered_by: None,
         timings_ms: Default::default(),
     }
 }

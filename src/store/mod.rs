@@ -181,6 +181,8 @@ pub struct Decided {
     pub draft: Option<DraftMode>,
     /// It has a case, open or closed.
     pub for_person: bool,
+    /// It was answered together with a later one.
+    pub joined: bool,
 }
 
 /// Labels of one file.

@@ -41,6 +41,8 @@ pub struct NewReply {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decided {
     pub trace: Trace,
+    /// Earlier messages that it answers as well, each with its own trace, which says nothing.
+    pub joined: Vec<(MessageRow, Trace)>,
     /// Opens a case.
     pub for_person: bool,
     /// In this order; only the first can be offered.
@@ -155,7 +157,8 @@ pub struct OutboxCounts {
 
 /// The contract; every implementation passes `store::contract`.
 pub trait Outbox {
-    /// Ends a message's work in one transaction: decision, evidence, a case if asked, and the reply.
+    /// Ends a message's work in one transaction, and that of those joined with it: decisions,
+    /// evidence, a case if asked, and the reply.
     ///
     /// # Errors
     /// [`StoreError::AlreadyDecided`] the second time; [`StoreError::NotTheBots`] when there is
@@ -171,8 +174,8 @@ pub trait Outbox {
     /// left, another way. A reply that waited is offered from now on.
     fn offer_again(&self, message: MessageRow, now: UnixMs) -> Result<Option<Queued>, StoreError>;
 
-    /// The reply to that message of this conversation, which the customer taps for, offered; `None`
-    /// when there is none yet or none any more.
+    /// The reply to that message of this conversation, or to the one it was joined with, which the
+    /// customer taps for, offered; `None` when there is none yet or none any more.
     fn fetch_kept(
         &self,
         message: MessageRow,

@@ -8,6 +8,7 @@ use crate::domain::trace::Understanding;
 
 pub mod clauses;
 pub mod followup;
+pub mod fragments;
 pub mod language;
 pub mod normalize;
 pub mod pii;
@@ -82,6 +83,7 @@ pub fn warm_up() {
     let reply =
         Utterance { role: Role::Agent, text: "满99元包邮，三到五天送到。".into() };
     understand("那退货呢，我电话13800138000，how much is it", &[said, reply]);
+    fragments::is_fragment("我想问下，那个退货");
 }
 
 /// Longest message that may be set aside as naming nothing, characters.

@@ -14,6 +14,7 @@ use huida::domain::decision::Reason;
 use huida::domain::delivery::Occasion;
 use huida::domain::message::{AccountName, Content, Inbound, Platform};
 use huida::domain::outgoing::Target;
+use huida::domain::trace::Trace;
 use huida::pipeline::desk::Answer;
 use huida::store::{Arrival, Store};
 use serde_json::{Value, json};
@@ -319,6 +320,83 @@ fn one_customers_answers_arrive_in_the_order_of_the_questions() {
     let all = sent_to(&api, "anna").join("\n\n");
     let said: Vec<&str> = decided.iter().map(|trace| trace.reply.as_str()).collect();
     assert_eq!(all, said.join("\n\n"));
+}
+
+/// Their traces: the one with the answer, and those of the fragments.
+fn answered_together(running: &Running) -> (Trace, Vec<Trace>) {
+    let (mut answers, fragments): (Vec<Trace>, Vec<Trace>) =
+        running.store.recent_traces(9).unwrap().into_iter().partition(|t| t.answered_by.is_none());
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    (answers.remove(0), fragments)
+}
+
+#[test]
+fn what_is_typed_in_fragments_is_answered_once_and_retries_are_only_acknowledged() {
+    let (api, running) = started();
+    let texts = ["你好", "我想问下", "那个退款", "一般几天能到账"];
+    let messages: Vec<Arrival> =
+        (1..).zip(texts).map(|(n, text)| mini("anna", &n.to_string(), text)).collect();
+    for message in &messages {
+        running.desk.receive(message, None).unwrap();
+    }
+    api.wait_for(1);
+    let (answer, fragments) = answered_together(&running);
+    assert_eq!(answer.message, "退款，一般几天能到账");
+    assert_eq!(answer.evidence[0].id.as_str(), "shop.refund.time");
+    assert_eq!(answer.context, [], "what is answered together is not its own context");
+    assert_eq!(fragments.len(), 3);
+    assert!(fragments.iter().all(|t| t.answered_by.as_ref() == Some(&answer.id)));
+    assert!(fragments.iter().all(|t| t.reply.is_empty() && texts.contains(&t.message.as_str())));
+    let later = || Some(Deadline::after(Duration::from_secs(5)));
+    for message in &messages {
+        assert_eq!(running.desk.receive(message, later()).unwrap(), Answer::Received);
+    }
+    until(|| running.store.outbox_counts().unwrap().waiting == 0);
+    assert_eq!(sent_to(&api, "anna"), [answer.reply]);
+    // Nothing follows: it is answered as ever, and whole questions each by themselves.
+    running.desk.receive(&mini("ben", "1", "你好"), None).unwrap();
+    running.desk.receive(&mini("eva", "1", QUESTION), None).unwrap();
+    running.desk.receive(&mini("eva", "2", "多久发货"), None).unwrap();
+    until(|| sent_to(&api, "ben").len() == 1 && running.store.outbox_counts().unwrap().work == 0);
+    let traces = running.store.recent_traces(9).unwrap();
+    assert_eq!((traces.len(), traces.iter().filter(|t| t.answered_by.is_none()).count()), (7, 4));
+}
+
+#[test]
+fn where_nothing_can_be_sent_the_last_fragments_callback_carries_the_reply() {
+    let (_api, running) = started();
+    let receive = |id: &str, text: &str| {
+        let message = said(Platform::WechatMp, "main", "anna", id, text);
+        running.desk.receive(&message, Some(Deadline::after(Duration::from_secs(5)))).unwrap()
+    };
+    let (first, last) = std::thread::scope(|scope| {
+        let first = scope.spawn(|| receive("1", "那个退款"));
+        until(|| running.store.unfinished().unwrap().len() == 1);
+        let last = receive("2", "一般几天能到账");
+        (first.join(), last)
+    });
+    assert_eq!(first.unwrap(), Answer::Received);
+    let Answer::Reply(reply) = last else { panic!("no reply: {last:?}") };
+    let (answer, fragments) = answered_together(&running);
+    assert_eq!((reply.trace.as_ref(), fragments.len()), (Some(&answer.id), 1));
+    assert_eq!(receive("1", "那个退款"), Answer::Received);
+    assert!(
+        matches!(receive("2", "一般几天能到账"), Answer::Reply(again) if again.key == reply.key)
+    );
+    assert!(matches!(receive("3", "你好"), Answer::Reply(_)), "after its wait, well in time");
+}
+
+#[test]
+fn a_call_for_a_person_is_heard_whatever_was_begun_before_it() {
+    let (api, running) = started();
+    for (n, text) in (1..).zip(["如果", "我的账号被盗了"]) {
+        running.desk.receive(&mini("anna", &n.to_string(), text), None).unwrap();
+    }
+    api.wait_for(1);
+    let (answer, fragments) = answered_together(&running);
+    assert_eq!(answer.decision.reasons[0], Reason::SecurityIncident);
+    assert_eq!(fragments.len(), 1);
+    assert_eq!(running.store.open_cases(9, Clock::System.now()).unwrap().len(), 1);
 }
 
 #[test]

@@ -126,7 +126,7 @@ fn a_clock_that_jumps_back_an_hour_delays_and_doubles_nothing() {
 
 #[test]
 fn a_service_that_is_stopped_amid_fifty_messages_loses_and_doubles_none() {
-    const CUSTOMERS: usize = 50;
+    const CUSTOMERS: u64 = 50;
     let (api, dir) = (FakeApi::start(), prepared());
     let accounts = api.accounts();
     let pushes = pushes(dir.path(), &accounts, CUSTOMERS);
@@ -154,13 +154,13 @@ fn a_service_that_is_stopped_amid_fifty_messages_loses_and_doubles_none() {
         let counts = store.outbox_counts().unwrap();
         counts.work + counts.waiting == 0
     });
-    assert_eq!(store.recent_traces(99).unwrap().len(), CUSTOMERS);
+    assert_eq!(store.recent_traces(99).unwrap().len() as u64, CUSTOMERS);
     let unsure = store.open_cases(99, 0).unwrap().len();
     for n in 0..CUSTOMERS {
         assert!(sent_to(&api, &format!("customer-{n}")).len() <= 1, "{n} was told twice");
     }
     let told = api.seen(|seen| seen.sent.len());
-    assert!(told + unsure >= CUSTOMERS, "{told} were told and {unsure} are with people");
+    assert!((told + unsure) as u64 >= CUSTOMERS, "{told} were told and {unsure} are with people");
 }
 
 #[test]

@@ -23,7 +23,7 @@ use crate::command::{self, huida, output, store};
 use crate::delivery::{FakeApi, until};
 use crate::knowledge::{ADDED, import};
 use crate::learning::trainable;
-use crate::support::{app, client, configuration, prepared, pushes, small_knowledge};
+use crate::support::{app, client, configuration, prepared, push_of, pushes, small_knowledge};
 use crate::upkeep::{backup, count};
 
 /// How a process dies that aborts.
@@ -204,6 +204,32 @@ fn a_message_is_answered_or_for_a_person_whenever_the_service_is_killed() {
         } else {
             assert_eq!(sent, 1, "{fault:?}: {cases:?}");
         }
+    }
+}
+
+#[test]
+fn fragments_are_answered_once_whenever_the_service_is_killed() {
+    for fault in [Fault::AcceptedUndecided, Fault::DecidedHalf, Fault::DecidedUnsent] {
+        let (api, dir) = (FakeApi::start(), prepared());
+        let (accounts, path) = (api.accounts(), "/channels/wechat-mini/mini");
+        let first = push_of(dir.path(), &accounts, "anna", 7, "那个退款");
+        let last = push_of(dir.path(), &accounts, "anna", 8, "一般几天能到账");
+        let mut doomed = Doomed::start(dir.path(), &accounts, Some(fault));
+        std::thread::scope(|scope| {
+            // Its callback is open while it waits for what follows.
+            scope.spawn(|| doomed.push(path, &first));
+            until(|| store(dir.path()).unfinished().unwrap().len() == 1);
+            let _ = doomed.push(path, &last);
+        });
+        assert!(doomed.died(), "{fault:?} was not passed");
+        let served = Doomed::start(dir.path(), &accounts, None);
+        served.push(path, &first).unwrap();
+        served.push(path, &last).unwrap();
+        let cases = settled(dir.path());
+        assert_eq!(api.seen(|seen| seen.sent.len()), 1, "{fault:?}: {cases:?}");
+        let decided = store(dir.path()).recent_traces(9).unwrap();
+        let joined = decided.iter().filter(|trace| trace.answered_by.is_some()).count();
+        assert_eq!((decided.len(), joined), (2, 1), "{fault:?}");
     }
 }
 

@@ -80,21 +80,29 @@ pub(crate) fn app(dir: &Path) -> App {
     App::new(Config::load(Some(&file)).unwrap()).unwrap()
 }
 
-/// Messages of as many customers, as the platform pushes them.
-pub(crate) fn pushes(dir: &Path, accounts: &str, customers: usize) -> Vec<SimulatedPush> {
+/// A text as its platform pushes it.
+pub(crate) fn push_of(
+    dir: &Path,
+    accounts: &str,
+    sender: &str,
+    msg_id: u64,
+    text: &str,
+) -> SimulatedPush {
     let file = dir.join("platform.toml");
     std::fs::write(&file, configuration(dir) + accounts).unwrap();
     let config = Config::load(Some(&file)).unwrap();
     let Account::WechatMp(account) = &config.accounts["main"] else { panic!("no 公众号") };
     let simulator = Simulator::new(account, "gh_test".into()).unwrap();
     let now = Clock::System.now() / 1000;
-    let push = |n: usize| {
-        let what =
-            Said::Text { content: "退款一般几天能到账".into(), msg_id: 70 + n as u64 };
-        let message = SimulatedMessage { sender: format!("customer-{n}"), created: now, what };
-        let wire = Wire { mode: PushMode::Safe, format: BodyFormat::Xml };
-        simulator.push(&message, wire, &Stamp::fresh(now).unwrap()).unwrap()
-    };
+    let what = Said::Text { content: text.into(), msg_id };
+    let message = SimulatedMessage { sender: sender.into(), created: now, what };
+    let wire = Wire { mode: PushMode::Safe, format: BodyFormat::Xml };
+    simulator.push(&message, wire, &Stamp::fresh(now).unwrap()).unwrap()
+}
+
+/// One question of as many customers.
+pub(crate) fn pushes(dir: &Path, accounts: &str, customers: u64) -> Vec<SimulatedPush> {
+    let push = |n| push_of(dir, accounts, &format!("customer-{n}"), 70 + n, "退款一般几天能到账");
     (0..customers).map(push).collect()
 }
 

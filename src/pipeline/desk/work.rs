@@ -1,12 +1,13 @@
-//! The work on one message: what is asked, what is answered, how that leaves, and its record.
+//! The work on one message, with the fragments before it: what is asked, what is answered, how that
+//! leaves, and its record.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use super::{DeskParts, Done, Handoff, Outcome, Progress, fetched, settled};
+use super::{DeskParts, Done, Handoff, Outcome, Progress, Terms, fetched, settled};
 use crate::base::clock::{Deadline, UnixMs};
 use crate::base::fault::Fault;
-use crate::base::id::CaseId;
+use crate::base::id::{CaseId, TraceId};
 use crate::base::limits::CONTEXT_TURNS;
 use crate::domain::decision::{Priority, Reason, Verdict};
 use crate::domain::delivery::Author;
@@ -19,10 +20,11 @@ use crate::domain::trace::Trace;
 use crate::model::Control;
 use crate::pipeline::personal::masked;
 use crate::pipeline::responder::{Ask, COMPOSING_STEP, Turn};
-use crate::pipeline::turns::Turns;
+use crate::pipeline::turns::{Group, Stand, Stands, Turns};
 use crate::pipeline::waiting::{Event, Waiting};
 use crate::store::outbox::{Decided, NewReply, Queued, Way};
 use crate::store::{Accepted, Arrival, MessageRow, StoreError};
+use crate::understand::fragments;
 
 /// Tries to write a decision while the store is away, and the pause between them.
 const WRITES: u32 = 5;
@@ -44,9 +46,41 @@ pub(super) struct Job {
     composing: Control,
     /// Too many waited when it came.
     crowded: bool,
+    stand: Stand,
+    /// Fragments that are answered with it, oldest first.
+    earlier: Vec<Fragment>,
+}
+
+/// A message that is answered together with a later one.
+struct Fragment {
+    message: MessageRow,
+    received_at: UnixMs,
+    /// As it came.
+    text: String,
+}
+
+impl Stands for Job {
+    fn stand(&self) -> Stand {
+        self.stand
+    }
 }
 
 impl Job {
+    /// The last one's, whose reply answers all of them.
+    fn of(Group { earlier, last }: Group<Self>) -> Self {
+        let fragment = |job: &Self| Fragment {
+            message: job.accepted.message,
+            received_at: job.received_at,
+            text: words(&job.arrival.inbound).to_owned(),
+        };
+        Self { earlier: earlier.iter().map(fragment).collect(), ..last }
+    }
+
+    /// The first of the messages that are answered.
+    fn first(&self) -> MessageRow {
+        self.earlier.first().map_or(self.accepted.message, |fragment| fragment.message)
+    }
+
     /// Accepted earlier than now, by another process.
     pub(super) fn received_at(self, received_at: UnixMs) -> Self {
         Self { received_at, ..self }
@@ -65,24 +99,48 @@ struct Said {
     author: Author,
     /// Nothing of it is for a person to see to.
     silent: bool,
+    /// What is recorded of the fragments.
+    joined: Vec<(MessageRow, Trace)>,
+}
+
+impl Said {
+    fn new(trace: Trace, author: Author, silent: bool) -> Self {
+        Self { trace, author, silent, joined: Vec::new() }
+    }
 }
 
 impl Inner {
-    pub(super) fn job(
-        &self,
-        arrival: &Arrival,
-        accepted: &Accepted,
-        deadline: Deadline,
-        composing: &Control,
-    ) -> Job {
+    pub(super) fn job(&self, arrival: &Arrival, accepted: &Accepted, terms: &Terms<'_>) -> Job {
         Job {
             arrival: arrival.clone(),
             accepted: accepted.clone(),
             received_at: self.parts.clock.now(),
-            deadline,
-            composing: composing.clone(),
+            deadline: terms.deadline,
+            composing: terms.composing.clone(),
             crowded: self.turns.waiting() >= self.parts.limits.waiting,
+            stand: self.stand(arrival, terms.holds),
+            earlier: Vec::new(),
         }
+    }
+
+    fn stand(&self, Arrival { inbound, target, .. }: &Arrival, holds: Option<Deadline>) -> Stand {
+        let text = match &inbound.content {
+            // Where the reply is shown at once, each message has its own; a number is a rating.
+            Content::Text(text) if target.is_some() && score(text.trim()).is_none() => text,
+            Content::Voice { transcript: Some(_) } if target.is_some() => return Stand::Whole,
+            Content::Text(_)
+            | Content::Choice { .. }
+            | Content::Voice { .. }
+            | Content::Attachment { .. }
+            | Content::Event { .. }
+            | Content::Unknown { .. } => return Stand::Apart,
+        };
+        if !fragments::is_fragment(text) {
+            return Stand::Whole;
+        }
+        let now = Deadline::after(Duration::ZERO);
+        let until = holds.map_or(now, |_| Deadline::after(self.parts.limits.fragment));
+        Stand::Fragment { until, at_most: holds.unwrap_or(now) }
     }
 
     pub(super) fn can_send(&self, inbound: &Inbound) -> bool {
@@ -101,15 +159,24 @@ impl Inner {
 
     /// Works until the lines are closed.
     pub(super) fn run(&self) {
-        while let Some((job, place)) = self.turns.next() {
+        while let Some((group, place)) = self.turns.next() {
+            let job = Job::of(group);
             let message = job.accepted.message;
+            for fragment in &job.earlier {
+                self.waiting.tell(fragment.message, &Event::Elsewhere);
+            }
             let done = catch_unwind(AssertUnwindSafe(|| self.work(&job)));
             let done = done.unwrap_or_else(|_| Err(StoreError::Unavailable("panicked".into())));
             if let Err(error) = &done {
                 // It stays in the store's work; the next look takes it up again.
                 tracing::error!(%error, "a message could not be decided");
             }
-            self.waiting.end(message, &done.map_err(|e| e.to_string()));
+            let done = done.map_err(|e| e.to_string());
+            let unsaid = done.clone().map(|done| Outcome { reply: None, queued: None, ..done });
+            for fragment in &job.earlier {
+                self.waiting.end(fragment.message, &unsaid);
+            }
+            self.waiting.end(message, &done);
             drop(place);
         }
     }
@@ -120,7 +187,7 @@ impl Inner {
         let conversation = &job.accepted.conversation;
         let audience = store.audience(conversation)?;
         let owner = store.owner(conversation, self.parts.clock.now())?;
-        let context = self.context(job.accepted.message, job.received_at)?;
+        let context = self.context(job.first(), job.received_at)?;
         let (ask, special) = self.ask(job)?;
         let turn = Turn {
             asker: Asker {
@@ -136,11 +203,9 @@ impl Inner {
             composing: job.composing.clone(),
         };
         let mut said = match special {
-            Some(text) => Said {
-                trace: self.parts.responder.notice(&turn, text),
-                author: Author::Courtesy,
-                silent: true,
-            },
+            Some(text) => {
+                Said::new(self.parts.responder.notice(&turn, text), Author::Courtesy, true)
+            }
             None => self.respond(job, &turn, audience),
         };
         if owner != Owner::Bot {
@@ -148,7 +213,19 @@ impl Inner {
         } else if self.for_person(job, &said) {
             self.tell_wait(&mut said.trace)?;
         }
+        said.joined = self.joined(job, &turn, &said.trace.id);
         self.record(job, said)
+    }
+
+    /// Of each fragment, that nothing was said to it and where it was answered.
+    fn joined(&self, job: &Job, turn: &Turn, answer: &TraceId) -> Vec<(MessageRow, Trace)> {
+        let trace = |fragment: &Fragment| Trace {
+            received_at: fragment.received_at,
+            message: pii::mask(&fragment.text).text,
+            answered_by: Some(answer.clone()),
+            ..self.parts.responder.silence(turn)
+        };
+        job.earlier.iter().map(|fragment| (fragment.message, trace(fragment))).collect()
     }
 
     /// What is asked, and the text to answer it with where that is no question.
@@ -163,11 +240,14 @@ impl Inner {
             metrics::counter!("huida_ratings_total", "score" => score.to_string()).increment(1);
             return Ok((Ask::Silent, Some(Text::SurveyThanks)));
         }
-        Ok((Ask::from(content), None))
+        if job.earlier.is_empty() {
+            return Ok((Ask::from(content), None));
+        }
+        let begun: Vec<&str> = job.earlier.iter().map(|fragment| fragment.text.as_str()).collect();
+        Ok((Ask::Said(fragments::join(&begun, words(&job.arrival.inbound))), None))
     }
 
     fn rating(&self, job: &Job) -> Result<Option<(CaseId, u8)>, StoreError> {
-        let score = |text: &str| text.parse().ok().filter(|score| (1..=3).contains(score));
         match &job.arrival.inbound.content {
             Content::Choice { id, .. } => Ok(id.strip_prefix(RATE).and_then(|rest| {
                 let (case, number) = rest.split_once(':')?;
@@ -189,7 +269,7 @@ impl Inner {
     fn respond(&self, job: &Job, turn: &Turn, audience: Audience) -> Said {
         let responder = &self.parts.responder;
         let message = job.accepted.message;
-        let said = |trace| Said { trace, author: Author::Bot, silent: false };
+        let said = |trace| Said::new(trace, Author::Bot, false);
         match &turn.ask {
             Ask::Arrived => {
                 let text = match audience {
@@ -197,10 +277,9 @@ impl Inner {
                     Audience::Normal => Text::WelcomeBack,
                     Audience::Vip => Text::WelcomeVip,
                 };
-                let trace = responder.notice(turn, text);
-                return Said { trace, author: Author::Courtesy, silent: true };
+                return Said::new(responder.notice(turn, text), Author::Courtesy, true);
             }
-            Ask::Silent => return Said { silent: true, ..said(responder.silence(turn)) },
+            Ask::Silent => return Said::new(responder.silence(turn), Author::Bot, true),
             Ask::Said(_) | Ask::ForPerson(_) => {}
         }
         if job.crowded {
@@ -316,8 +395,13 @@ impl Inner {
                 }
             }
         }
-        let decided =
-            Decided { trace: said.trace.clone(), for_person, replies, transferred_until: None };
+        let decided = Decided {
+            trace: said.trace.clone(),
+            joined: said.joined.clone(),
+            for_person,
+            replies,
+            transferred_until: None,
+        };
         match self.parts.limits.handoff {
             // Where nothing is said a person has the conversation already.
             Handoff::Platform if for_person && !decided.trace.reply.is_empty() => {
@@ -381,6 +465,8 @@ impl Inner {
 
     fn count(&self, job: &Job, trace: &Trace) {
         let platform = job.arrival.inbound.platform.as_str();
+        metrics::counter!("huida_joined_total", "platform" => platform)
+            .increment(job.earlier.len() as u64);
         let verdict = trace.decision.verdict.as_str();
         metrics::counter!("huida_turns_total", "platform" => platform, "verdict" => verdict)
             .increment(1);
@@ -390,6 +476,20 @@ impl Inner {
         let reason = trace.decision.reasons.first().map_or("none", |r| r.as_str());
         tracing::info!(trace = %trace.id, platform, verdict, reason, "turn");
     }
+}
+
+/// What a customer said in words.
+fn words(inbound: &Inbound) -> &str {
+    match &inbound.content {
+        Content::Text(text) | Content::Choice { text, .. } => text,
+        Content::Voice { transcript } => transcript.as_deref().unwrap_or_default(),
+        Content::Attachment { .. } | Content::Event { .. } | Content::Unknown { .. } => "",
+    }
+}
+
+/// How it was, from 1 to 3.
+fn score(text: &str) -> Option<u8> {
+    text.parse().ok().filter(|score| (1..=3).contains(score))
 }
 
 /// A welcome by the code that its event brought; anything else as a text.

@@ -6,6 +6,7 @@ use crate::domain::delivery::{Author, DeliveryState, Occasion};
 use crate::domain::message::{AccountName, Role};
 use crate::domain::outgoing::{Outgoing, Target};
 use crate::domain::ownership::{Owner, Refused};
+use crate::domain::trace::Trace;
 use crate::store::outbox::{Decided, NewReply, OutboxSeq, Page, Queued, Resumption, Settled, Way};
 use crate::store::queue::{Act, Speaker};
 use crate::store::{Accepted, AcceptedState, Store, StoreError};
@@ -17,6 +18,7 @@ pub(crate) const CASES: &[fn(&dyn Store)] = &[
     a_transfer_that_fails_gives_the_conversation_back,
     a_retry_jumps_no_queue_and_interrupts_nobody,
     a_retry_gets_the_answer_that_was_offered,
+    joined_messages_are_decided_with_the_one_that_answers_them,
     an_offer_waits_behind_what_has_not_left,
     what_was_under_way_at_the_end_is_decided_about_at_the_next_start,
     what_cannot_be_delivered_opens_its_case_once,
@@ -139,6 +141,32 @@ fn a_retry_gets_the_answer_that_was_offered(store: &dyn Store) {
     let (accepted, late) = answered(store, "anna", "2", Way::Send);
     assert!(store.begin_send(&[late.seq], 3).unwrap());
     assert_eq!(store.offer_again(accepted.message, 3).unwrap(), None, "it leaves another way");
+}
+
+fn joined_messages_are_decided_with_the_one_that_answers_them(store: &dyn Store) {
+    let accepted = |id, said| store.accept(&arrival("anna", id, said), 1).unwrap();
+    let (first, last) = (accepted("1", "那个退货"), accepted("2", "运费谁出"));
+    let answer = |to: &Accepted| {
+        let trace = turn(to, Verdict::AutoReply, Reason::ConfidenceReached, "七天内。");
+        let silent = turn(&first, Verdict::AutoReply, Reason::Notice, "");
+        let silent = Trace { answered_by: Some(trace.id.clone()), ..silent };
+        let replies = vec![reply("anna", Way::Keep { until: 99 })];
+        Decided { joined: vec![(first.message, silent)], replies, ..decided(trace, false) }
+    };
+    let queued = store.decide(last.message, &answer(&last), 2).unwrap().unwrap();
+    assert_eq!(store.unfinished().unwrap(), []);
+    let again = accepted("1", "那个退货");
+    assert!(matches!(again.state, AcceptedState::Decided { reply, .. } if reply.is_empty()));
+    assert_eq!(store.offer_again(first.message, 3).unwrap(), None, "it is only acknowledged");
+    let kept = store.fetch_kept(first.message, &first.conversation, 3).unwrap().unwrap();
+    assert_eq!(kept.key, queued.key, "a link that was given for it leads to the answer");
+    let fates = store.fates(&AccountName("mp".into()), 0).unwrap();
+    let joined: Vec<bool> = fates.into_iter().map(|fate| fate.decided.unwrap().joined).collect();
+    assert_eq!(joined, [true, false]);
+    let third = accepted("3", "多久");
+    let twice = store.decide(third.message, &answer(&third), 4);
+    assert!(matches!(twice, Err(StoreError::AlreadyDecided(_))));
+    assert_eq!(store.unfinished().unwrap().len(), 1, "all of it or nothing");
 }
 
 fn an_offer_waits_behind_what_has_not_left(store: &dyn Store) {

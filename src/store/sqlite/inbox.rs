@@ -215,7 +215,8 @@ pub(super) fn fates(
 ) -> Result<Vec<Fate>, StoreError> {
     let mut query = connection.prepare_cached(
         "SELECT m.sender, m.dedupe_key, d.verdict, d.reply, json_extract(d.trace, '$.draft.mode'),
-                EXISTS (SELECT 1 FROM cases c WHERE c.trace_id = d.trace_id)
+                EXISTS (SELECT 1 FROM cases c WHERE c.trace_id = d.trace_id),
+                json_extract(d.trace, '$.answered_by') IS NOT NULL
          FROM messages m LEFT JOIN decisions d ON d.message_id = m.id
          WHERE m.account = ?1 AND m.received_at >= ?2 ORDER BY m.id",
     )?;
@@ -229,6 +230,7 @@ pub(super) fn fates(
                 reply: row.get(3)?,
                 draft: row.get::<_, Option<String>>(4)?.as_deref().and_then(DraftMode::parse),
                 for_person: row.get(5)?,
+                joined: row.get(6)?,
             }),
         };
         fates.push(Fate { sender: row.get(0)?, dedupe_key: row.get(1)?, decided });

@@ -69,9 +69,10 @@ impl Outbox for SqliteStore {
         self.writer.write(move |t| {
             let found = t
                 .prepare_cached(&format!(
-                    "SELECT {COLUMNS} FROM outbox o JOIN decisions d USING (trace_id)
-                     WHERE d.message_id = ?1 AND conversation_id = ?2
-                       AND (state = 'kept' OR (passive = 1 AND state <> 'handed'))
+                    "SELECT {COLUMNS} FROM outbox WHERE conversation_id = ?2 AND trace_id =
+                       (SELECT coalesce(json_extract(trace, '$.answered_by'), trace_id)
+                        FROM decisions WHERE message_id = ?1)
+                     AND (state = 'kept' OR (passive = 1 AND state <> 'handed'))
                      ORDER BY seq LIMIT 1"
                 ))?
                 .query_row(params![message.0, conversation.as_str()], queued)
@@ -319,7 +320,7 @@ fn decide(
     decided: &Decided,
     now: UnixMs,
 ) -> Result<Option<Queued>, StoreError> {
-    let Decided { trace, for_person, replies, transferred_until } = decided;
+    let Decided { trace, joined, for_person, replies, transferred_until } = decided;
     let conversation = trace.conversation.as_str();
     record(transaction, message, trace, now)?;
     if !replies.is_empty() && !queue::owner(transaction, conversation)?.is_bot(now) {
@@ -329,11 +330,14 @@ fn decide(
         open_case(transaction, trace.id.as_str(), trace.decision.priority(), None, now)?;
     }
     if let Some(until) = transferred_until {
-        let owner = Owner::Platform { until: *until };
-        queue::set_owner(transaction, conversation, &owner)?;
+        queue::set_owner(transaction, conversation, &Owner::Platform { until: *until })?;
     }
     Fault::DecidedHalf.passes();
     transaction.execute("DELETE FROM work WHERE message_id = ?1", [message.0])?;
+    for (earlier, trace) in joined {
+        record(transaction, *earlier, trace, now)?;
+        transaction.execute("DELETE FROM work WHERE message_id = ?1", [earlier.0])?;
+    }
     let mut first = None;
     for reply in replies {
         let trace_id = Some(&trace.id);
