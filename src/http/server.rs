@@ -23,7 +23,7 @@ const HEADER_TIME: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `shutdown` resolves, then lets requests in work end within `grace`.
-pub async fn serve(
+pub(super) async fn serve(
     listener: TcpListener,
     routes: Router,
     shutdown: impl Future<Output = ()> + Send,

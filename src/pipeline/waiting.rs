@@ -93,11 +93,11 @@ impl<P: Clone, O: Clone> Waiting<P, O> {
         true
     }
 
-    pub fn end(&self, message: MessageRow, outcome: &O) {
-        let ended = self.lock().remove(&message);
-        for (_, listener) in ended.into_iter().flat_map(|work| work.listeners) {
-            let _ = listener.send(Event::Done(outcome.clone()));
-        }
+    /// Whether anybody still waited for the outcome.
+    pub fn end(&self, message: MessageRow, outcome: &O) -> bool {
+        let listeners = self.lock().remove(&message).map_or_else(Vec::new, |work| work.listeners);
+        let tell = |listener: &Sender<Event<P, O>>| listener.send(Event::Done(outcome.clone()));
+        listeners.iter().fold(false, |any, (_, listener)| tell(listener).is_ok() || any)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<MessageRow, Work<P, O>>> {
@@ -119,9 +119,11 @@ mod tests {
         assert!(waiting.withdraw(row, &early, true));
         assert_eq!(waiting.settle(row), (true, true));
         assert!(!waiting.withdraw(row, &late, false), "the outcome is on its way");
-        waiting.end(row, &7);
+        assert!(waiting.end(row, &7));
         assert!(early.events.try_recv().is_err());
         assert!(matches!(late.events.try_recv(), Ok(Event::Done(7))));
         assert!(waiting.begin(row), "it can be taken up again");
+        drop(waiting.listen(row).unwrap());
+        assert!(!waiting.end(row, &7), "whoever listened has gone");
     }
 }

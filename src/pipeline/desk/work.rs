@@ -10,7 +10,7 @@ use crate::base::fault::Fault;
 use crate::base::id::{CaseId, TraceId};
 use crate::base::limits::CONTEXT_TURNS;
 use crate::domain::decision::{Priority, Reason, Verdict};
-use crate::domain::delivery::Author;
+use crate::domain::delivery::{Author, DeliveryState};
 use crate::domain::knowledge::{Asker, Audience};
 use crate::domain::message::{Content, Inbound, Platform, Utterance};
 use crate::domain::outgoing::{Menu, Outgoing};
@@ -24,7 +24,7 @@ use crate::pipeline::turns::{Group, Stand, Stands, Turns};
 use crate::pipeline::waiting::{Event, Waiting};
 use crate::store::outbox::{Decided, NewReply, Queued, Way};
 use crate::store::{Accepted, Arrival, MessageRow, StoreError};
-use crate::understand::fragments;
+use crate::understand::{fragments, pii};
 
 /// Tries to write a decision while the store is away, and the pause between them.
 const WRITES: u32 = 5;
@@ -176,9 +176,25 @@ impl Inner {
             for fragment in &job.earlier {
                 self.waiting.end(fragment.message, &unsaid);
             }
-            self.waiting.end(message, &done);
+            if !self.waiting.end(message, &done)
+                && let Ok(Outcome { queued: Some(queued), .. }) = &done
+            {
+                self.take_back(&job.arrival.inbound, queued);
+            }
             drop(place);
         }
+    }
+
+    /// The callback that was to carry the reply gave up while the decision was being written: it is
+    /// sent instead. Where nothing can be sent the platform asks again, or the outbox gives it up.
+    fn take_back(&self, inbound: &Inbound, queued: &Queued) {
+        if queued.state != DeliveryState::Offered || !self.can_send(inbound) {
+            return;
+        }
+        if let Err(error) = self.parts.store.retract(queued.seq, self.parts.clock.now()) {
+            tracing::error!(%error, "a reply that nobody waits for could not be taken back");
+        }
+        self.parts.bell.ring();
     }
 
     fn work(&self, job: &Job) -> Result<Outcome, StoreError> {
@@ -390,6 +406,8 @@ impl Inner {
                 None if said.silent => said.trace.reply.clear(),
                 None => {
                     for_person = true;
+                    // Said here, so that it holds when the decision has to be written again.
+                    said.trace.decision.verdict = Verdict::Handoff;
                     said.trace.decision.reasons.insert(0, Reason::WindowClosed);
                     said.trace.reply.clear();
                 }
