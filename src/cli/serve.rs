@@ -46,8 +46,9 @@ pub(super) fn serve(app: &App, service: Service, tell: impl FnOnce(&str)) -> Res
         let listener = TcpListener::bind(address).await.with_context(|| {
             format!("{address} cannot be bound: choose another with HUIDA__SERVER__LISTEN")
         })?;
+        let interrupted = interrupted()?;
         tell(&listener.local_addr()?.to_string());
-        app.serve(service, listener, interrupted()).await
+        app.serve(service, listener, interrupted).await
     })
 }
 

@@ -165,6 +165,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_service_that_ends_at_once_is_told() {
+        // Another test may have been first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let command = Start {
             binary: "/bin/false".into(),
