@@ -92,7 +92,8 @@ fn a_store_without_room_takes_no_message_that_it_cannot_keep() {
     let full = Served::of(limited(&serve(), "-f 600"));
     let answered: Vec<Option<u16>> = pushes.iter().map(|push| status(full.url(), push)).collect();
     let taken = answered.iter().filter(|status| **status == Some(200)).count();
-    assert!(answered.contains(&Some(503)), "the platform asks again: {taken} were taken");
+    // Whatever else it gets: the platform asks again.
+    assert!(taken < answered.len(), "the disk never was full");
     drop(full);
     let served = Served::of(serve());
     let refused = pushes.iter().zip(&answered).filter(|(_, status)| **status != Some(200));
