@@ -1,5 +1,5 @@
-//! Floor 0: ids, clock, text, digests, files, faults, leases, limits, numerals, repeatable chance, a vault,
-//! words.
+//! Floor 0: ids, clock, text, digests, files, faults, leases, limits, numerals, patterns, repeatable chance,
+//! a vault, words.
 //! Nothing here knows the business.
 
 pub mod clock;
@@ -10,6 +10,7 @@ pub mod id;
 pub mod lease;
 pub mod limits;
 pub mod numerals;
+pub(crate) mod pattern;
 pub mod random;
 pub mod text;
 pub mod vault;

@@ -15,7 +15,8 @@ use crate::domain::knowledge::{Asker, Audience};
 use crate::domain::message::{AccountName, Content, Inbound, Platform};
 use crate::domain::trace::Trace;
 use crate::model::Control;
-use crate::pipeline::responder::{Ask, Turn};
+use crate::pipeline::ask::Ask;
+use crate::pipeline::responder::Turn;
 
 /// A person at a terminal waits longer than WeChat does, and the generator may still be loading.
 const PATIENCE: Duration = Duration::from_secs(60);

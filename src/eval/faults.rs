@@ -5,10 +5,10 @@
 //! may be taken over, and it is taken over as it stands or it is invented.
 
 use std::collections::HashSet;
-use std::sync::LazyLock;
 
-use regex::Regex;
 use unicode_normalization::UnicodeNormalization;
+
+use crate::base::pattern::pattern;
 
 /// Share of the reply's pairs of characters beyond which it says nothing but the question.
 const ECHO: f64 = 0.8;
@@ -16,13 +16,6 @@ const ECHO: f64 = 0.8;
 const ECHO_CHARS: usize = 5;
 /// Pairs of Han characters that two sentences share when they speak of one matter.
 const SAME_MATTER: usize = 2;
-
-macro_rules! pattern {
-    ($name:ident = $pattern:expr) => {
-        static $name: LazyLock<Regex> =
-            LazyLock::new(|| Regex::new($pattern).expect("a constant expression"));
-    };
-}
 
 // What limits the clause beside it: condition, exception, negation, amount.
 pattern!(

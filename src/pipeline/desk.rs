@@ -126,6 +126,9 @@ const HELD_BACK: Duration = Duration::from_secs(2);
 const MOST_WAITS: u32 = 3;
 /// How long a callback waits beyond its time for an outcome that is being written.
 const SETTLING: Duration = Duration::from_millis(300);
+/// Begins the id of a menu item behind which an answer is kept.
+const FETCH: &str = "fetch:";
+
 /// How a message is taken on.
 struct Terms<'a> {
     deadline: Deadline,
@@ -135,9 +138,6 @@ struct Terms<'a> {
     /// Until when its reply can be put off; `None`: not at all.
     holds: Option<Deadline>,
 }
-
-/// Begins the id of a menu item behind which an answer is kept.
-const FETCH: &str = "fetch:";
 
 impl Desk {
     /// # Errors

@@ -12,7 +12,7 @@ use crate::base::limits::PASSIVE_REPLY_BYTES;
 use crate::domain::decision::{Decision, Reason, Verdict};
 use crate::domain::draft::Draft;
 use crate::domain::knowledge::{Asker, Audience};
-use crate::domain::message::{AccountName, Content, Utterance};
+use crate::domain::message::{AccountName, Utterance};
 use crate::domain::qualification::Lack;
 use crate::domain::texts::{Lang, Text, handoff_notice};
 use crate::domain::trace::{Trace, Understanding};
@@ -23,6 +23,7 @@ use crate::engine::generate::GenerateWorker;
 use crate::gate::compliance::Compliance;
 use crate::gate::{GateInput, WORTH_SHOWING, decide, facts, grounding, lacks, objections};
 use crate::model::{Control, ModelError};
+use crate::pipeline::ask::Ask;
 use crate::pipeline::desk::Progress;
 use crate::pipeline::draft::{self, Matter, Room};
 use crate::pipeline::generations::{Generations, Serving};
@@ -39,43 +40,6 @@ const REHEARSAL: Duration = Duration::from_secs(5);
 
 /// The step that takes seconds; told when it begins.
 pub const COMPOSING_STEP: &str = "composing";
-
-/// Events of customers who follow or enter a conversation.
-const ARRIVALS: [&str; 6] = [
-    "subscribe",
-    "user_enter_tempsession",
-    "enter_session",
-    "im_enter_direct_msg",
-    "follow",
-    "enter",
-];
-
-/// What the customer wants of us, as far as the message tells.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Ask {
-    Said(String),
-    /// Follows or enters: is welcomed.
-    Arrived,
-    /// Needs no words: unsubscribes, taps a link, reports a position.
-    Silent,
-    /// Only a person can look at it.
-    ForPerson(Reason),
-}
-
-impl From<&Content> for Ask {
-    fn from(content: &Content) -> Self {
-        match content {
-            Content::Text(text) | Content::Choice { text, .. } => Self::Said(text.clone()),
-            Content::Voice { transcript: Some(text) } => Self::Said(text.clone()),
-            Content::Voice { transcript: None } | Content::Attachment { .. } => {
-                Self::ForPerson(Reason::Attachment)
-            }
-            Content::Event { name, .. } if ARRIVALS.contains(&name.as_str()) => Self::Arrived,
-            Content::Event { .. } => Self::Silent,
-            Content::Unknown { .. } => Self::ForPerson(Reason::UnknownMessage),
-        }
-    }
-}
 
 /// One message with its surroundings.
 #[derive(Clone, Debug)]

@@ -7,10 +7,8 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::LazyLock;
 
-use regex::Regex;
-
+use crate::base::pattern::pattern;
 use crate::base::text::is_han;
 
 /// A piece of an answer that may be chosen or left as a whole.
@@ -42,13 +40,6 @@ pub fn units(answer: &str) -> Vec<Unit> {
         previous = text;
     }
     ranges.into_iter().map(|range| Unit { text: answer[range.clone()].to_owned(), range }).collect()
-}
-
-macro_rules! pattern {
-    ($name:ident = $pattern:expr) => {
-        static $name: LazyLock<Regex> =
-            LazyLock::new(|| Regex::new($pattern).expect("a constant expression"));
-    };
 }
 
 // Where marks are part of a word: links, mail addresses, numbers, phone numbers, versions, times.

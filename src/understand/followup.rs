@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use crate::base::limits;
+use crate::base::pattern::pattern;
 use crate::base::text::{is_han, prefix_chars};
 use crate::domain::message::{Role, Utterance};
 
@@ -31,13 +32,6 @@ impl Standalone {
     fn made(text: String, rule: &'static str) -> Self {
         Self { text, rewritten: true, rule: Some(rule) }
     }
-}
-
-macro_rules! pattern {
-    ($name:ident = $pattern:expr) => {
-        static $name: LazyLock<Regex> =
-            LazyLock::new(|| Regex::new($pattern).expect("a constant expression"));
-    };
 }
 
 // What opens a message without being part of the question.

@@ -1,9 +1,6 @@
 //! Messages that say nothing by themselves (“我想问下”, “那个退货”), and what they say together.
 
-use std::sync::LazyLock;
-
-use regex::Regex;
-
+use crate::base::pattern::pattern;
 use crate::understand::normalize::normalize;
 use crate::understand::readability::{Greeting, greeting};
 use crate::understand::signals;
@@ -12,13 +9,6 @@ use crate::understand::signals;
 const FRAGMENT_CHARS: usize = 40;
 /// Longest matter that is named and not yet asked about, characters.
 const TOPIC_CHARS: usize = 10;
-
-macro_rules! pattern {
-    ($name:ident = $pattern:expr) => {
-        static $name: LazyLock<Regex> =
-            LazyLock::new(|| Regex::new($pattern).expect("a constant expression"));
-    };
-}
 
 // What opens a message without being part of the question; read folded, as all patterns here.
 pattern!(

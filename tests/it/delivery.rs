@@ -240,11 +240,11 @@ fn what_is_not_ready_in_time_is_sent_and_its_retry_is_only_acknowledged() {
 }
 
 #[test]
-fn who_waits_for_seconds_sees_that_an_answer_is_being_written() {
+fn the_sign_that_someone_is_writing_is_shown_where_something_can_be_sent() {
     let (api, running) = started();
     running.bell.show_typing(&AccountName("sends".into()), &Target::customer("anna"));
     until(|| api.seen(|seen| seen.typing == 1));
-    // Without a secret nothing can be sent, and nobody is the worse for it.
+    // Without a secret there is no token for it, and nobody is the worse for that.
     running.bell.show_typing(&AccountName("main".into()), &Target::customer("anna"));
     running.bell.show_typing(&AccountName("sends".into()), &Target::customer("bert"));
     until(|| api.seen(|seen| seen.typing == 2));

@@ -37,6 +37,14 @@ fn blocks(file: &Path) -> u64 {
     std::fs::metadata(file).unwrap().len() / 512
 }
 
+/// `huida serve` with these accounts.
+fn serving(dir: &Path, accounts: &str) -> Command {
+    let mut command = huida(dir);
+    std::fs::write(dir.join("huida.toml"), configuration(dir) + accounts).unwrap();
+    command.arg("serve");
+    command
+}
+
 /// The status that the platform sees; `None` without an answer.
 fn status(url: &str, push: &SimulatedPush) -> Option<u16> {
     let url = format!("{url}/channels/wechat-mini/mini?{}", push.query.to_query_string());
@@ -81,13 +89,7 @@ fn a_store_without_room_takes_no_message_that_it_cannot_keep() {
     let (api, dir) = (FakeApi::start(), prepared());
     let accounts = api.accounts();
     let pushes = pushes(dir.path(), &accounts, 150);
-    let serve = || {
-        let mut command = huida(dir.path());
-        let text = configuration(dir.path()) + &accounts;
-        std::fs::write(dir.path().join("huida.toml"), text).unwrap();
-        command.arg("serve");
-        command
-    };
+    let serve = || serving(dir.path(), &accounts);
     // The database is opened, and its log cannot grow by many messages.
     let full = Served::of(limited(&serve(), "-f 600"));
     let answered: Vec<Option<u16>> = pushes.iter().map(|push| status(full.url(), push)).collect();
@@ -143,13 +145,7 @@ fn a_service_that_is_stopped_amid_fifty_messages_loses_and_doubles_none() {
     let (api, dir) = (FakeApi::start(), prepared());
     let accounts = api.accounts();
     let pushes = pushes(dir.path(), &accounts, CUSTOMERS);
-    let serve = || {
-        let mut command = huida(dir.path());
-        let text = configuration(dir.path()) + &accounts;
-        std::fs::write(dir.path().join("huida.toml"), text).unwrap();
-        command.arg("serve");
-        command
-    };
+    let serve = || serving(dir.path(), &accounts);
     let mut stopped = Served::of(serve());
     let url = stopped.url().to_owned();
     let first: Vec<Option<u16>> = std::thread::scope(|scope| {

@@ -112,7 +112,7 @@ impl Fetching {
         };
         let mut page = pull.read_page(&fetch(&ready(permit.clone()), &token)?);
         if page.is_err() && permit.is_some() {
-            // A callback's permit is good for minutes; without one less may be fetched at a time.
+            // A callback's permit is good for ten minutes; without one the platform limits how often.
             page = pull.read_page(&fetch(&ready(None), &token)?);
         }
         if let Err(failure) = &page

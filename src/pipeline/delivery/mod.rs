@@ -238,10 +238,10 @@ impl Shared {
         let abilities = channel.abilities();
         let pieces: Vec<Piece<'_>> = rows.iter().map(piece).collect();
         // What comes by an event's own code, or changes who has the customer, is no message.
-        let together = |row: &&Queued| row.left_with == Some(first.seq);
+        let left_together = rows.iter().take_while(|row| row.left_with == Some(first.seq)).count();
         let planned = match &first.payload {
             // The platform may know the key, and then what left under it.
-            _ if together(&&first) => Plan::Send(rows.iter().take_while(together).count()),
+            _ if left_together > 0 => Plan::Send(left_together),
             Outgoing::OnEvent { .. } | Outgoing::Transfer => Plan::Send(1),
             Outgoing::Text(_) | Outgoing::Menu(_) | Outgoing::Typing { .. } => {
                 let room = room(&abilities.quotas, &contact, now);

@@ -117,7 +117,9 @@ fn a_transfer_that_fails_gives_the_conversation_back(store: &dyn Store) {
     };
     let queued = store.decide(accepted.message, &decided, 2).unwrap().unwrap();
     let owner = || store.owner(&accepted.conversation, 3).unwrap();
-    assert_eq!(owner(), Owner::Platform { until: 99_000 });
+    let theirs = Settled::Handed { why: Reason::PersonOwns, note: "at_the_platforms_desk" };
+    store.settle(&[queued.seq], theirs, 3).unwrap();
+    assert_eq!(owner(), Owner::Platform { until: 99_000 }, "they have it indeed");
     store.settle(&[queued.seq], UNKNOWN, 3).unwrap();
     assert_eq!(owner(), Owner::Bot, "a person of ours can take it, and the bot hears it");
 }

@@ -11,6 +11,7 @@ mod pages;
 mod personal;
 mod queue;
 mod schema;
+mod sends;
 mod writer;
 
 use std::path::Path;

@@ -2,14 +2,13 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::{SqliteStore, from_json, pages, to_json};
+use super::{SqliteStore, from_json, pages, sends, to_json};
 use crate::base::clock::UnixMs;
 use crate::base::fault::Fault;
 use crate::base::id::{CaseId, ConversationId, OutboxKey, TraceId};
 use crate::domain::decision::{Priority, Reason};
 use crate::domain::delivery::{Author, DeliveryState, Occasion};
 use crate::domain::message::AccountName;
-use crate::domain::outgoing::Outgoing;
 use crate::domain::ownership::Owner;
 use crate::domain::trace::Trace;
 use crate::store::outbox::{
@@ -23,10 +22,8 @@ use crate::store::{Accepted, Arrival, MessageRow, StoreError};
 const SENDS: u32 = 20;
 /// Replies of one conversation that are looked at together.
 const LINE: u32 = 12;
-/// The platform's last retry comes ten seconds after its first request …
-const LAST_RETRY_MS: i64 = 10_000;
 /// … and has been heard by then.
-const RETRIES_OVER_MS: i64 = 16_000;
+pub(super) const RETRIES_OVER_MS: i64 = 16_000;
 
 impl Outbox for SqliteStore {
     fn decide(
@@ -113,12 +110,13 @@ impl Outbox for SqliteStore {
 
     fn begin_send(&self, rows: &[OutboxSeq], now: UnixMs) -> Result<bool, StoreError> {
         let rows = rows.to_vec();
-        self.writer.write(move |t| begin_send(t, &rows, now))
+        self.writer.write(move |t| sends::begin(t, &rows, now))
     }
 
     fn settle(&self, rows: &[OutboxSeq], settled: Settled, now: UnixMs) -> Result<(), StoreError> {
         let rows = rows.to_vec();
-        self.writer.write(move |t| rows.iter().try_for_each(|row| settle(t, *row, settled, now)))
+        self.writer
+            .write(move |t| rows.iter().try_for_each(|row| sends::settle(t, *row, settled, now)))
     }
 
     fn transferred(&self, conversation: &ConversationId, until: UnixMs) -> Result<(), StoreError> {
@@ -153,7 +151,7 @@ impl Outbox for SqliteStore {
                     (_, ASKED_AGAIN) => Settled::Delivered,
                     _ => Settled::Handed { why: Reason::DeliveryUnknown, note: "unconfirmed" },
                 };
-                settle(t, *seq, settled, now)?;
+                sends::settle(t, *seq, settled, now)?;
             }
             Ok(over.len())
         })
@@ -161,7 +159,7 @@ impl Outbox for SqliteStore {
 
     fn resume(&self, accounts: &[Resumption], now: UnixMs) -> Result<(), StoreError> {
         let accounts = accounts.to_vec();
-        self.writer.write(move |t| resume(t, &accounts, now))
+        self.writer.write(move |t| sends::resume(t, &accounts, now))
     }
 
     fn undelivered(&self, limit: u32) -> Result<Vec<Queued>, StoreError> {
@@ -278,7 +276,7 @@ const OPEN: &str = "state IN ('pending', 'offered', 'kept', 'sending')";
 const DUE: &str = "(due_at <= ?1 OR (due_at > ?1 + 600000 AND state <> 'kept'))";
 
 /// The note of an offered reply whose platform would have asked again if it had got no answer.
-const ASKED_AGAIN: &str = "asks_again";
+pub(super) const ASKED_AGAIN: &str = "asks_again";
 
 pub(super) const COLUMNS: &str = "seq, key, conversation_id, trace_id, account, author, target, \
                                   payload, state, attempts, created_at, note, joined";
@@ -525,145 +523,4 @@ pub(super) fn contact(connection: &Connection, conversation: &str) -> Result<Con
         .query_map(params![conversation, SENDS], |r| r.get(0))?
         .collect::<Result<_, _>>()?;
     Ok(Contact { occasions, sent })
-}
-
-fn begin_send(
-    transaction: &Transaction<'_>,
-    rows: &[OutboxSeq],
-    now: UnixMs,
-) -> Result<bool, StoreError> {
-    let Some(first) = rows.first() else { return Ok(false) };
-    let (conversation, author): (String, String) = transaction
-        .prepare_cached("SELECT conversation_id, author FROM outbox WHERE seq = ?1")?
-        .query_row([first.0], |r| Ok((r.get(0)?, r.get(1)?)))?;
-    let waiting = rows.iter().try_fold(true, |all, row| {
-        let pending = transaction
-            .prepare_cached("SELECT state = 'pending' FROM outbox WHERE seq = ?1")?
-            .query_row([row.0], |r| r.get::<_, bool>(0))?;
-        Ok::<_, StoreError>(all && pending)
-    })?;
-    if !waiting {
-        return Ok(false);
-    }
-    if author == Author::Bot.as_str() && !queue::owner(transaction, &conversation)?.is_bot(now) {
-        let settled = Settled::Handed { why: Reason::PersonOwns, note: "person_owns" };
-        rows.iter().try_for_each(|row| settle(transaction, *row, settled, now))?;
-        return Ok(false);
-    }
-    for row in rows {
-        let sent = Some(now).filter(|_| row == first);
-        transaction.execute(
-            "UPDATE outbox SET state = 'sending', attempts = attempts + 1, sent_at = ?2, joined = ?3
-             WHERE seq = ?1",
-            params![row.0, sent, first.0],
-        )?;
-    }
-    Fault::SendUncommitted.passes();
-    Ok(true)
-}
-
-pub(super) fn settle(
-    transaction: &Transaction<'_>,
-    row: OutboxSeq,
-    settled: Settled,
-    now: UnixMs,
-) -> Result<(), StoreError> {
-    let courtesy: bool = transaction
-        .prepare_cached("SELECT author = 'courtesy' FROM outbox WHERE seq = ?1")?
-        .query_row([row.0], |r| r.get(0))?;
-    let (state, due, note) = match settled {
-        Settled::Handed { note, .. } if courtesy => (DeliveryState::Dropped, now, note),
-        Settled::Delivered => (DeliveryState::Delivered, now, ""),
-        Settled::Again { at, note, .. } => (DeliveryState::Pending, at, note),
-        Settled::Handed { note, .. } => (DeliveryState::Handed, now, note),
-        Settled::Dropped { note } => (DeliveryState::Dropped, now, note),
-    };
-    // What may be there counts as sent, and stays with what it left with; what is not has used
-    // nothing up.
-    let may_be_there = match settled {
-        Settled::Delivered | Settled::Handed { why: Reason::DeliveryUnknown, .. } => true,
-        Settled::Again { unclear, .. } => unclear,
-        Settled::Handed { .. } | Settled::Dropped { .. } => false,
-    };
-    let (trace, transfer): (Option<String>, bool) = transaction
-        .prepare_cached(
-            "UPDATE outbox SET state = ?2, due_at = ?3, note = ?4,
-                    sent_at = iif(?5, sent_at, NULL), joined = iif(?5, joined, NULL)
-             WHERE seq = ?1 RETURNING trace_id, payload = ?6",
-        )?
-        .query_row(
-            params![
-                row.0,
-                state.as_str(),
-                due,
-                note,
-                may_be_there,
-                to_json("reply", &Outgoing::Transfer)?
-            ],
-            |r| Ok((r.get(0)?, r.get(1)?)),
-        )?;
-    if transfer && matches!(settled, Settled::Handed { .. } | Settled::Dropped { .. }) {
-        not_transferred(transaction, row)?;
-    }
-    if let (Settled::Handed { why, .. }, Some(trace), false) = (settled, trace, courtesy) {
-        let trace = from_json::<Trace>(
-            "trace",
-            &transaction
-                .prepare_cached("SELECT trace FROM decisions WHERE trace_id = ?1")?
-                .query_row([&trace], |r| r.get::<_, String>(0))?,
-        )?;
-        open_case(transaction, trace.id.as_str(), trace.decision.priority(), Some(why), now)?;
-    }
-    Ok(())
-}
-
-/// The platform's desk did not get the conversation after all: whoever writes there is heard again.
-fn not_transferred(transaction: &Transaction<'_>, row: OutboxSeq) -> Result<(), StoreError> {
-    let conversation: String = transaction
-        .prepare_cached("SELECT conversation_id FROM outbox WHERE seq = ?1")?
-        .query_row([row.0], |r| r.get(0))?;
-    match queue::owner(transaction, &conversation)? {
-        Owner::Platform { .. } => queue::set_owner(transaction, &conversation, &Owner::Bot),
-        Owner::Bot | Owner::Person { .. } => Ok(()),
-    }
-}
-
-fn resume(
-    transaction: &Transaction<'_>,
-    accounts: &[Resumption],
-    now: UnixMs,
-) -> Result<(), StoreError> {
-    let under_way = transaction
-        .prepare_cached(
-            "SELECT o.seq, o.account, o.state, min(m.received_at, m.inbound ->> 'sent_at')
-             FROM outbox o
-             LEFT JOIN decisions d USING (trace_id) LEFT JOIN messages m ON m.id = d.message_id
-             WHERE o.state IN ('sending', 'offered')",
-        )?
-        .query_map([], |r| {
-            let received: Option<UnixMs> = r.get(3)?;
-            Ok((OutboxSeq(r.get(0)?), r.get::<_, String>(1)?, r.get::<_, String>(2)?, received))
-        })?
-        .collect::<Result<Vec<_>, _>>()?;
-    let unknown = Settled::Handed { why: Reason::DeliveryUnknown, note: "ended_while_sending" };
-    for (seq, account, state, received) in under_way {
-        let known = accounts.iter().find(|a| a.account.as_str() == account);
-        let asks_again = known.is_some_and(|a| a.asks_again);
-        let heard = received.filter(|at| asks_again && now < at + LAST_RETRY_MS);
-        match (state.as_str(), heard) {
-            ("sending", _) if known.is_some_and(|a| a.repeats) => {
-                let again = Settled::Again { at: now, note: "repeated", unclear: true };
-                settle(transaction, seq, again, now)?;
-            }
-            // The platform will ask again unless it has the answer.
-            ("offered", Some(received)) => {
-                transaction.execute(
-                    "UPDATE outbox SET due_at = ?2, note = ?3 WHERE seq = ?1",
-                    params![seq.0, received + RETRIES_OVER_MS, ASKED_AGAIN],
-                )?;
-            }
-            _ => settle(transaction, seq, unknown, now)?,
-        }
-    }
-    Ok(())
 }

@@ -8,7 +8,7 @@ use crate::base::fault::Fault;
 use crate::domain::message::AccountName;
 use crate::domain::ownership::{Change, Owner};
 use crate::store::outbox::{Cursor, OutboxSeq, Page, Settled};
-use crate::store::sqlite::{outbox, queue};
+use crate::store::sqlite::{queue, sends};
 use crate::store::{Accepted, Arrival, StoreError};
 
 pub(super) fn want(
@@ -69,7 +69,7 @@ pub(super) fn take(
             .query_map(params![key, account.as_str()], |r| Ok(OutboxSeq(r.get(0)?)))?
             .collect::<Result<Vec<_>, _>>()?;
         let settled = Settled::Handed { why: *why, note: "reported_undelivered" };
-        rows.into_iter().try_for_each(|row| outbox::settle(transaction, row, settled, now))?;
+        rows.into_iter().try_for_each(|row| sends::settle(transaction, row, settled, now))?;
     }
     for (customer, until) in &page.sessions {
         session(transaction, account, customer, *until, now)?;

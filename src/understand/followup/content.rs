@@ -1,18 +1,8 @@
 //! How much a message says by itself: things, attributes of things, what is said of them, and frame.
 
-use std::sync::LazyLock;
-
-use regex::Regex;
-
+use crate::base::pattern::pattern;
 use crate::base::text::is_han;
 use crate::base::words::tagged;
-
-macro_rules! pattern {
-    ($name:ident = $pattern:expr) => {
-        static $name: LazyLock<Regex> =
-            LazyLock::new(|| Regex::new($pattern).expect("a constant expression"));
-    };
-}
 
 // Matters that name a topic although their characters are also frames (还款) or bare verbs.
 pattern!(

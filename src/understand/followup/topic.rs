@@ -1,21 +1,12 @@
 //! What a conversation is about: the things that were named last.
 
-use std::sync::LazyLock;
-
-use regex::Regex;
-
 use super::content::{Part, is_latin, own_content, parts};
 use super::{MARKER, PRONOUN};
 
+use crate::base::pattern::pattern;
+
 /// A topic longer than this is a story; it is put before the message instead of into it.
 pub(super) const TOPIC_CHARS: usize = 14;
-
-macro_rules! pattern {
-    ($name:ident = $pattern:expr) => {
-        static $name: LazyLock<Regex> =
-            LazyLock::new(|| Regex::new($pattern).expect("a constant expression"));
-    };
-}
 
 // What a question asks around its topic.
 pattern!(

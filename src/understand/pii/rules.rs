@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use super::PersonalKind;
+use crate::base::pattern::pattern;
 use crate::understand::normalize::Folded;
 
 /// A pattern (value in the group `v`, or the whole match) and the judge of its matches, who may
@@ -102,13 +103,6 @@ impl Candidate<'_> {
 }
 
 const CONTEXT_CHARS: usize = 16;
-
-macro_rules! pattern {
-    ($name:ident = $pattern:expr) => {
-        static $name: LazyLock<Regex> =
-            LazyLock::new(|| Regex::new($pattern).expect("a constant expression"));
-    };
-}
 
 // Latin labels that may touch a number without being part of it (`tel138…`).
 pattern!(LABEL = r"(?:^|[^a-z])(?:tel|phone|mobile|vx|wx|qq|id|no|card)$");
