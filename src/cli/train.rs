@@ -94,7 +94,7 @@ pub(super) fn run(app: &App, args: &TrainArgs) -> Result<()> {
 fn compete(app: &App, store: &dyn Store, promise: Promise, as_json: bool) -> Result<()> {
     let embedder = app.open_embedder()?;
     let champion = app.generation_dir().open_current(embedder.identity())?;
-    let fresh = store.labels_since(begun_at(champion.id()).unwrap_or(UnixMs::MIN))?;
+    let fresh = store.labels_since(begun_at(champion.id()).unwrap_or(UnixMs::MIN))?.len();
     if fresh == 0 {
         let report = json!({"outcome": "no_new_labels", "generation": champion.id()});
         return output::report(&report, as_json);

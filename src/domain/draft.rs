@@ -55,7 +55,25 @@ impl Draft {
         let spans = self.spans.iter().map(|s| s.text.as_str());
         match self.mode {
             DraftMode::Verbatim | DraftMode::Notice => spans.collect(),
-            DraftMode::Composed => joined(spans),
+            DraftMode::Composed => {
+                let pieces: Vec<String> = (0..self.spans.len()).map(|at| self.piece(at)).collect();
+                joined(pieces.iter().map(String::as_str))
+            }
+        }
+    }
+
+    /// A span as it stands in the reply: before words of another source its sentence is ended, so that
+    /// no sentence is read out of two.
+    fn piece(&self, at: usize) -> String {
+        let Span { text, source } = &self.spans[at];
+        let goes_on = self.spans.get(at + 1).is_some_and(|next| next.source != *source);
+        let bare = text.trim_end();
+        match bare.chars().next_back() {
+            Some(last) if goes_on && !ends_sentence(last) => {
+                let open = bare.trim_end_matches(['，', ',', '、', '：', ':']);
+                format!("{open}{}", if last.is_ascii() { ". " } else { "。" })
+            }
+            Some(_) | None => text.clone(),
         }
     }
 
@@ -68,5 +86,39 @@ impl Draft {
             }
         }
         seen
+    }
+}
+
+fn ends_sentence(last: char) -> bool {
+    "。！？；.!?;…”’」』）)～~".contains(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn composed(spans: &[(&str, &str)]) -> String {
+        let span = |(source, text): &(&str, &str)| Span {
+            text: (*text).into(),
+            source: Some(EntryId((*source).into())),
+        };
+        Draft { mode: DraftMode::Composed, spans: spans.iter().map(span).collect() }.text()
+    }
+
+    #[test]
+    fn no_sentence_runs_from_one_source_into_another() {
+        assert_eq!(
+            composed(&[("a", "不支持"), ("b", "退货运费由商家承担。")]),
+            "不支持。退货运费由商家承担。"
+        );
+        assert_eq!(composed(&[("a", "不支持，"), ("b", "运费到付")]), "不支持。运费到付");
+        assert_eq!(
+            composed(&[("a", "Not supported"), ("b", "It is free.")]),
+            "Not supported. It is free."
+        );
+        assert_eq!(
+            composed(&[("a", "您好，"), ("a", "可以退货。"), ("b", "好的！")]),
+            "您好，可以退货。好的！"
+        );
     }
 }

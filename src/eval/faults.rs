@@ -25,6 +25,10 @@ pattern!(
 pattern!(
     TAKES_BACK = r"(?i)^(?:但|不过|然而|可是|除|仅|只|否则|不然|其中|逾期|超过|超出|(?:请)?注意|前提|需注意|(?:如|若|倘)[^。]{0,40}(?:不|无法|除外|失效|取消|拒)|unless|except|however|but|otherwise|only|note that)"
 );
+// The same, wherever in the sentence it stands.
+pattern!(
+    TAKES_OUT = r"(?i)除外|例外|不在此[列限]|不参[与加]|不适用|不享受|不包[括含]|\b(?:excluded|(?:not|n't) (?:apply|included|eligible))\b"
+);
 // A sentence that refuses something altogether.
 pattern!(
     REFUSES = r"(?i)不能|不可(?:以)?|无法|不支持|不予|不得|不适用|不受理|不提供|除外|\b(?:cannot|can't|not (?:possible|available|allowed|eligible)|no longer)\b"
@@ -92,7 +96,8 @@ pub fn lost(reply: &str, answer: &str) -> Vec<String> {
         let (kept, left): (Vec<_>, Vec<_>) =
             pieces(sentence).into_iter().partition(|piece| said.contains(piece));
         if kept.is_empty() {
-            let takes_back = before_is_said && TAKES_BACK.is_match(sentence.trim_start());
+            let takes_back = before_is_said
+                && (TAKES_BACK.is_match(sentence.trim_start()) || TAKES_OUT.is_match(sentence));
             let refuses = REFUSES.is_match(sentence)
                 && taken.iter().any(|t| shared_pairs(t, sentence) >= SAME_MATTER);
             if takes_back || refuses {
@@ -156,6 +161,10 @@ mod tests {
         assert_eq!(
             lost("可以取消借款。", "可以取消借款。有疑问请联系客服。已放款的借款不能取消。"),
             ["已放款的借款不能取消"]
+        );
+        assert_eq!(
+            lost("全场包邮。", "全场包邮。新疆、西藏除外。地址在订单页。"),
+            ["新疆、西藏除外"]
         );
     }
 

@@ -36,6 +36,8 @@ pub struct GateReport {
     pub threshold_by_domain: BTreeMap<Domain, f32>,
     /// Whether the bound was shown on unseen labels.
     pub promised: bool,
+    /// Queries labelled with an entry that the knowledge does not hold: they count as unanswerable.
+    pub unknown_answers: usize,
     #[serde(flatten)]
     pub metrics: GateMetrics,
     #[serde(flatten)]
@@ -136,6 +138,7 @@ pub fn run(
         threshold,
         threshold_by_domain: own.map(|(domain, t)| (*domain, t.value)).collect(),
         promised: fitted.gate.promised(),
+        unknown_answers: unknown_answers(&queries, &messages),
         metrics: measure(&scored),
         intervals: bootstrap(&scored),
         splits: splits.transpose()?,
@@ -154,6 +157,13 @@ pub fn run(
             }
         });
     Ok((report, rows.collect()))
+}
+
+fn unknown_answers(queries: &[Labelled], messages: &[Message]) -> usize {
+    let unknown = |(query, message): &(&Labelled, &Message)| {
+        query.answer.is_some() && message.answer.is_none()
+    };
+    queries.iter().zip(messages).filter(unknown).count()
 }
 
 /// Each message with the id of its best evidence. One that a hard rule, a greeting or noise decides

@@ -33,7 +33,7 @@ pub struct Parts<'a> {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SplitReport {
     pub n: usize,
-    /// Divisions in which at most α of the automatic replies were wrong.
+    /// Of the divisions in which anything went out, those in which at most α of it was wrong.
     pub held: f64,
     /// Divisions in which anything went out.
     pub opened: f64,
@@ -72,8 +72,8 @@ pub fn divide(parts: &Parts<'_>, n: usize, seed: u64) -> SplitReport {
             ScoredRow { sent, ..j.row }
         };
         let metrics = measure(&queries.iter().map(judged).collect::<Vec<_>>());
-        held += usize::from(metrics.precision.is_none_or(|p| p >= 1.0 - parts.promise.alpha));
         if let Some(precision) = metrics.precision {
+            held += usize::from(precision >= 1.0 - parts.promise.alpha);
             precisions.push(precision);
             covered.push(metrics.answerable_covered.unwrap_or(0.0));
             outside += metrics.oos_answered.unwrap_or(0.0);
@@ -82,7 +82,7 @@ pub fn divide(parts: &Parts<'_>, n: usize, seed: u64) -> SplitReport {
     let opened = precisions.len();
     SplitReport {
         n,
-        held: held as f64 / n.max(1) as f64,
+        held: held as f64 / opened.max(1) as f64,
         opened: opened as f64 / n.max(1) as f64,
         precision: mean(&precisions),
         precision_p10: tenth(&mut precisions),

@@ -91,6 +91,24 @@ const LIMITS_PREVIOUS_START: &[&str] = &[
     "but ",
     "only ",
 ];
+/// A sentence with one of these takes something out of what the sentence before it grants.
+const TAKES_OUT: &[&str] = &[
+    "除外",
+    "例外",
+    "不在此列",
+    "不在此限",
+    "不参与",
+    "不参加",
+    "不适用",
+    "不享受",
+    "不包括",
+    "不含",
+    "暂停",
+    "excluded",
+    "not apply",
+    "not included",
+    "not eligible",
+];
 
 /// Everything in the draft that the cited answers do not bear; empty when it may go out.
 ///
@@ -297,7 +315,9 @@ impl Source {
         let clauses = &self.sentences[at.sentence];
         let before = clauses[..at.first].iter().rev().take_while(|c| limits_next(c));
         let behind = clauses[at.last + 1..].iter().take_while(|c| limits_previous(c));
-        let missing = before.chain(behind).find(|tie| !is_said(tie, said))?;
+        let later = self.sentences[at.sentence + 1..].iter().take_while(|s| takes_back(s));
+        let ties = before.chain(behind).chain(later.flatten());
+        let missing = ties.into_iter().find(|tie| !is_said(tie, said))?;
         Some(Violation {
             rule: "grounding.condition",
             claim: claim.to_owned(),
@@ -314,6 +334,12 @@ fn limits_next(clause: &str) -> bool {
 
 fn limits_previous(clause: &str) -> bool {
     LIMITS_PREVIOUS_START.iter().any(|w| clause.starts_with(w))
+}
+
+/// Whether a sentence limits the one before it.
+fn takes_back(sentence: &[String]) -> bool {
+    let begins = sentence.first().is_some_and(|clause| limits_previous(clause));
+    begins || sentence.iter().any(|clause| TAKES_OUT.iter().any(|w| clause.contains(w)))
 }
 
 fn is_said(tie: &str, said: &[String]) -> bool {
@@ -421,6 +447,22 @@ mod tests {
         ] {
             assert_eq!(rules(&[text]), [rule], "{text}");
         }
+    }
+
+    #[test]
+    fn a_sentence_that_takes_something_out_comes_along() {
+        for (answer, said) in [
+            ("支持7天无理由退货。生鲜商品除外。", "支持7天无理由退货。"),
+            ("会员享受9折优惠。特价款不参与。发票在订单页。", "会员享受9折优惠。"),
+            ("Returns are free. Sale items are excluded.", "Returns are free."),
+        ] {
+            let list = [evidence_with("e", Some(answer), Scores::default())];
+            let found = check(&composed(&[said]), &list);
+            assert_eq!(found.iter().map(|v| v.rule).collect::<Vec<_>>(), ["grounding.condition"]);
+            assert!(check(&composed(&[answer]), &list).is_empty(), "{answer}");
+        }
+        let list = [evidence_with("e", Some("发票在订单页。生鲜除外。"), Scores::default())];
+        assert!(check(&composed(&["发票在订单页。生鲜除外。"]), &list).is_empty());
     }
 
     #[test]

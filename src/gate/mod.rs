@@ -76,9 +76,17 @@ fn answerable(input: &GateInput<'_>, findings: &mut Findings) {
         findings.raise(Verdict::Handoff, Reason::NoEvidence, None);
         return;
     };
-    let unapproved = input.draft.is_some_and(|draft| !is_approved_text(draft, best));
-    if best.answer.is_none() || (best.domain.is_regulated() && unapproved) {
+    let unapproved = input.draft.filter(|draft| !is_approved_text(draft, best));
+    let regulated = |draft: &Draft| {
+        best.domain.is_regulated()
+            || cited(draft, input.evidence).any(|evidence| evidence.domain.is_regulated())
+    };
+    if best.answer.is_none() || unapproved.is_some_and(regulated) {
         findings.raise(Verdict::Handoff, Reason::NoApprovedAnswer, None);
+    }
+    // The confidence is the best evidence's: of a reply that says nothing of it, it says nothing.
+    if input.draft.is_some_and(|draft| !draft.citations().contains(&&best.id)) {
+        findings.raise(Verdict::Suggest, Reason::LowConfidence, Some("draft.without_best"));
     }
     for lack in input.lacks {
         findings.raise(Verdict::Handoff, Reason::Unqualified, Some(&lack.rule()));
@@ -127,6 +135,11 @@ pub fn lacks(
     let cited = draft.map(Draft::citations).unwrap_or_default();
     let used = evidence.iter().enumerate().filter(|(at, e)| *at == 0 || cited.contains(&&e.id));
     used.filter_map(|(_, e)| register.lack(e.domain, &e.qualifications, now)).collect()
+}
+
+fn cited<'a>(draft: &Draft, evidence: &'a [Evidence]) -> impl Iterator<Item = &'a Evidence> {
+    let ids = draft.citations().into_iter().cloned().collect::<Vec<_>>();
+    evidence.iter().filter(move |evidence| ids.contains(&evidence.id))
 }
 
 /// The words behind violations and hits, for the person who sees the draft.

@@ -211,6 +211,12 @@ impl GateModel {
         self.by_domain.get(&domain).copied().or(self.threshold)
     }
 
+    /// The highest threshold of those that let anything out.
+    pub fn strictest(&self) -> Option<f32> {
+        let all = self.by_domain.values().chain(&self.threshold);
+        all.map(|threshold| threshold.value).max_by(f32::total_cmp)
+    }
+
     /// Share of the rows behind the threshold of all domains together that it admits.
     pub fn coverage(&self) -> f64 {
         self.threshold.map_or(0.0, |t| t.n_selected as f64 / t.rows.max(1) as f64)

@@ -39,8 +39,11 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// # Errors
-    /// `BadRequest` when no unit fits into `max_chars`.
+    /// `BadRequest` for an empty question, or when no unit fits into `max_chars`.
     pub(crate) fn new(request: &ComposeRequest) -> Result<Self, ModelError> {
+        if request.question.trim().is_empty() {
+            return Err(ModelError::BadRequest("there is no question to compose for".into()));
+        }
         let Fitting { places, units, texts } = fitting_units(request);
         if texts.is_empty() {
             let reason = format!("no unit of the evidence fits {} characters", request.max_chars);

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, UnixMs};
 use crate::domain::decision::{Reason, Verdict};
 use crate::domain::knowledge::EntryId;
-use crate::domain::label::Purpose;
+use crate::domain::label::Labelled;
 use crate::domain::trace::Trace;
 use crate::gate::drift::{self, Alarm};
-use crate::pipeline::generations::{Generations, Tightened};
+use crate::pipeline::draft;
+use crate::pipeline::generations::{Generations, Tightened, begun_at};
 use crate::search::index::KnowledgeIndex;
 use crate::store::{Store, StoreError};
 
@@ -33,57 +34,54 @@ impl Watch {
     pub fn look(&self) -> Result<Option<Alarm>, StoreError> {
         let serving = self.generations.current();
         let generation = &serving.generation;
-        let Some(threshold) = generation.gate.threshold else { return Ok(None) };
+        let Some(strictest) = generation.gate.strictest() else { return Ok(None) };
         let tightened = self.generations.tightened();
         let since = tightened.map_or(0, |tightened| tightened.since);
         let mut turns = self.store.recent_traces(TURNS)?;
         // `g17+4` is generation `g17` with changes.
         let own = |t: &Trace| t.generation.split('+').next() == Some(generation.id());
         turns.retain(|t| own(t) && t.received_at >= since && was_gated(t));
-        let (wrong, judged) = self.judged(&turns, &generation.index)?;
+        let labels = self.store.labels_since(begun_at(generation.id()).unwrap_or(UnixMs::MIN))?;
+        let (wrong, judged) = judged(&turns, labels, &generation.index);
         let recent: Vec<f32> = turns.iter().map(|t| t.decision.confidence).collect();
         let shifted = || generation.gate.usual.as_ref().and_then(|usual| usual.shift(&recent));
         let alarm = drift::broken(wrong, judged, generation.gate.promise).or_else(shifted);
         if alarm.is_some() {
-            let least = tightened.map_or(threshold.value, |tightened| tightened.least);
+            let least = tightened.map_or(strictest, |tightened| tightened.least);
             let (least, since) = (drift::tightened(least), self.clock.now());
             self.generations.tighten(Tightened { least, since });
         }
         Ok(alarm)
     }
-
-    /// Of the automatic replies that somebody labelled: how many were wrong, and how many there are.
-    fn judged(
-        &self,
-        turns: &[Trace],
-        index: &KnowledgeIndex,
-    ) -> Result<(usize, usize), StoreError> {
-        let mut answers: HashMap<String, Option<EntryId>> = HashMap::new();
-        for purpose in [Purpose::Train, Purpose::Calibrate] {
-            let alone = self.store.labels(purpose)?.into_iter().filter(|l| l.context.is_empty());
-            answers.extend(alone.map(|label| (label.text, label.answer)));
-        }
-        let sent = turns.iter().filter(|t| t.decision.verdict == Verdict::AutoReply);
-        let rights: Vec<bool> = sent
-            .filter(|t| t.context.is_empty())
-            .filter_map(|t| {
-                let (answer, best) = (answers.get(&t.message)?, t.evidence.first()?);
-                let said = |answer: &EntryId| {
-                    let says_same = |answer| index.answers(&best.id, answer);
-                    best.id == *answer || index.ordinal(answer).is_some_and(says_same)
-                };
-                Some(answer.as_ref().is_some_and(said))
-            })
-            .collect();
-        Ok((rights.iter().filter(|right| !**right).count(), rights.len()))
-    }
 }
 
-/// Whether the gate's threshold had a say: no hard rule, courtesy or failure decided.
+/// Of the automatic replies that somebody labelled afterwards: how many were wrong, and how many there
+/// are. A message counts once however often it came: it was either right or wrong.
+fn judged(turns: &[Trace], labels: Vec<Labelled>, index: &KnowledgeIndex) -> (usize, usize) {
+    let alone = labels.into_iter().filter(|l| l.context.is_empty());
+    let answers: HashMap<String, Option<EntryId>> = alone.map(|l| (l.text, l.answer)).collect();
+    let mut rights: HashMap<&str, bool> = HashMap::new();
+    for turn in turns {
+        let sent = turn.decision.verdict == Verdict::AutoReply && turn.context.is_empty();
+        let known = answers.get(&turn.message).filter(|_| sent);
+        let Some((answer, best)) = known.zip(turn.evidence.first()) else { continue };
+        let said = |answer: &EntryId| {
+            let says_same = |answer| index.answers(&best.id, answer);
+            best.id == *answer || index.ordinal(answer).is_some_and(says_same)
+        };
+        rights.insert(&turn.message, answer.as_ref().is_some_and(said));
+    }
+    (rights.values().filter(|right| !**right).count(), rights.len())
+}
+
+/// Whether the message is of those that the gate was calibrated on: no hard rule, courtesy or failure
+/// decided it, it had a confidence, and its best evidence was an answer that goes out as it stands.
 fn was_gated(trace: &Trace) -> bool {
     let decided = trace.decision.reasons.first();
     let by_threshold = matches!(decided, Some(Reason::ConfidenceReached | Reason::LowConfidence));
-    by_threshold && !trace.evidence.is_empty()
+    by_threshold
+        && trace.decision.confidence > 0.0
+        && trace.evidence.first().is_some_and(draft::leaves)
 }
 
 #[cfg(test)]
@@ -93,7 +91,7 @@ mod tests {
     use crate::domain::decision::Decision;
     use crate::domain::evidence::{Evidence, Scores};
     use crate::domain::knowledge::{Domain, Scene};
-    use crate::domain::label::Labelled;
+    use crate::domain::label::Purpose;
     use crate::domain::message::{AccountName, Content, Inbound, Platform};
     use crate::pipeline::generation::testing::model;
     use crate::pipeline::generations::GenerationDir;
@@ -127,7 +125,7 @@ mod tests {
                 platform: Platform::Web,
                 account: AccountName("web".into()),
                 sender: message.into(),
-                dedupe_key: "msg:1".into(),
+                dedupe_key: format!("msg:{}", TraceId::generate()),
                 sent_at: 0,
                 content: Content::Text(message.into()),
             };
@@ -136,7 +134,7 @@ mod tests {
                 id: EntryId(best.into()),
                 version: 1,
                 question: String::new(),
-                answer: None,
+                answer: Some("好的。".into()),
                 scene: Scene::Inquiry,
                 domain: Domain::General,
                 phrasing: String::new(),
@@ -184,7 +182,7 @@ mod tests {
             };
             let file =
                 LabelFile { source: "desk".into(), purpose: Purpose::Train, labels: vec![label] };
-            self.store.add_labels(&[file], "anna", 0).unwrap();
+            self.store.add_labels(&[file], "anna", Clock::System.now() + 1).unwrap();
         }
     }
 
@@ -197,6 +195,9 @@ mod tests {
         }
         assert_eq!(site.watch.look().unwrap(), None);
         assert!(site.generations.admits(0.85));
+        for _ in 0..50 {
+            site.answered("问题0", "a");
+        }
         for nth in 10..16 {
             site.answered(&format!("问题{nth}"), "a");
             site.label(&format!("问题{nth}"), "b");

@@ -243,8 +243,8 @@ pub trait Store: Governance + Outbox + Personal + Queue + Send + Sync {
     /// In the order in which they came.
     fn labels(&self, purpose: Purpose) -> Result<Vec<Labelled>, StoreError>;
 
-    /// How many labels came at `since` or later.
-    fn labels_since(&self, since: UnixMs) -> Result<usize, StoreError>;
+    /// The labels of either purpose that came at `since` or later, in the order in which they came.
+    fn labels_since(&self, since: UnixMs) -> Result<Vec<Labelled>, StoreError>;
 
     /// Writes into the audit log how the training of a generation ended.
     fn note_training(

@@ -75,6 +75,18 @@ pattern!(
 pattern!(
     REFUSAL = r"(?i)不能|不可以?|无法|不支持|不予|不得|不适用|不受理|不提供|不在|除外|\b(?:cannot|can't|not (?:possible|available|allowed|eligible)|no longer)\b"
 );
+// Takes something out of what the sentence before it grants.
+pattern!(
+    EXCEPTS = r"(?i)除外|例外|不在此[列限]|不参[与加]|不适用|不享受?|不包[括含]|不计入|暂停|另[行算计]|\b(?:excluded?|not (?:included|eligible|apply|applicable)|does not apply|do not apply)\b"
+);
+pattern!(
+    AMOUNT = r"(?i)\d|[一二三四五六七八九十百千万两半]+(?:个|天|日|元|块|次|笔|月|年|小时|分钟|倍|成|折|%)"
+);
+// What the sentence before it gives for nothing, and what this one takes for it after all.
+pattern!(GRANTS = r"(?i)免|包邮|不收|无需支付|全额|无理由|\b(?:free|no (?:fee|charge))\b");
+pattern!(
+    CHARGES = r"(?i)收取?\S{0,12}[\d一二三四五六七八九十百千万%％]|违约金|手续费|扣除|自付|自理|承担|\b(?:fee|charged?)\b"
+);
 // “Those that …”: one case of several.
 pattern!(CASE = r"^\s*[^，,。；;]{2,24}的[，,]");
 pattern!(
@@ -129,11 +141,21 @@ fn leans(previous: &str, text: &str) -> bool {
     }
     let exception = CONDITION.is_match(text) && NEGATION.is_match(text);
     exception
+        || EXCEPTS.is_match(text)
+        || GRANTS.is_match(previous) && CHARGES.is_match(text)
+        || is_part_of(previous, text)
         || LEAD_IN.is_match(previous)
         || SEQUEL.is_match(text)
         || LIMITS.is_match(text)
         || LIMITS_EN.is_match(text)
         || POINTS_BACK.is_match(text)
+}
+
+/// Whether both name an amount of one matter: “整机保修两年。电池保修一年。” The second takes a part out
+/// of the first.
+fn is_part_of(previous: &str, text: &str) -> bool {
+    let amounts = AMOUNT.is_match(previous) && AMOUNT.is_match(text);
+    amounts && !matter(previous).is_disjoint(&matter(text))
 }
 
 /// So many pairs or words in common make two texts speak of one matter.
@@ -323,6 +345,16 @@ mod tests {
         check(&["个人原因退货，运费由您承担；质量问题由我们承担。", "祝您愉快！"]);
         check(&["换货申请在订单页提交。因质量问题申请换货的，运费由我们承担。"]);
         check(&["Return parcels within a week. Opened parcels cannot be sent for return. "]);
+    }
+
+    #[test]
+    fn what_takes_back_stays_with_what_it_takes_back() {
+        check(&["支持7天无理由退货。生鲜商品除外。", "退货地址在订单页。"]);
+        check(&["全场满99元包邮。新疆、西藏除外。"]);
+        check(&["会员享受9折优惠。特价款不参与。", "卡券在“我的”里看。"]);
+        check(&["提前还款免手续费。首月内结清收取3%违约金。"]);
+        check(&["整机保修两年。电池保修一年。", "发票在订单页开具。"]);
+        check(&["Returns are free. Sale items are excluded. "]);
     }
 
     #[test]

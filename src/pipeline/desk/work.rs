@@ -329,7 +329,11 @@ impl Inner {
     /// What a message received at that time may lean on.
     fn context(&self, message: MessageRow, at: UnixMs) -> Result<Vec<Utterance>, StoreError> {
         let age = i64::try_from(self.parts.limits.context_age.as_millis()).unwrap_or(i64::MAX);
-        self.parts.store.context(message, at.saturating_sub(age), CONTEXT_TURNS as u32)
+        let since = at.saturating_sub(age);
+        let said = self.parts.store.context(message, since, CONTEXT_TURNS as u32)?;
+        // Customers' words are stored masked, what people at the desk wrote is not.
+        let masked = said.into_iter().map(|u| Utterance { text: pii::mask(&u.text).text, ..u });
+        Ok(masked.collect())
     }
 
     /// A question from the command line has nobody waiting behind it.

@@ -273,11 +273,17 @@ pub(super) fn add_labels(
         "INSERT INTO labels (digest, purpose, text, context, entry_id, source, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (digest) DO NOTHING",
     )?;
+    // What was said before and again is said last.
+    let mut superseded = transaction.prepare(
+        "DELETE FROM labels WHERE digest = ?1 AND EXISTS (SELECT 1 FROM labels AS later
+         WHERE later.purpose = ?2 AND later.text = ?3 AND later.context = ?4 AND later.rowid > labels.rowid)",
+    )?;
     let mut added = 0;
     for label in labels {
         let digest = sha256_hex(to_json("label", &(purpose, label))?.as_bytes());
         let context = to_json("context", &label.context)?;
         let entry = label.answer.as_ref().map(EntryId::as_str);
+        superseded.execute(params![digest, purpose.as_str(), label.text, context])?;
         let row = params![digest, purpose.as_str(), label.text, context, entry, source, now];
         added += insert.execute(row)?;
     }
@@ -295,10 +301,25 @@ pub(super) fn labels(
     connection: &Connection,
     purpose: Purpose,
 ) -> Result<Vec<Labelled>, StoreError> {
-    let mut query = connection.prepare_cached(
-        "SELECT text, context, entry_id FROM labels WHERE purpose = ?1 ORDER BY rowid",
-    )?;
-    let rows = query.query_map([purpose.as_str()], |r| {
+    let query = "SELECT text, context, entry_id FROM labels WHERE purpose = ?1 ORDER BY rowid";
+    read_labels(connection, query, params![purpose.as_str()])
+}
+
+pub(super) fn labels_since(
+    connection: &Connection,
+    since: UnixMs,
+) -> Result<Vec<Labelled>, StoreError> {
+    let query = "SELECT text, context, entry_id FROM labels WHERE created_at >= ?1 ORDER BY rowid";
+    read_labels(connection, query, params![since])
+}
+
+fn read_labels(
+    connection: &Connection,
+    query: &str,
+    params: impl rusqlite::Params,
+) -> Result<Vec<Labelled>, StoreError> {
+    let mut query = connection.prepare_cached(query)?;
+    let rows = query.query_map(params, |r| {
         Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?, r.get::<_, Option<String>>(2)?))
     })?;
     rows.map(|row| {
@@ -307,13 +328,6 @@ pub(super) fn labels(
         Ok(Labelled { text, context, answer: entry.map(EntryId) })
     })
     .collect()
-}
-
-pub(super) fn labels_since(connection: &Connection, since: UnixMs) -> Result<usize, StoreError> {
-    let count: i64 = connection
-        .prepare_cached("SELECT count(*) FROM labels WHERE created_at >= ?1")?
-        .query_row([since], |r| r.get(0))?;
-    Ok(usize::try_from(count).unwrap_or(0))
 }
 
 pub(super) fn set_promise(

@@ -159,7 +159,7 @@ impl Store for SqliteStore {
         self.read(|c| knowledge::labels(c, purpose))
     }
 
-    fn labels_since(&self, since: UnixMs) -> Result<usize, StoreError> {
+    fn labels_since(&self, since: UnixMs) -> Result<Vec<Labelled>, StoreError> {
         self.read(|c| knowledge::labels_since(c, since))
     }
 
