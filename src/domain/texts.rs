@@ -194,6 +194,7 @@ texts! {
     SelfCalibrated "self_calibrated" { "自校准，尚未承诺：还没有人工标注", "Self-calibrated, not yet promised: no labels so far" }
     Promised "promised" { "承诺：自动回复的错误率上限", "Promise: highest share of wrong automatic replies" }
     PromisedMadeUp "promised_made_up" { "（无答案消息的比例是推定的：还没有这样的标注）", "(the share of messages without an answer is assumed: none is labelled so)" }
+    ChangedSince "changed_since" { "条知识在此之后有改动，不在拟合之内；下次构建索引时重新拟合", "entries have changed since and were not fitted on; the next index build does so" }
     Tightened "tightened" { "已自动收紧：近期消息与标注时不同，或错误超出承诺。请标注近期消息并重新训练。", "Made stricter by itself: recent messages are unlike the labelled ones, or wrong more often than promised. Label recent messages and train again." }
     Offline "offline" { "连接中断，请重试。", "The connection broke. Please try again." }
     NotFound "not_found" { "没有这个页面。", "There is no such page." }

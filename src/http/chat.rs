@@ -36,9 +36,11 @@ const ID_CHARS: usize = 36;
 
 pub(super) async fn page(State(state): State<HttpState>, headers: HeaderMap, uri: Uri) -> Response {
     let lang = lang_of(&headers, &uri);
-    let promise = state.generations.current().generation.promise();
+    let serving = state.generations.current();
+    let promise = serving.generation.promise();
     let data = context! {
         promised => promise.promised,
+        changed => serving.knowledge.changed(),
         labelled => promise.labelled,
         made_up => promise.made_up > 0,
         tightened => state.generations.tightened().is_some(),
