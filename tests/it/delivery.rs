@@ -511,7 +511,7 @@ fn where_nobody_asks_again_a_reply_that_nobody_took_is_soon_a_persons() {
     assert!(matches!(ask(), Answer::Reply(_)));
     assert!(matches!(ask(), Answer::Reply(_)), "whoever asks again gets it");
     let cases = || running.store.open_cases(9, Clock::System.now()).unwrap();
-    until(|| !cases().is_empty());
+    until(|| cases().iter().any(|case| case.note.is_some()));
     assert_eq!(cases()[0].note, Some(Reason::SendFailed), "it is known not to be there");
 }
 
@@ -525,15 +525,18 @@ fn a_message_whose_work_fails_every_time_ends_with_a_person() {
     raw.execute("UPDATE messages SET inbound = '{}'", []).unwrap();
     running.desk.receive(&mini("anna", "2", "多久发货"), None).unwrap();
     until(|| running.desk.recover().unwrap() == 1);
-    assert_eq!(running.store.open_cases(9, 1).unwrap().len(), 0, "it is tried again first");
+    let cases = || {
+        let cases = running.store.open_cases(9, 1).unwrap().into_iter();
+        cases.filter(|case| case.trace.message == "多久发货").collect::<Vec<_>>()
+    };
+    assert_eq!(cases().len(), 0, "it is tried again first");
     until(|| {
         running.desk.recover().unwrap();
         running.store.unfinished().unwrap().is_empty()
     });
-    let cases = running.store.open_cases(9, 1).unwrap();
+    let cases = cases();
     assert_eq!(cases.len(), 1);
     assert_eq!(cases[0].trace.decision.reasons, [Reason::InternalError]);
-    assert_eq!(cases[0].trace.message, "多久发货");
     api.wait_for(2);
     assert_eq!(sent_to(&api, "anna")[1], cases[0].trace.reply, "and the customer is told");
 }

@@ -241,9 +241,9 @@ fn a_log_that_nobody_reads_costs_no_message() {
     let (api, dir) = (FakeApi::start(), prepared());
     let accounts = api.accounts();
     let pushes = pushes(dir.path(), &accounts, 3);
+    let mut command = huida(dir.path());
     let text = configuration(dir.path()) + &accounts;
     std::fs::write(dir.path().join("huida.toml"), text).unwrap();
-    let mut command = huida(dir.path());
     command.arg("serve").env("RUST_LOG", "info");
     // What it says is read up to the address; then the pipe is closed.
     let served = Served::of(command);
