@@ -40,6 +40,7 @@ use crate::pipeline::responder::{Parts, Responder};
 use crate::pipeline::watch::Watch;
 use crate::search::synonyms::Synonyms;
 use crate::store::sqlite::SqliteStore;
+use crate::store::sqlite::hold::{Hold, beside};
 use crate::store::{Store, StoreError};
 
 /// How often the service looks whether knowledge was changed or another generation published.
@@ -136,6 +137,11 @@ impl App {
     pub fn open_store(&self) -> Result<Arc<dyn Store>> {
         self.settle()?;
         Ok(Arc::new(SqliteStore::open(&self.config.store.path)?))
+    }
+
+    /// The right to serve: one process at a time has it for a store.
+    pub fn sole(&self) -> Result<Hold, StoreError> {
+        Hold::serving(&self.config.store.path)
     }
 
     /// `None`: what is masked is lost.
@@ -334,6 +340,7 @@ impl App {
             clock: self.clock.clone(),
             bell: service.bell.clone(),
             session: self.limits().session,
+            renewals: beside(&self.config.store.path, ".renewed"),
             other_desk: self.other_desk()?,
         })?;
         let fetches = drain::fetches(&service.accounts);
@@ -342,9 +349,11 @@ impl App {
     }
 
     /// Serves on `listener` until `shutdown`; everything in work then ends within the grace period.
+    /// `_sole`: [`App::sole`], taken before the service is opened.
     pub async fn serve(
         &self,
         service: Service,
+        _sole: Hold,
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<()> {

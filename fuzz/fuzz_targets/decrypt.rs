@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use huida::channels::wechat::crypto::AesKey;
+use huida_fuzz::channels::wechat::crypto::AesKey;
 use libfuzzer_sys::fuzz_target;
 
 static KEY: LazyLock<AesKey> = LazyLock::new(|| AesKey::parse(&"A".repeat(43).into()).unwrap());

@@ -4,13 +4,13 @@
 
 use std::sync::LazyLock;
 
-use huida::channels::douyin::{Douyin, DouyinConfig};
-use huida::channels::wechat::crypto::AesKey;
-use huida::channels::wechat::signature;
-use huida::channels::wechat_shop::{WechatShop, WechatShopConfig};
-use huida::channels::wecom::{Wecom, WecomConfig};
-use huida::channels::{Callback, Channel, Item, Received};
-use huida::domain::message::AccountName;
+use huida_fuzz::channels::douyin::{Douyin, DouyinConfig};
+use huida_fuzz::channels::wechat::crypto::AesKey;
+use huida_fuzz::channels::wechat::signature;
+use huida_fuzz::channels::wechat_shop::{WechatShop, WechatShopConfig};
+use huida_fuzz::channels::wecom::{Wecom, WecomConfig};
+use huida_fuzz::channels::{Callback, Channel, Item, Received};
+use huida_fuzz::domain::message::AccountName;
 use libfuzzer_sys::fuzz_target;
 use sha1::{Digest, Sha1};
 

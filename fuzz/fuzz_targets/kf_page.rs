@@ -4,9 +4,9 @@
 
 use std::sync::LazyLock;
 
-use huida::channels::wechat_kf::{WechatKf, WechatKfConfig};
-use huida::channels::{ApiResponse, Channel, Item};
-use huida::domain::message::AccountName;
+use huida_fuzz::channels::wechat_kf::{WechatKf, WechatKfConfig};
+use huida_fuzz::channels::{ApiResponse, Channel, Item};
+use huida_fuzz::domain::message::AccountName;
 use libfuzzer_sys::fuzz_target;
 
 static CHANNEL: LazyLock<WechatKf> = LazyLock::new(|| {

@@ -4,10 +4,10 @@
 
 use std::sync::LazyLock;
 
-use huida::channels::wechat::{PushConfig, signature};
-use huida::channels::wechat_mp::WechatMp;
-use huida::channels::{Callback, Channel, Item, Received};
-use huida::domain::message::AccountName;
+use huida_fuzz::channels::wechat::{PushConfig, signature};
+use huida_fuzz::channels::wechat_mp::WechatMp;
+use huida_fuzz::channels::{Callback, Channel, Item, Received};
+use huida_fuzz::domain::message::AccountName;
 use libfuzzer_sys::fuzz_target;
 
 const TOKEN: &str = "token-of-the-fuzzer";

@@ -15,8 +15,8 @@ use super::json::{id, text};
 use super::wechat::account::check_id;
 use super::{
     Abilities, ApiFailure, ApiRequest, ApiResponse, Callback, CallbackAnswer, Channel, Colleague,
-    ConfigError, FailureClass, Item, Push, PushError, Quota, Received, Refresh, Scene, Sending,
-    TextLimit, Token, Unsupported, base_url, form,
+    ConfigError, FailureClass, Item, Push, PushError, Quota, Received, Refresh, Renewal, Scene,
+    Sending, TextLimit, Token, Unsupported, base_url, form,
 };
 use crate::base::digest::hex;
 use crate::base::limits;
@@ -45,7 +45,8 @@ pub struct DouyinConfig {
     pub client_secret: SecretString,
     /// Of the Douyin account that customers write to.
     pub open_id: String,
-    /// With it the account can send. It ends after 30 days; renew it before.
+    /// With it the account can send. It ends after 30 days and is renewed before, five times: then the
+    /// account has to be authorised again.
     #[serde(default)]
     pub refresh_token: Option<SecretString>,
     #[serde(default)]
@@ -91,8 +92,6 @@ impl Douyin {
             idempotent: false,
             typing: false,
             menu: false,
-            // Texts with addresses of others are not delivered.
-            links: false,
             media: false,
             text: TEXT,
             quotas: QUOTAS.to_vec(),
@@ -293,16 +292,11 @@ impl Channel for Douyin {
     }
 
     fn token_request(&self, _how: Refresh) -> Option<ApiRequest> {
-        let refresh_token = self.refresh_token.as_ref()?;
-        let url = format!("{}/oauth/refresh_token/", self.api_base);
-        Some(ApiRequest::post_form(
-            url,
-            [
-                ("client_key", self.client_key.as_str()),
-                ("grant_type", "refresh_token"),
-                ("refresh_token", refresh_token.expose_secret()),
-            ],
-        ))
+        Some(self.token_request_with(self.refresh_token.as_ref()?))
+    }
+
+    fn renewal(&self) -> Option<&dyn Renewal> {
+        Some(self).filter(|channel| channel.refresh_token.is_some()).map(|own| own as &dyn Renewal)
     }
 
     fn read_token(&self, response: &ApiResponse) -> Result<Token, ApiFailure> {
@@ -356,6 +350,47 @@ impl Channel for Douyin {
     }
 }
 
+impl Renewal for Douyin {
+    fn configured(&self) -> &SecretString {
+        // Without one there is no renewal.
+        self.refresh_token.as_ref().unwrap_or(&self.client_secret)
+    }
+
+    fn token_request_with(&self, long_lived: &SecretString) -> ApiRequest {
+        let url = format!("{}/oauth/refresh_token/", self.api_base);
+        ApiRequest::post_form(
+            url,
+            [
+                ("client_key", self.client_key.as_str()),
+                ("grant_type", "refresh_token"),
+                ("refresh_token", long_lived.expose_secret()),
+            ],
+        )
+    }
+
+    fn lifetime(&self, response: &ApiResponse) -> Option<Duration> {
+        let answer = read(response).ok()?;
+        answer.pointer("/data/refresh_expires_in")?.as_u64().map(Duration::from_secs)
+    }
+
+    fn renew(&self, long_lived: &SecretString) -> ApiRequest {
+        let url = format!("{}/oauth/renew_refresh_token/", self.api_base);
+        ApiRequest::post_form(
+            url,
+            [
+                ("client_key", self.client_key.as_str()),
+                ("refresh_token", long_lived.expose_secret()),
+            ],
+        )
+    }
+
+    fn read_renewed(&self, response: &ApiResponse) -> Result<SecretString, ApiFailure> {
+        let answer = read(response)?;
+        let renewed = answer.get("data").and_then(|data| text(data, "refresh_token"));
+        renewed.filter(|token| !token.is_empty()).map(Into::into).ok_or(ApiFailure::BROKEN)
+    }
+}
+
 /// The platform writes its code in one of several places; an answer without any is broken.
 fn read(response: &ApiResponse) -> Result<Value, ApiFailure> {
     let answer = response.json()?;
@@ -375,8 +410,10 @@ fn read(response: &ApiResponse) -> Result<Value, ApiFailure> {
 
 fn class(code: i64) -> FailureClass {
     match code {
-        28_003_018 => FailureClass::Retry,
-        2_190_002 | 2_190_008 => FailureClass::RefreshToken,
+        // Busy by the old table and the new one, and called too often.
+        2_100_004 | 28_001_005 | 28_003_018 => FailureClass::Retry,
+        28_001_006 => FailureClass::Unclear,
+        2_190_002 | 2_190_008 | 28_001_008 => FailureClass::RefreshToken,
         28_003_080 | 28_003_081 => FailureClass::WindowClosed,
         28_003_070 => FailureClass::QuotaUsed,
         _ => FailureClass::GiveUp,

@@ -24,6 +24,8 @@ mod xml;
 
 use std::time::Duration;
 
+use secrecy::SecretString;
+
 use api::base_url;
 pub use api::{ApiFailure, ApiRequest, ApiResponse, FailureClass, Method, Token};
 pub use callback::{Callback, CallbackAnswer, PushError};
@@ -85,6 +87,11 @@ pub trait Channel: Send + Sync {
     /// The request for an attachment's bytes by its reference.
     fn media(&self, reference: &str, token: Option<&Token>) -> Result<ApiRequest, Unsupported>;
 
+    /// For platforms whose tokens are got with another token that ends as well.
+    fn renewal(&self) -> Option<&dyn Renewal> {
+        None
+    }
+
     /// For platforms that only tell that something lies ready.
     fn pull(&self) -> Option<&dyn Pull> {
         None
@@ -94,6 +101,23 @@ pub trait Channel: Send + Sync {
     fn sessions(&self) -> Option<&dyn Sessions> {
         None
     }
+}
+
+/// A long-lived token that gets the tokens, and can be renewed before it ends.
+pub trait Renewal {
+    /// As the operator configured it.
+    fn configured(&self) -> &SecretString;
+
+    /// As [`Channel::token_request`], with what it was renewed to.
+    fn token_request_with(&self, long_lived: &SecretString) -> ApiRequest;
+
+    /// How long the long-lived one is good for, as the answer to that request says.
+    fn lifetime(&self, response: &ApiResponse) -> Option<Duration>;
+
+    fn renew(&self, long_lived: &SecretString) -> ApiRequest;
+
+    /// The one that takes its place.
+    fn read_renewed(&self, response: &ApiResponse) -> Result<SecretString, ApiFailure>;
 }
 
 /// Messages that are fetched page by page.
@@ -142,8 +166,6 @@ pub struct Abilities {
     pub idempotent: bool,
     pub typing: bool,
     pub menu: bool,
-    /// Links to our own pages are shown and can be opened.
-    pub links: bool,
     /// Attachments can be fetched.
     pub media: bool,
     /// The longest text of one message.

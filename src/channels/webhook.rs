@@ -106,7 +106,6 @@ impl Webhook {
             idempotent: true,
             typing: send,
             menu: send,
-            links: true,
             media: false,
             text: text_limit(config.text_bytes, TEXT_BYTES)?,
             quotas: Vec::new(),

@@ -39,7 +39,6 @@ impl WechatMini {
             idempotent: false,
             typing: send,
             menu: false,
-            links: true,
             media: send,
             text: account.text,
             quotas: QUOTAS.to_vec(),

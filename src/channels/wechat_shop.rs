@@ -71,7 +71,6 @@ impl WechatShop {
             idempotent: true,
             typing: false,
             menu: false,
-            links: true,
             media: false,
             text: text_limit(config.text_bytes, TEXT_BYTES)?,
             quotas: Vec::new(),

@@ -87,10 +87,11 @@ pub(super) fn run(mut app: App, args: DemoArgs) -> Result<()> {
         return Ok(());
     }
     app.keep_state_in(&folder(args.desk));
+    let sole = app.sole()?;
     prepare(&app, args.desk)?;
     let service = app.desk()?;
     app.config.server.listen = free_address(app.config.server.listen);
-    serve::serve(&app, service, |address| {
+    serve::serve(&app, (service, sole), |address| {
         output::note(&format!("\n  Open http://{address}/chat  ·  Ctrl-C ends the demo\n"));
     })
 }

@@ -15,12 +15,14 @@ use crate::model::Control;
 use crate::ops::daily::Daily;
 use crate::ops::doctor::{self, Check, Outcome};
 use crate::store::AuditState;
+use crate::store::sqlite::hold::Hold;
 
 /// `file`: the configuration's, if one was named.
 pub(super) fn run(app: &App, file: Option<&Path>) -> Result<()> {
+    let sole = app.sole()?;
     let service = app.desk()?;
     let _daily = daily_training(app, file)?;
-    serve(app, service, |address| output::note(&format!("serving on http://{address}")))
+    serve(app, (service, sole), |address| output::note(&format!("serving on http://{address}")))
 }
 
 /// `None` where nobody wants it.
@@ -39,7 +41,11 @@ fn daily_training(app: &App, file: Option<&Path>) -> Result<Option<Daily>> {
 }
 
 /// Binds, tells the address, serves until SIGINT or SIGTERM.
-pub(super) fn serve(app: &App, service: Service, tell: impl FnOnce(&str)) -> Result<()> {
+pub(super) fn serve(
+    app: &App,
+    (service, sole): (Service, Hold),
+    tell: impl FnOnce(&str),
+) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let address = app.config.server.listen;
     runtime.block_on(async {
@@ -48,7 +54,7 @@ pub(super) fn serve(app: &App, service: Service, tell: impl FnOnce(&str)) -> Res
         })?;
         let interrupted = interrupted()?;
         tell(&listener.local_addr()?.to_string());
-        app.serve(service, listener, interrupted).await
+        app.serve(service, sole, listener, interrupted).await
     })
 }
 

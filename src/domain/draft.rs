@@ -29,6 +29,11 @@ pub struct Objection {
     /// Id of the rule (`grounding.number`, `adlaw.first`).
     pub rule: String,
     pub words: String,
+    /// What the rule says about them.
+    #[serde(default)]
+    pub message_zh: String,
+    #[serde(default)]
+    pub message_en: String,
     /// What may be said in their place, if a person finds it true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instead: Option<String>,

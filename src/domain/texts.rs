@@ -178,6 +178,12 @@ texts! {
     CaseNotHeld "case_not_held" { "您还没有接手，或接手时间已过，请重新接手。", "You have not taken it over, or the time ran out. Take it over again." }
     CaseAtPlatform "case_at_platform" { "客户正在平台客服那里，请在平台上接待。", "The customer is at the platform's own desk. Please answer there." }
     NoWayToCustomer "no_way_to_customer" { "没有途径把消息发给这位客户。", "There is no way to send this customer a message." }
+    KeyTooLong "key_too_long" { "幂等键最多 128 个字符。", "A key has at most 128 characters." }
+    KeyUsed "key_used" { "这个幂等键已经用于另一条回复。", "This key was used for another reply." }
+    EntryUnknown "entry_unknown" { "知识库中没有这个条目。", "There is no such entry." }
+    LabelHead "label_head" { "哪个条目能回答（用于训练）", "Which entry answers it (for training)" }
+    LabelUnsaid "label_unsaid" { "不标注", "not said" }
+    LabelNone "label_none" { "没有条目能回答", "none answers it" }
     StoreAway "store_away" { "暂时无法保存，请稍后再试。", "It cannot be saved right now. Please try again." }
     NameNeeded "name_needed" { "请填写您的名字（不超过64个字）。", "Please enter your name (at most 64 characters)." }
     ReplyEmpty "reply_empty" { "回复不能为空。", "The reply is empty." }

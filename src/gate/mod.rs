@@ -147,12 +147,16 @@ pub fn objections(violations: &[Violation], hits: &[Hit]) -> Vec<Objection> {
     let ungrounded = violations.iter().map(|violation| Objection {
         rule: violation.rule.to_owned(),
         words: violation.claim.clone(),
+        message_zh: String::new(),
+        message_en: violation.what.clone(),
         instead: None,
     });
     let blocking = hits.iter().filter(|hit| hit.action == Action::Block);
     let noncompliant = blocking.map(|hit| Objection {
         rule: hit.rule.clone(),
         words: hit.found.clone(),
+        message_zh: hit.message_zh.clone(),
+        message_en: hit.message_en.clone(),
         instead: hit.instead.clone(),
     });
     ungrounded.chain(noncompliant).collect()

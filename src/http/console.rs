@@ -8,7 +8,7 @@ use minijinja::value::Serde;
 use minijinja::{Value, context};
 use serde::Serialize;
 
-use crate::base::id::{CaseId, TraceId};
+use crate::base::id::{CaseId, OutboxKey, TraceId};
 use crate::domain::texts::{Lang, Text};
 use crate::http::pages::{cookie, lang_of};
 use crate::http::people::{self, ByWhom, Doing, Failed};
@@ -120,6 +120,8 @@ async fn show(
             let data = context! {
                 package => Value::from(Serde(package)),
                 operator,
+                // One for each showing: clicked twice, a reply goes out once.
+                key => OutboxKey::generate().as_str(),
                 personal => Value::from(Serde(personal)),
                 failed => failed.as_ref().map(|failed| failed.text().get(lang)),
             };

@@ -11,7 +11,8 @@ use serde_json::json;
 use crate::base::clock::{UnixMs, format_local};
 use crate::base::id::{CaseId, ConversationId};
 use crate::domain::delivery::words_of;
-use crate::domain::knowledge::Audience;
+use crate::domain::knowledge::{Audience, EntryId};
+use crate::domain::label::Labelled;
 use crate::domain::outgoing::{Menu, MenuItem, Outgoing};
 use crate::domain::ownership::{Owner, Refused};
 use crate::domain::texts::{Lang, Text, delivery_text, reason_text};
@@ -31,6 +32,10 @@ const CASES: u32 = 200;
 const LINES: u32 = 100;
 /// Longest name of an operator, characters.
 const NAME_CHARS: usize = 64;
+/// Longest key of a reply.
+const KEY_CHARS: usize = 128;
+/// Said in the place of an entry: none answers.
+const NO_ENTRY: &str = "-";
 
 #[derive(Serialize)]
 pub(super) struct CaseView {
@@ -169,6 +174,7 @@ impl Failed {
             Self::Input(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::NothingKept | Self::Store(StoreError::NoSuchCase(_)) => StatusCode::NOT_FOUND,
             Self::Unreadable => StatusCode::CONFLICT,
+            Self::Store(StoreError::KeyUsed) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Store(StoreError::Refused(_) | StoreError::NoWayToCustomer) => {
                 StatusCode::CONFLICT
             }
@@ -186,6 +192,7 @@ impl Failed {
             Self::Store(StoreError::Refused(Refused::NotHeld)) => Text::CaseNotHeld,
             Self::Store(StoreError::Refused(Refused::AtPlatform { .. })) => Text::CaseAtPlatform,
             Self::Store(StoreError::NoWayToCustomer) => Text::NoWayToCustomer,
+            Self::Store(StoreError::KeyUsed) => Text::KeyUsed,
             Self::Store(_) => Text::StoreAway,
         }
     }
@@ -200,6 +207,7 @@ impl Failed {
             Self::Store(StoreError::Refused(Refused::NotHeld)) => "not_held",
             Self::Store(StoreError::Refused(Refused::AtPlatform { .. })) => "at_platform",
             Self::Store(StoreError::NoWayToCustomer) => "no_way_to_customer",
+            Self::Store(StoreError::KeyUsed) => "key_used",
             Self::Store(_) => "store_unavailable",
         }
     }
@@ -236,6 +244,11 @@ pub(super) enum Doing {
 pub(super) struct ByWhom {
     pub(super) operator: String,
     pub(super) text: String,
+    /// Names one reply: asked for again under it, it is not sent again. As header `Idempotency-Key`
+    /// as well, which goes before.
+    pub(super) key: String,
+    /// With `resolve`: the entry that answers the message, or [`NO_ENTRY`]; empty where nobody says.
+    pub(super) entry: String,
 }
 
 pub(super) fn queue_of(state: &HttpState, lang: Lang) -> Result<Vec<CaseView>, StoreError> {
@@ -271,13 +284,45 @@ pub(super) fn perform(
         Doing::HandBack => Act::HandBack { operator },
         Doing::Reply => {
             let payload = Outgoing::Text(checked(state, id, &by.text)?);
-            Act::Reply { operator, until, payload }
+            Act::Reply { operator, until, payload, key: key(&by.key)? }
         }
-        Doing::Resolve => Act::Resolve { operator, survey: survey(state, id)? },
+        Doing::Resolve => {
+            let (survey, label) = (survey(state, id)?, label(state, id, &by.entry)?);
+            Act::Resolve { operator, survey, label }
+        }
     };
     let owner = state.store.act(id, &act, now)?;
     state.bell.ring();
     Ok(owner)
+}
+
+/// What the caller names the reply; nobody has to.
+fn key(key: &str) -> Result<Option<String>, Failed> {
+    let key = key.trim();
+    if key.chars().count() > KEY_CHARS {
+        return Err(Failed::Input(Text::KeyTooLong));
+    }
+    Ok(Some(key.to_owned()).filter(|key| !key.is_empty()))
+}
+
+/// What a person found: which entry answers the case's message. It trains the next gate, and tells
+/// the watch whether an automatic reply to the same words is right.
+fn label(state: &HttpState, id: &CaseId, entry: &str) -> Result<Option<Labelled>, Failed> {
+    let entry = entry.trim();
+    let case = state.store.case(id, state.clock.now())?;
+    let Some(trace) = case.map(|case| case.trace).filter(|_| !entry.is_empty()) else {
+        return Ok(None);
+    };
+    // What is no words (a picture) teaches nothing.
+    if trace.understanding.question.is_empty() {
+        return Ok(None);
+    }
+    let answer = EntryId(entry.to_owned());
+    if entry != NO_ENTRY && state.store.entries_by_id(std::slice::from_ref(&answer))?.is_empty() {
+        return Err(Failed::Input(Text::EntryUnknown));
+    }
+    let answer = Some(answer).filter(|_| entry != NO_ENTRY);
+    Ok(Some(Labelled { text: trace.message, context: trace.context, answer }))
 }
 
 /// Who does it: nothing is done by nobody.
@@ -358,9 +403,12 @@ pub(super) async fn act(
     Path((id, doing)): Path<(String, Doing)>,
     headers: HeaderMap,
     uri: Uri,
-    Json(by): Json<ByWhom>,
+    Json(mut by): Json<ByWhom>,
 ) -> Response {
     let lang = lang_of(&headers, &uri);
+    if let Some(key) = headers.get("idempotency-key").and_then(|key| key.to_str().ok()) {
+        key.clone_into(&mut by.key);
+    }
     let done = blocking(move || perform(&state, &CaseId::from_text(id), doing, &by)).await;
     answer(done.map(|owner| json!({ "owner": owner_view(&owner) })), lang)
 }

@@ -12,12 +12,10 @@ use tokio_stream::StreamExt;
 use crate::base::clock::Deadline;
 use crate::base::fault::Fault;
 use crate::channels::{Callback, CallbackAnswer, Channel, Item, Push, PushError, Received, Stamp};
-use crate::domain::outgoing::Outgoing;
 use crate::http::state::HttpState;
 use crate::pipeline::delivery::drain::{arrival, sort};
-use crate::pipeline::desk::Answer;
+use crate::pipeline::desk::{Answer, Carried};
 use crate::store::StoreError;
-use crate::store::outbox::OutboxSeq;
 
 /// The console's URL check: the echo string when the signature is right.
 pub(super) async fn verify(
@@ -115,23 +113,24 @@ fn reply(
     let until = until.map(|_| deadline);
     let answer = state.desk.receive(&arrival(channel, push), until)?;
     let Some(address) = address else { return Ok(None) };
-    let (payload, key, seq) = match &answer {
-        Answer::Reply(queued) => (&queued.payload, queued.key.as_str(), Some(queued.seq)),
+    let (payload, key, offered) = match &answer {
+        Answer::Reply(offered) => {
+            (&offered.queued.payload, offered.queued.key.as_str(), Some(offered))
+        }
         Answer::Show(payload) => (payload, "link", None),
         Answer::Received => return Ok(None),
     };
     let stamp = Stamp { seconds: state.clock.now() / 1000, nonce: key };
-    match (channel.passive(&address, payload, stamp), seq) {
-        (Ok(answer), Some(seq)) => {
-            let may_send = channel.abilities().send && *payload != Outgoing::Transfer;
-            let leaving = Leaving { state: state.clone(), seq, may_send, taken: false.into() };
-            Ok(Some(with_receipt(answer, leaving)))
+    match (channel.passive(&address, payload, stamp), offered) {
+        (Ok(answer), Some(offered)) => {
+            let carried = Some(Arc::clone(&offered.carried));
+            Ok(Some(with_receipt(answer, Leaving { carried, taken: false.into() })))
         }
         (Ok(answer), None) => Ok(Some(answered(answer))),
-        (Err(error), seq) => {
+        (Err(error), offered) => {
             tracing::error!(account = %channel.account(), %error, "a reply could not be encoded");
-            if let Some(seq) = seq {
-                state.store.retract(seq, state.clock.now())?;
+            if let Some(offered) = offered {
+                state.store.retract(offered.queued.seq, state.clock.now())?;
                 state.bell.ring();
             }
             Ok(None)
@@ -139,33 +138,22 @@ fn reply(
     }
 }
 
-/// A reply that stands in an answer; when the answer is gone, the outbox is told whether it left.
+/// A reply that stands in an answer; when the answer is gone, what carries it is told whether it left.
 struct Leaving {
-    state: HttpState,
-    seq: OutboxSeq,
-    /// It can be sent if the platform hung up before.
-    may_send: bool,
+    /// There until it is dropped.
+    carried: Option<Arc<Carried>>,
     taken: AtomicBool,
 }
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        let (state, seq) = (self.state.clone(), self.seq);
-        let (taken, may_send) = (self.taken.load(Ordering::SeqCst), self.may_send);
+        let (carried, taken) = (self.carried.take(), self.taken.load(Ordering::SeqCst));
+        // Waits for the store, also where it is only let go.
         let tell = move || {
-            if taken {
+            if let Some(carried) = carried.filter(|_| taken) {
                 Fault::RepliedUnconfirmed.passes();
+                carried.brought();
             }
-            let told = match (taken, may_send) {
-                (true, _) => state.store.confirm(seq),
-                (false, true) => state.store.retract(seq, state.clock.now()),
-                // The platform asks again; if it does not, the reply goes to a person in time.
-                (false, false) => Ok(()),
-            };
-            if let Err(error) = told {
-                tracing::error!(%error, "what became of a reply could not be written");
-            }
-            state.bell.ring();
         };
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(tell)),

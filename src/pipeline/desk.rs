@@ -5,6 +5,8 @@
 //! ([`Desk::handle`]), a callback does for as long as its platform waits ([`Desk::receive`]), fetched
 //! messages and those of an earlier run ([`Desk::recover`]) have nobody waiting.
 
+mod carried;
+mod proposals;
 mod work;
 
 use std::sync::Arc;
@@ -13,15 +15,17 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use self::carried::{Carried, Offered};
 pub use self::work::RATE;
 
+use self::carried::Carriers;
+use self::proposals::Proposals;
 use self::work::Inner;
 use crate::base::clock::{Clock, Deadline};
 use crate::base::id::{ConversationId, TraceId};
 use crate::base::vault::Vault;
 use crate::channels::Channel;
 use crate::domain::decision::Verdict;
-use crate::domain::delivery::DeliveryState;
 use crate::domain::message::{Content, Inbound, Platform};
 use crate::domain::outgoing::{Menu, MenuItem, Outgoing};
 use crate::domain::texts::{Lang, Text};
@@ -33,7 +37,7 @@ use crate::pipeline::responder::Responder;
 use crate::pipeline::turns::{Customer, Turns};
 use crate::pipeline::waiting::{Event, Listener, Waiting};
 use crate::store::outbox::Queued;
-use crate::store::{Accepted, AcceptedState, Arrival, MessageRow, Store, StoreError};
+use crate::store::{Accepted, AcceptedState, Arrival, MessageRow, Store, StoreError, Unfinished};
 
 /// A step that has ended, for whoever watches.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,6 +55,8 @@ pub struct Outcome {
     pub trace: TraceId,
     /// The reply on its way, where it has one to go.
     pub queued: Option<Queued>,
+    /// The same, where it is for the answer to a callback.
+    pub carried: Option<Arc<Carried>>,
 }
 
 /// How much is taken on, and how far back is looked.
@@ -91,8 +97,8 @@ pub enum Handoff {
 /// What is answered to a callback.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
-    /// The reply; tell the outbox when it has left.
-    Reply(Box<Queued>),
+    /// The reply; tell what carries it when it has left.
+    Reply(Box<Offered>),
     /// This, which is no reply: a link to it, or word that it is gone.
     Show(Outgoing),
     /// That the message was received: the reply leaves another way, or there is none.
@@ -128,6 +134,8 @@ const MOST_WAITS: u32 = 3;
 const SETTLING: Duration = Duration::from_millis(300);
 /// Begins the id of a menu item behind which an answer is kept.
 const FETCH: &str = "fetch:";
+/// A message is taken up so often; then it is for a person without another look at it.
+const MOST_TRIES: u32 = 4;
 
 /// How a message is taken on.
 struct Terms<'a> {
@@ -143,13 +151,19 @@ impl Desk {
     /// # Errors
     /// When the system gives no more threads.
     pub fn start(parts: DeskParts) -> std::io::Result<Self> {
-        let turns = parts.limits.turns;
-        let inner = Arc::new(Inner { parts, turns: Turns::default(), waiting: Waiting::default() });
+        let workers = parts.limits.turns;
+        let carriers = Carriers::new(&parts);
+        let (turns, waiting) = (Turns::default(), Waiting::default());
+        let (proposals, wanted) = Proposals::open();
+        let inner = Arc::new(Inner { parts, turns, waiting, carriers, proposals });
         let worker = |n| {
             let inner = Arc::clone(&inner);
             std::thread::Builder::new().name(format!("turn-{n}")).spawn(move || inner.run())
         };
-        let workers = (0..turns).map(worker).collect::<std::io::Result<_>>()?;
+        let mut workers = (0..workers).map(worker).collect::<std::io::Result<Vec<_>>>()?;
+        let proposing = Arc::clone(&inner);
+        let proposer = std::thread::Builder::new().name("propose".to_owned());
+        workers.push(proposer.spawn(move || proposing.propose(&wanted))?);
         Ok(Self { inner, workers })
     }
 
@@ -264,8 +278,10 @@ impl Desk {
         // A question from the command line may be in work in another process right now.
         let left = self.inner.parts.store.unfinished()?;
         let ours = left.iter().filter(|item| item.arrival.inbound.platform != Platform::Cli);
-        let idle = ours.filter(|item| self.inner.waiting.begin(item.message));
-        let jobs = idle.map(|item| {
+        let idle: Vec<&Unfinished> =
+            ours.filter(|item| self.inner.waiting.begin(item.message)).collect();
+        self.count_tries(&idle)?;
+        let jobs = idle.iter().map(|item| {
             let accepted = Accepted {
                 message: item.message,
                 conversation: item.conversation.clone(),
@@ -275,12 +291,29 @@ impl Desk {
             let composing = &Control::default();
             let terms = Terms { deadline, composing, heard: false, holds: None };
             let job = self.inner.job(&item.arrival, &accepted, &terms);
-            (Customer::of(&item.arrival.inbound), job.received_at(item.received_at))
+            let job = job.received_at(item.received_at);
+            let job = if item.tries >= MOST_TRIES { job.given_up() } else { job };
+            (Customer::of(&item.arrival.inbound), job)
         });
         let jobs: Vec<_> = jobs.collect();
         let recovered = jobs.len();
         self.inner.turns.push_all(jobs);
         Ok(recovered)
+    }
+
+    /// Before they are tried: what ends the process every time is counted as well.
+    fn count_tries(&self, idle: &[&Unfinished]) -> Result<(), StoreError> {
+        if idle.is_empty() {
+            return Ok(());
+        }
+        let messages: Vec<MessageRow> = idle.iter().map(|item| item.message).collect();
+        let counted = self.inner.parts.store.taken_up(&messages);
+        if let Err(error) = &counted {
+            for message in messages {
+                self.inner.waiting.end(message, &Err(error.to_string()));
+            }
+        }
+        counted
     }
 
     /// Whether a callback of this account should wait for what can be said in its answer.
@@ -353,8 +386,8 @@ impl Desk {
 
     /// For a retry of a decided message: the same answer, unless it leaves another way.
     fn offer(&self, message: MessageRow) -> Result<Answer, StoreError> {
-        let parts = &self.inner.parts;
-        let again = parts.store.offer_again(message, parts.clock.now())?;
+        let Inner { parts, carriers, .. } = &*self.inner;
+        let again = carriers.again(|| parts.store.offer_again(message, parts.clock.now()))?;
         Ok(again.map_or(Answer::Received, said))
     }
 
@@ -365,9 +398,10 @@ impl Desk {
         conversation: &ConversationId,
         until: Deadline,
     ) -> Result<Answer, StoreError> {
-        let parts = &self.inner.parts;
+        let Inner { parts, carriers, .. } = &*self.inner;
         let told = self.inner.waiting.listen(message);
-        let kept = || parts.store.fetch_kept(message, conversation, parts.clock.now());
+        let kept =
+            || carriers.again(|| parts.store.fetch_kept(message, conversation, parts.clock.now()));
         if let Some(kept) = kept()? {
             return Ok(said(kept));
         }
@@ -388,6 +422,7 @@ impl Drop for Desk {
     /// Ends what is in work and leaves what waits: the store has it, and the next start takes it up.
     fn drop(&mut self) {
         self.inner.turns.close();
+        self.inner.proposals.close();
         for worker in self.workers.drain(..) {
             // A worker that panicked has said so.
             let _ = worker.join();
@@ -395,8 +430,8 @@ impl Drop for Desk {
     }
 }
 
-fn said(queued: Queued) -> Answer {
-    Answer::Reply(Box::new(queued))
+fn said(offered: Offered) -> Answer {
+    Answer::Reply(Box::new(offered))
 }
 
 fn lost(reason: &str) -> StoreError {
@@ -405,8 +440,8 @@ fn lost(reason: &str) -> StoreError {
 
 fn replied(done: Done) -> Result<Answer, StoreError> {
     let outcome = done.map_err(StoreError::Unavailable)?;
-    let offered = outcome.queued.filter(|q| q.state == DeliveryState::Offered);
-    Ok(offered.map_or(Answer::Received, said))
+    let offered = outcome.queued.zip(outcome.carried);
+    Ok(offered.map_or(Answer::Received, |(queued, carried)| said(Offered { queued, carried })))
 }
 
 fn settled(accepted: &Accepted) -> Option<Outcome> {
@@ -416,6 +451,7 @@ fn settled(accepted: &Accepted) -> Option<Outcome> {
             verdict: *verdict,
             trace: trace.clone(),
             queued: None,
+            carried: None,
         }),
         AcceptedState::New | AcceptedState::Undecided => None,
     }

@@ -10,7 +10,7 @@ use crate::base::id::{ConversationId, TraceId};
 use crate::base::lease::Reply;
 use crate::base::limits::PASSIVE_REPLY_BYTES;
 use crate::domain::decision::{Decision, Reason, Verdict};
-use crate::domain::draft::Draft;
+use crate::domain::draft::{Draft, Objection};
 use crate::domain::knowledge::{Asker, Audience};
 use crate::domain::message::{AccountName, Utterance};
 use crate::domain::qualification::Lack;
@@ -37,6 +37,9 @@ const RESERVE: Duration = Duration::from_millis(250);
 
 /// What does not answer within this time is no better known afterwards.
 const REHEARSAL: Duration = Duration::from_secs(5);
+
+/// What is composed for a person takes no longer.
+const PROPOSAL: Duration = Duration::from_secs(30);
 
 /// The step that takes seconds; told when it begins.
 pub const COMPOSING_STEP: &str = "composing";
@@ -195,7 +198,7 @@ impl Responder {
         let best = found.evidence.first();
         let admitted = self.parts.generations.admits(confidence)
             && best.is_some_and(|best| serving.generation.gate.admits(confidence, best.domain));
-        let draft = self.draft(&understood, &found, confidence, admitted, turn, &mut record);
+        let draft = self.draft(&understood, &found, admitted, turn, &mut record);
         let lacks = self.lacks(&found, draft.as_ref());
         record.gate(GateStep {
             signals: with_rules(&hard, &understood.signals.rules()),
@@ -248,24 +251,43 @@ impl Responder {
         Ok(found)
     }
 
-    /// The approved answer when the best entry is clear; composed from several pieces otherwise.
+    /// Composed for the person who gets the message, after its customer was told; with what keeps it
+    /// from being said as it stands. `None` where the trace has all that there is.
+    pub fn proposal(&self, trace: &Trace, composing: &Control) -> Option<(Draft, Vec<Objection>)> {
+        let composer = self.parts.composer.as_ref()?;
+        let Trace { evidence, decision, understanding, .. } = trace;
+        let worth = decision.verdict != Verdict::AutoReply && decision.confidence >= WORTH_SHOWING;
+        if !worth || draft::pieces(evidence) < 2 {
+            return None;
+        }
+        let control = composing.until(Deadline::after(PROPOSAL));
+        let matter = Matter { question: &understanding.question, evidence, room: self.room() };
+        let composed = draft::compose(composer, matter, &control, &mut || ());
+        let draft =
+            composed.inspect_err(|error| tracing::info!(%error, "nothing proposed")).ok()??;
+        let hits = self.parts.compliance.check(&draft.text());
+        let objections = objections(&grounding::check(&draft, evidence), &hits);
+        Some((draft, objections))
+    }
+
+    fn room(&self) -> Room {
+        Room { draft_chars: self.parts.draft_chars, channel_bytes: PASSIVE_REPLY_BYTES }
+    }
+
+    /// The approved answer when the best entry is clear; composed where there is none and it may leave.
     fn draft(
         &self,
         understood: &Understood,
         found: &Retrieved,
-        confidence: f32,
         admitted: bool,
         turn: &Turn,
         record: &mut Record<'_>,
     ) -> Option<Draft> {
         let best = found.evidence.first()?;
-        let room = Room { draft_chars: self.parts.draft_chars, channel_bytes: PASSIVE_REPLY_BYTES };
+        let room = self.room();
         let approved = draft::verbatim(best, room);
-        let worth_composing = if admitted {
-            approved.is_none()
-        } else {
-            confidence >= WORTH_SHOWING && draft::pieces(&found.evidence) > 1
-        };
+        // A mere suggestion is composed later: its customer is told at once that a person answers.
+        let worth_composing = admitted && approved.is_none();
         let control = turn.composing.until(self.composed_by(turn));
         let wanted = worth_composing && control.check().is_ok();
         let Some(composer) = self.parts.composer.as_ref().filter(|_| wanted) else {

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -21,6 +22,9 @@ use super::{Answer, Call, Fault, Said, Seen, Side, What};
 use crate::base::digest::hex;
 
 const TEXT_CHARS: usize = 1_000;
+const DAY_S: u64 = 24 * 3_600;
+/// Begins every refresh token that was renewed here.
+const RENEWED: &str = "renewed";
 /// A character of Chinese takes three bytes and of others up to four.
 const TEXT_BYTES: usize = 4 * TEXT_CHARS;
 const MESSAGE: Quota = Quota { count: 6, lasting: Duration::from_secs(24 * 3_600) };
@@ -37,11 +41,13 @@ pub struct Settings {
 pub struct Douyin {
     settings: Settings,
     api: Arc<Api>,
+    /// The refresh token that we gave first has been renewed.
+    renewed: AtomicBool,
 }
 
 impl Douyin {
     pub fn new(settings: Settings, api: Arc<Api>) -> Self {
-        Self { settings, api }
+        Self { settings, api, renewed: false.into() }
     }
 
     async fn send(
@@ -135,6 +141,7 @@ impl Side for Douyin {
         Router::new()
             .route("/oauth/refresh_token/", post(token))
             .route("/oauth/client_token/", post(token))
+            .route("/oauth/renew_refresh_token/", post(renew))
             .route("/im/send/msg/", post(send))
             .with_state(self)
     }
@@ -147,13 +154,40 @@ async fn token(State(side): State<Arc<Douyin>>, body: Bytes) -> Response {
         side.api.ledger.fault("a token was asked for without our client_key");
         return answer(Err(Refusal::SecretWrong.into()));
     }
+    let given = form_value(&asked, "refresh_token");
+    let renewed = given.starts_with(RENEWED);
+    if side.renewed.load(Ordering::SeqCst) && !renewed {
+        side.api.ledger.fault("a refresh token was used that had been renewed");
+        return answer(Err(Refusal::SecretWrong.into()));
+    }
+    // The configured one is old; a renewed one is good for thirty days.
+    let left = if renewed { 30 * DAY_S } else { 10 * DAY_S };
     let issued = side.api.issue_token(true, false).map_err(Answered::from);
     answer(issued.map(|(token, seconds)| {
         json!({
             "access_token": token, "expires_in": seconds, "open_id": side.settings.open_id,
-            "refresh_token": "refresh-simulated", "refresh_expires_in": 2_592_000,
+            "refresh_token": given, "refresh_expires_in": left,
         })
     }))
+}
+
+/// The old one is no good from then on.
+async fn renew(State(side): State<Arc<Douyin>>, body: Bytes) -> Response {
+    let asked = String::from_utf8_lossy(&body);
+    if !asked.contains(&side.settings.client_key) {
+        side.api.ledger.fault("a renewal was asked for without our client_key");
+        return answer(Err(Refusal::SecretWrong.into()));
+    }
+    side.renewed.store(true, Ordering::SeqCst);
+    answer(Ok(json!({
+        "refresh_token": format!("{RENEWED}-{}", form_value(&asked, "refresh_token")),
+        "expires_in": 30 * DAY_S,
+    })))
+}
+
+fn form_value<'a>(form: &'a str, name: &str) -> &'a str {
+    let mut pairs = form.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(known, _)| *known == name).map_or("", |(_, value)| value)
 }
 
 async fn send(

@@ -314,7 +314,7 @@ fn handoffs_wait_by_priority(store: &dyn Store) {
     let cases = store.open_cases(10, 3).unwrap();
     let order: Vec<_> = cases.iter().map(|c| c.trace.decision.reasons[0]).collect();
     assert_eq!(order, [Reason::SecurityIncident, Reason::LowConfidence]);
-    let resolve = Act::Resolve { operator: "anna".into(), survey: None };
+    let resolve = Act::Resolve { operator: "anna".into(), survey: None, label: None };
     store.act(&cases[0].id, &resolve, 3).unwrap();
     assert!(matches!(store.act(&cases[0].id, &resolve, 4), Err(StoreError::NoSuchCase(_))));
     assert_eq!(store.open_cases(10, 4).unwrap().len(), 1);
@@ -328,4 +328,9 @@ fn undecided_messages_are_found_again(store: &dyn Store) {
     let found = store.unfinished().unwrap();
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].message, found[0].received_at), (left.message, 5));
+    assert_eq!(found[0].tries, 0);
+    for _ in 0..2 {
+        store.taken_up(&[left.message, done.message]).unwrap();
+    }
+    assert_eq!(store.unfinished().unwrap()[0].tries, 2);
 }

@@ -42,6 +42,9 @@ pub enum StoreError {
     /// Stop what uses it, and try again.
     #[error("{} is in use by another process: stop the service first", .0.display())]
     InUse(PathBuf),
+    /// Stop the other one, or serve another store.
+    #[error("{} is served by another process already: stop that service first", .0.display())]
+    Served(PathBuf),
     /// Wait until the restore has ended.
     #[error("{} is just being restored: try again when that has ended", .0.display())]
     Replaced(PathBuf),
@@ -57,6 +60,9 @@ pub enum StoreError {
     /// Someone else has the conversation.
     #[error(transparent)]
     Refused(#[from] ownership::Refused),
+    /// Another reply was sent under this key: a key is for one reply.
+    #[error("this key was used for another reply")]
+    KeyUsed,
     /// Nothing can be sent on this account: the customer has to be called.
     #[error("nothing can be sent to this customer")]
     NoWayToCustomer,
@@ -162,6 +168,8 @@ pub struct Unfinished {
     pub conversation: ConversationId,
     pub arrival: Arrival,
     pub received_at: UnixMs,
+    /// How often it was taken up again.
+    pub tries: u32,
 }
 
 /// What became of a message, for whoever checks the service from outside.
@@ -275,6 +283,9 @@ pub trait Store: Governance + Outbox + Personal + Queue + Send + Sync {
 
     /// Accepted, but never decided; oldest first.
     fn unfinished(&self) -> Result<Vec<Unfinished>, StoreError>;
+
+    /// These are taken up once more; written before it is done, since it may end the process.
+    fn taken_up(&self, messages: &[MessageRow]) -> Result<(), StoreError>;
 
     /// What became of an account's messages received at `since` or later, in the order in which they
     /// were accepted.

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use crate::base::clock::UnixMs;
-use crate::base::id::{CaseId, ConversationId};
+use crate::base::id::{CaseId, ConversationId, TraceId};
 use crate::domain::decision::{Priority, Reason};
 use crate::domain::delivery::{Author, DeliveryState};
+use crate::domain::draft::{Draft, Objection};
 use crate::domain::knowledge::Audience;
+use crate::domain::label::Labelled;
 use crate::domain::outgoing::{Outgoing, Target};
 use crate::domain::ownership::Owner;
 use crate::domain::trace::Trace;
@@ -61,6 +63,8 @@ pub enum Act {
         operator: String,
         until: UnixMs,
         payload: Outgoing,
+        /// Chosen by whoever asks: the same reply under the same key is sent once.
+        key: Option<String>,
     },
     HandBack {
         operator: String,
@@ -69,6 +73,8 @@ pub enum Act {
     Resolve {
         operator: String,
         survey: Option<Outgoing>,
+        /// What the person found to be the answer.
+        label: Option<Labelled>,
     },
 }
 
@@ -94,6 +100,14 @@ pub trait Queue {
     /// [`StoreError::Refused`] when someone else has the conversation, [`StoreError::NoSuchCase`]
     /// when there is none or it is closed.
     fn act(&self, case: &CaseId, act: &Act, now: UnixMs) -> Result<Owner, StoreError>;
+
+    /// Puts a draft into a decided turn's trace, for the person who has its case.
+    fn propose(
+        &self,
+        trace: &TraceId,
+        draft: &Draft,
+        objections: &[Objection],
+    ) -> Result<(), StoreError>;
 
     /// How many cases wait, and how long the last twenty that were closed had waited for a person.
     fn waiting(&self) -> Result<(u64, Option<Duration>), StoreError>;

@@ -218,3 +218,33 @@ fn little_memory_and_a_configuration_that_cannot_be_written_are_enough() {
     assert_eq!(json(&answered)["evidence"][0]["id"], "shop.refund.time");
     assert_eq!(std::fs::read(&file).unwrap(), before);
 }
+
+#[test]
+fn one_service_at_a_time_has_a_store_and_commands_work_beside_it() {
+    let dir = prepared();
+    let mut served = Served::start(dir.path());
+    let mut second = huida(dir.path());
+    second.arg("serve").env("HUIDA__SERVER__LISTEN", "127.0.0.1:0");
+    let said = complaint(&second.output().unwrap());
+    assert!(said.contains("stop that service first") && said.trim().lines().count() == 1, "{said}");
+    assert!(output(dir.path(), &["ask", QUESTION]).status.success());
+    assert!(served.terminate().success());
+    drop(Served::start(dir.path()));
+}
+
+#[test]
+fn a_log_that_nobody_reads_costs_no_message() {
+    let (api, dir) = (FakeApi::start(), prepared());
+    let accounts = api.accounts();
+    let pushes = pushes(dir.path(), &accounts, 3);
+    let mut command = huida(dir.path());
+    let text = configuration(dir.path()) + &accounts;
+    std::fs::write(dir.path().join("huida.toml"), text).unwrap();
+    command.arg("serve").env("RUST_LOG", "info");
+    // What it says is read up to the address; then the pipe is closed.
+    let served = Served::of(command);
+    for push in &pushes {
+        assert_eq!(status(served.url(), push), Some(200));
+    }
+    api.wait_for(pushes.len());
+}

@@ -20,3 +20,4 @@ mod service;
 mod support;
 mod upkeep;
 mod vault;
+mod vectors;

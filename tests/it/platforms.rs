@@ -96,9 +96,13 @@ async fn accounts_that_cannot_send_answer_in_the_callback() {
              app_id = \"{APP_ID}\"\nencoding_aes_key = \"{AES_KEY}\"\n"
         )
     });
-    let played = mini.await.scenario("answers").await;
+    let mini = mini.await;
+    let played = mini.scenario("answers").await;
     // 小程序 take no reply in the callback and this account cannot send: people see the messages.
     assert!(played.findings.faults == 0 && played.findings.duplicated == 0, "{played:?}");
+    let fates = mini.fates();
+    let with_a_person = |fate: &Fate| fate.decided.as_ref().is_some_and(|d| d.for_person);
+    assert!(fates.len() == 3 && fates.iter().all(with_a_person), "{fates:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,7 +134,7 @@ async fn a_system_of_ones_own_is_answered_in_signed_json() {
 }
 
 /// Answers come, and come once where the platform's API fails in passing: `failing` plays that.
-async fn sends(stage: OnStage, failing: &str) {
+async fn sends(stage: &OnStage, failing: &str) {
     for scenario in ["answers", failing] {
         let played = stage.scenario(scenario).await;
         assert!(played.clean(), "{scenario}: {:?} {:?}", played.failed, played.findings);
@@ -154,7 +158,7 @@ async fn messages_of_kf_are_fetched_and_answered() {
              secret = \"kf-secret\"\napi_base = \"{api}\"\n"
         )
     };
-    sends(stage("kf", side, table).await, "mishaps").await;
+    sends(&stage("kf", side, table).await, "mishaps").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,7 +178,7 @@ async fn a_shop_is_answered_through_its_api() {
              app_secret = \"shop-secret\"\napi_base = \"{api}\"\n"
         )
     };
-    sends(stage("shop", side, table).await, "mishaps").await;
+    sends(&stage("shop", side, table).await, "mishaps").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -192,7 +196,11 @@ async fn douyin_is_answered_through_its_api() {
              refresh_token = \"refresh\"\napi_base = \"{api}\"\n"
         )
     };
-    sends(stage("dy", side, table).await, "doubts").await;
+    let stage = stage("dy", side, table).await;
+    sends(&stage, "mishaps").await;
+    // The refresh token ended soon: it was renewed, and kept where the next start finds it.
+    let kept = std::fs::read_to_string(stage.running.dir.path().join("huida.db.renewed")).unwrap();
+    assert!(kept.contains("renewed-refresh"), "{kept}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,7 +224,7 @@ async fn alipay_is_answered_through_its_gateway() {
             key("platform_public")
         )
     };
-    sends(stage("ali", side, table).await, "doubts").await;
+    sends(&stage("ali", side, table).await, "doubts").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -177,6 +177,7 @@ pub(crate) fn start_in(dir: tempfile::TempDir, clock: Clock, accounts: &str) -> 
     let app = App { clock, ..App::new(Config::load(Some(&file)).unwrap()).unwrap() };
     let Account::WechatMp(account) = &app.config.accounts["main"] else { panic!("no 公众号") };
     let simulator = Simulator::new(account, "gh_test".into()).unwrap();
+    let sole = app.sole().unwrap();
     let service: Service = app.desk().unwrap();
     let (store, desk) = (service.store.clone(), service.desk.clone());
     let bell = service.bell.clone();
@@ -192,7 +193,7 @@ pub(crate) fn start_in(dir: tempfile::TempDir, clock: Clock, accounts: &str) -> 
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             tell.send(listener.local_addr().unwrap()).unwrap();
             let shutdown = async { stopped.await.unwrap_or(()) };
-            app.serve(service, listener, shutdown).await.unwrap();
+            app.serve(service, sole, listener, shutdown).await.unwrap();
         });
     });
     let address = told.recv().unwrap();

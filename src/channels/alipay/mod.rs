@@ -80,7 +80,6 @@ impl Alipay {
             idempotent: false,
             typing: false,
             menu: false,
-            links: true,
             media: false,
             text: text_limit(config.text_bytes, TEXT_BYTES)?,
             quotas: vec![Quota { scene: Scene::Message, count: u32::MAX, window }],

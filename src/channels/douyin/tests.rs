@@ -185,6 +185,10 @@ fn tokens_are_asked_for_and_refusals_say_what_to_do() {
         (28_003_080, WindowClosed),
         (28_003_081, WindowClosed),
         (28_003_018, Retry),
+        (2_100_004, Retry),
+        (28_001_005, Retry),
+        (28_001_006, Unclear),
+        (28_001_008, RefreshToken),
         (28_029_004, GiveUp),
         (2_190_002, RefreshToken),
         (2_190_008, RefreshToken),
@@ -199,6 +203,28 @@ fn tokens_are_asked_for_and_refusals_say_what_to_do() {
         }
     }
     assert_eq!(refusal(&channel, "{}"), Some(Unclear));
+}
+
+#[test]
+fn a_refresh_token_is_renewed_and_the_renewed_one_gets_tokens() {
+    let channel = channel();
+    let renewal = channel.renewal().unwrap();
+    assert!(Douyin { refresh_token: None, ..super::tests::channel() }.renewal().is_none());
+    let asked = renewal.token_request_with(&"rft.2".into());
+    assert_eq!(asked.body, b"client_key=abc&grant_type=refresh_token&refresh_token=rft.2");
+    let said = r#"{"data":{"access_token":"a","expires_in":1,"refresh_expires_in":86400}}"#;
+    assert_eq!(renewal.lifetime(&answer(said)), None, "an answer without a code is broken");
+    let said = said.replace("\"expires_in\"", "\"error_code\":0,\"expires_in\"");
+    assert_eq!(renewal.lifetime(&answer(&said)).map(|left| left.as_secs()), Some(86_400));
+    let request = renewal.renew(&"rft.1".into());
+    assert_eq!(request.url, "http://127.0.0.1:9/oauth/renew_refresh_token/");
+    assert_eq!(request.body, b"client_key=abc&refresh_token=rft.1");
+    let renewed =
+        |body: &str| renewal.read_renewed(&answer(body)).map(|t| t.expose_secret().into());
+    let body = r#"{"data":{"refresh_token":"rft.2","expires_in":2592000,"error_code":0}}"#;
+    assert_eq!(renewed(body), Ok::<String, _>("rft.2".into()));
+    assert!(renewed(r#"{"data":{"error_code":10020}}"#).is_err());
+    assert!(renewed(r#"{"data":{"error_code":0}}"#).is_err());
 }
 
 proptest! {

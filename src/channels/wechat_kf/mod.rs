@@ -86,7 +86,6 @@ impl WechatKf {
             idempotent: true,
             typing: false,
             menu: true,
-            links: true,
             media: true,
             text: text_limit(config.text_bytes, TEXT_BYTES)?,
             quotas: vec![QUOTA],

@@ -50,7 +50,6 @@ impl WechatMp {
             idempotent: false,
             typing: send,
             menu: send,
-            links: true,
             media: send,
             text: account.text,
             quotas: QUOTAS.to_vec(),

@@ -114,7 +114,6 @@ impl Wecom {
             idempotent: false,
             typing: false,
             menu: false,
-            links: true,
             media: send,
             text: text_limit(config.text_bytes, TEXT_BYTES)?,
             quotas: Vec::new(),

@@ -1,10 +1,11 @@
-// Keeps the part of the page that others change up to date; what is being typed stays.
+// Keeps the part of the page that others change up to date; what is being typed stays. The page may
+// be the answer to a form: it says itself where it comes from.
 "use strict";
 const live = document.getElementById("live");
 async function look() {
   if (document.hidden) return;
   try {
-    const answer = await fetch(location.pathname, { headers: { accept: "text/html" } });
+    const answer = await fetch(live.dataset.from, { headers: { accept: "text/html" } });
     if (!answer.ok) return;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     const now = page.getElementById("live");

@@ -9,11 +9,13 @@ pub mod backoff;
 mod bell;
 pub mod drain;
 pub mod quota;
+pub mod renewals;
 mod send;
 pub mod tokens;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +27,7 @@ pub use bell::Bell;
 use self::announce::OtherDesk;
 use self::api::Api;
 use self::quota::{BETWEEN, Piece, Plan, plan, room};
+use self::renewals::Renewals;
 use self::tokens::Tokens;
 use crate::base::clock::{Clock, UnixMs};
 use crate::base::id::ConversationId;
@@ -53,6 +56,8 @@ pub struct DeliveryParts {
     pub bell: Arc<Bell>,
     /// How long the platform's own desk keeps a conversation that nobody closes.
     pub session: Duration,
+    /// The file that keeps renewed long-lived tokens.
+    pub renewals: PathBuf,
     /// Another desk that is told of every case.
     pub other_desk: Option<OtherDesk>,
 }
@@ -105,10 +110,11 @@ impl Delivery {
             asks_again: channel.abilities().asks_again,
         });
         parts.store.resume(&known.collect::<Vec<_>>(), parts.clock.now())?;
+        let tokens = Tokens::new(Renewals::at(parts.renewals.clone()));
         let shared = Arc::new(Shared {
             parts,
             api: Api::new()?,
-            tokens: Tokens::default(),
+            tokens,
             under_way: Mutex::default(),
             stopped: AtomicBool::new(false),
         });

@@ -2,8 +2,11 @@
 //! leaves, and its record.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::carried::Carriers;
+use super::proposals::Proposals;
 use super::{DeskParts, Done, Handoff, Outcome, Progress, Terms, fetched, settled};
 use crate::base::clock::{Deadline, UnixMs};
 use crate::base::fault::Fault;
@@ -47,6 +50,8 @@ pub(super) struct Job {
     composing: Control,
     /// Too many waited when it came.
     crowded: bool,
+    /// Its work failed too often: a person gets it as it is.
+    given_up: bool,
     stand: Stand,
     /// Fragments that are answered with it, oldest first.
     earlier: Vec<Fragment>,
@@ -86,15 +91,23 @@ impl Job {
     pub(super) fn received_at(self, received_at: UnixMs) -> Self {
         Self { received_at, ..self }
     }
+
+    /// Not to be looked at again; no other message is taken with it.
+    pub(super) fn given_up(self) -> Self {
+        Self { given_up: true, stand: Stand::Apart, ..self }
+    }
 }
 
 pub(super) struct Inner {
     pub(super) parts: DeskParts,
     pub(super) turns: Turns<Job>,
     pub(super) waiting: Waiting<Progress, Done>,
+    pub(super) carriers: Arc<Carriers>,
+    pub(super) proposals: Proposals,
 }
 
 /// What the customer's side of a turn is about to get.
+#[derive(Clone)]
 struct Said {
     trace: Trace,
     author: Author,
@@ -119,6 +132,7 @@ impl Inner {
             deadline: terms.deadline,
             composing: terms.composing.clone(),
             crowded: self.turns.waiting() >= self.parts.limits.waiting,
+            given_up: false,
             stand: self.stand(arrival, terms.holds),
             earlier: Vec::new(),
         }
@@ -173,52 +187,31 @@ impl Inner {
                 tracing::error!(%error, "a message could not be decided");
             }
             let done = done.map_err(|e| e.to_string());
-            let unsaid = done.clone().map(|done| Outcome { reply: None, queued: None, ..done });
+            let silent = |done| Outcome { reply: None, queued: None, carried: None, ..done };
+            let unsaid = done.clone().map(silent);
             for fragment in &job.earlier {
                 self.waiting.end(fragment.message, &unsaid);
             }
-            if !self.waiting.end(message, &done)
-                && let Ok(Outcome { queued: Some(queued), .. }) = &done
-            {
-                self.take_back(&job.arrival.inbound, queued);
-            }
+            // If the callbacks that were to carry the reply gave up while the decision was being
+            // written, it is taken back here.
+            self.waiting.end(message, &done);
+            drop(done);
             drop(place);
         }
     }
 
-    /// The callback that was to carry the reply gave up while the decision was being written: it is
-    /// sent instead. Where nothing can be sent the platform asks again, or the outbox gives it up.
-    fn take_back(&self, inbound: &Inbound, queued: &Queued) {
-        if queued.state != DeliveryState::Offered || !self.can_send(inbound) {
-            return;
-        }
-        if let Err(error) = self.parts.store.retract(queued.seq, self.parts.clock.now()) {
-            tracing::error!(%error, "a reply that nobody waits for could not be taken back");
-        }
-        self.parts.bell.ring();
-    }
-
     fn work(&self, job: &Job) -> Result<Outcome, StoreError> {
         Fault::AcceptedUndecided.passes();
+        if job.given_up {
+            return self.give_up(job);
+        }
         let store = &self.parts.store;
         let conversation = &job.accepted.conversation;
         let audience = store.audience(conversation)?;
         let owner = store.owner(conversation, self.parts.clock.now())?;
         let context = self.context(job.first(), job.received_at)?;
         let (ask, special) = self.ask(job)?;
-        let turn = Turn {
-            asker: Asker {
-                account: job.arrival.inbound.account.clone(),
-                // Knowledge tells usual customers and members apart, not first messages.
-                audience: if audience == Audience::Vip { audience } else { Audience::Normal },
-            },
-            conversation: conversation.clone(),
-            ask,
-            context,
-            received_at: job.received_at,
-            deadline: job.deadline,
-            composing: job.composing.clone(),
-        };
+        let turn = turn(job, audience, ask, context);
         let mut said = match special {
             Some(text) => {
                 Said::new(self.parts.responder.notice(&turn, text), Author::Courtesy, true)
@@ -232,6 +225,26 @@ impl Inner {
         }
         said.joined = self.joined(job, &turn, &said.trace.id);
         self.record(job, said)
+    }
+
+    /// For a message whose work fails every time: of all that may be why, nothing is read. The
+    /// customer is told if that can be written down.
+    fn give_up(&self, job: &Job) -> Result<Outcome, StoreError> {
+        tracing::error!(message = job.accepted.message.0, "given up: a person gets it unread");
+        let ask = Ask::from(&job.arrival.inbound.content);
+        let turn = turn(job, Audience::Normal, ask, Vec::new());
+        let trace = self.parts.responder.give_up(&turn, Reason::InternalError);
+        let mut said = Said::new(trace, Author::Bot, false);
+        match self.parts.store.owner(&job.accepted.conversation, self.parts.clock.now()) {
+            Ok(Owner::Bot) => {}
+            Ok(owner) => suggest_only(&mut said, &owner),
+            Err(_) => said.trace.reply.clear(),
+        }
+        self.record(job, said.clone()).or_else(|error| {
+            tracing::error!(%error, "a person gets it, and the customer is not told");
+            said.trace.reply.clear();
+            self.record(job, said)
+        })
     }
 
     /// Of each fragment, that nothing was said to it and where it was answered.
@@ -369,10 +382,15 @@ impl Inner {
                 Ok(queued) => {
                     Fault::DecidedUnsent.passes();
                     self.count(job, &said.trace);
+                    if decided.for_person {
+                        self.proposals.want(&said.trace);
+                    }
                     if queued.is_some() {
                         self.parts.bell.ring();
                     }
-                    return Ok(outcome(said.trace, queued));
+                    let offered = queued.as_ref().filter(|q| q.state == DeliveryState::Offered);
+                    let carried = offered.map(|queued| self.carriers.carry(queued));
+                    return Ok(Outcome { carried, ..outcome(said.trace, queued) });
                 }
                 Err(StoreError::NotTheBots(_)) => {
                     // A person took the conversation meanwhile.
@@ -549,5 +567,22 @@ fn outcome(trace: Trace, queued: Option<Queued>) -> Outcome {
         verdict: trace.decision.verdict,
         trace: trace.id,
         queued,
+        carried: None,
+    }
+}
+
+fn turn(job: &Job, audience: Audience, ask: Ask, context: Vec<Utterance>) -> Turn {
+    Turn {
+        asker: Asker {
+            account: job.arrival.inbound.account.clone(),
+            // Knowledge tells usual customers and members apart, not first messages.
+            audience: if audience == Audience::Vip { audience } else { Audience::Normal },
+        },
+        conversation: job.accepted.conversation.clone(),
+        ask,
+        context,
+        received_at: job.received_at,
+        deadline: job.deadline,
+        composing: job.composing.clone(),
     }
 }

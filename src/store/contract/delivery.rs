@@ -3,7 +3,10 @@
 use super::{arrival, decided, turn};
 use crate::domain::decision::{Reason, Verdict};
 use crate::domain::delivery::{Author, DeliveryState, Occasion};
-use crate::domain::message::{AccountName, Role};
+use crate::domain::draft::Draft;
+use crate::domain::knowledge::EntryId;
+use crate::domain::label::{Labelled, Purpose};
+use crate::domain::message::{AccountName, Content, Role};
 use crate::domain::outgoing::{Outgoing, Target};
 use crate::domain::ownership::{Owner, Refused};
 use crate::domain::trace::Trace;
@@ -24,6 +27,9 @@ pub(crate) const CASES: &[fn(&dyn Store)] = &[
     what_cannot_be_delivered_opens_its_case_once,
     a_kept_answer_is_for_its_conversation_and_for_a_time,
     one_person_has_a_conversation_and_the_bot_keeps_silent,
+    a_persons_reply_is_sent_once_under_its_key,
+    a_draft_for_a_person_comes_after_the_decision,
+    a_person_answers_what_was_written_not_what_was_entered,
     resolving_closes_the_conversation_and_asks,
     a_page_and_its_cursor_are_one,
     what_was_sent_counts_and_what_failed_does_not,
@@ -270,6 +276,7 @@ fn one_person_has_a_conversation_and_the_bot_keeps_silent(store: &dyn Store) {
         operator: operator.into(),
         until: 200,
         payload: payload.clone(),
+        key: None,
     };
     assert!(store.act(&case, &say("max"), 15).is_err());
     store.act(&case, &say("eva"), 15).unwrap();
@@ -285,6 +292,50 @@ fn one_person_has_a_conversation_and_the_bot_keeps_silent(store: &dyn Store) {
     store.decide(next.message, &speaking, 201).unwrap();
 }
 
+fn a_draft_for_a_person_comes_after_the_decision(store: &dyn Store) {
+    case_of(store, "anna");
+    let case = store.open_cases(9, 2).unwrap().remove(0);
+    let draft = Draft::verbatim(EntryId("shop.a".into()), "七天内。".into());
+    store.propose(&case.trace.id, &draft, &[]).unwrap();
+    let shown = store.case(&case.id, 3).unwrap().unwrap().trace;
+    assert_eq!(shown, Trace { draft: Some(draft), ..case.trace }, "and nothing else is changed");
+}
+
+fn says(text: &str, key: &str) -> Act {
+    let payload = Outgoing::Text(text.into());
+    Act::Reply { operator: "eva".into(), until: 200, payload, key: Some(key.into()) }
+}
+
+fn a_persons_reply_is_sent_once_under_its_key(store: &dyn Store) {
+    case_of(store, "anna");
+    let case = store.open_cases(9, 2).unwrap()[0].id.clone();
+    store.act(&case, &says("在", "k1"), 10).unwrap();
+    store.act(&case, &says("在", "k1"), 11).unwrap();
+    let other = store.act(&case, &says("不在", "k1"), 12);
+    assert!(matches!(other, Err(StoreError::KeyUsed)), "nothing is swallowed: {other:?}");
+    store.act(&case, &says("在", "k2"), 13).unwrap();
+    let rows = store.due(20, 9).unwrap().remove(0).rows;
+    assert_eq!(rows.len(), 2, "one of each key");
+    assert_ne!(rows[0].key, rows[1].key);
+    assert!(rows.iter().all(|row| row.key.len() == 32), "as kf wants it");
+    // Keys are a case's own.
+    case_of(store, "ben");
+    let theirs = store.open_cases(9, 14).unwrap().into_iter().find(|found| found.id != case);
+    store.act(&theirs.unwrap().id, &says("您好", "k1"), 15).unwrap();
+}
+
+fn a_person_answers_what_was_written_not_what_was_entered(store: &dyn Store) {
+    case_of(store, "anna");
+    let case = store.open_cases(9, 2).unwrap()[0].id.clone();
+    let written = store.case(&case, 2).unwrap().unwrap().target.unwrap();
+    let mut entered = arrival("anna", "9", "");
+    entered.inbound.content = Content::Event { name: "im_enter_direct_msg".into(), key: None };
+    entered.target = Some(Target { code: Some("im_enter".into()), ..Target::customer("anna") });
+    store.accept(&entered, 5).unwrap();
+    store.act(&case, &says("在", "k1"), 10).unwrap();
+    assert_eq!(store.due(20, 9).unwrap()[0].rows[0].target, written);
+}
+
 fn owner_of(operator: &str) -> Owner {
     Owner::Person { operator: operator.into(), until: 200 }
 }
@@ -294,10 +345,16 @@ fn resolving_closes_the_conversation_and_asks(store: &dyn Store) {
     let case = store.open_cases(9, 2).unwrap()[0].id.clone();
     store.act(&case, &claim("eva", 100), 10).unwrap();
     let survey = Outgoing::Text("您满意吗？".into());
-    let resolve =
-        |operator: &str| Act::Resolve { operator: operator.into(), survey: Some(survey.clone()) };
+    let label = Labelled { text: "转人工".into(), context: Vec::new(), answer: None };
+    let resolve = |operator: &str| Act::Resolve {
+        operator: operator.into(),
+        survey: Some(survey.clone()),
+        label: Some(label.clone()),
+    };
     assert!(store.act(&case, &resolve("max"), 11).is_err());
+    assert_eq!(store.labels(Purpose::Train).unwrap(), [], "nothing of a refused act is kept");
     assert_eq!(store.act(&case, &resolve("eva"), 12).unwrap(), Owner::Bot);
+    assert_eq!(store.labels(Purpose::Train).unwrap(), std::slice::from_ref(&label));
     assert_eq!(store.open_cases(9, 12).unwrap().len(), 0);
     let asked = store.due(12, 9).unwrap().remove(0).rows.remove(0);
     assert_eq!((asked.author, asked.payload), (Author::Courtesy, survey));

@@ -1,5 +1,5 @@
-//! Who has the database file: any number of users at once, or one that puts another in its place.
-//! SQLite's own locks guard its pages, not its name.
+//! Who has the database file: any number of users at once, or one that puts another in its place; of
+//! the users, one service. SQLite's own locks guard its pages, not its name.
 
 use std::ffi::OsString;
 use std::fs::{File, TryLockError};
@@ -18,7 +18,7 @@ impl Hold {
     /// # Errors
     /// [`StoreError::Replaced`] while another process holds it alone.
     pub fn shared(store: &Path) -> Result<Self, StoreError> {
-        let lock = open(store)?;
+        let lock = open(store, ".lock")?;
         match lock.try_lock_shared() {
             Ok(()) => Ok(Self { _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Replaced(store.to_owned())),
@@ -31,21 +31,35 @@ impl Hold {
     /// # Errors
     /// [`StoreError::InUse`] while anybody uses it.
     pub fn sole(store: &Path) -> Result<Self, StoreError> {
-        let lock = open(store)?;
+        let lock = open(store, ".lock")?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(StoreError::InUse(store.to_owned())),
             Err(TryLockError::Error(e)) => Err(unavailable(store, &e)),
         }
     }
+
+    /// To serve what lies at `store`: two services would send the same replies. Commands beside it go
+    /// on working.
+    ///
+    /// # Errors
+    /// [`StoreError::Served`] while another process does.
+    pub fn serving(store: &Path) -> Result<Self, StoreError> {
+        let lock = open(store, ".serving")?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Served(store.to_owned())),
+            Err(TryLockError::Error(e)) => Err(unavailable(store, &e)),
+        }
+    }
 }
 
 /// A file beside the database, and the folder where there is none yet.
-fn open(store: &Path) -> Result<File, StoreError> {
+fn open(store: &Path, suffix: &str) -> Result<File, StoreError> {
     if let Some(parent) = store.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(|e| unavailable(store, &e))?;
     }
-    File::create(beside(store, ".lock")).map_err(|e| unavailable(store, &e))
+    File::create(beside(store, suffix)).map_err(|e| unavailable(store, &e))
 }
 
 /// The path with something at its end: SQLite and we keep files beside a database so.

@@ -187,15 +187,16 @@ pub(super) fn spoken(content: Content) -> Option<String> {
 
 pub(super) fn unfinished(connection: &Connection) -> Result<Vec<Unfinished>, StoreError> {
     let mut query = connection.prepare_cached(
-        "SELECT m.id, m.conversation_id, m.inbound, m.target, m.received_at
+        "SELECT m.id, m.conversation_id, m.inbound, m.target, m.received_at, w.tries
          FROM work w JOIN messages m ON m.id = w.message_id ORDER BY m.id",
     )?;
     let rows = query.query_map([], |r| {
         let target: Option<String> = r.get(3)?;
-        Ok((r.get(0)?, r.get::<_, String>(1)?, r.get::<_, String>(2)?, target, r.get(4)?))
+        let (id, received_at, tries) = (r.get(0)?, r.get(4)?, r.get(5)?);
+        Ok((id, r.get::<_, String>(1)?, r.get::<_, String>(2)?, target, received_at, tries))
     })?;
     rows.map(|row| {
-        let (id, conversation, inbound, target, received_at) = row?;
+        let (id, conversation, inbound, target, received_at, tries) = row?;
         let inbound = from_json("message", &inbound)?;
         let target = target.map(|target| from_json("target", &target)).transpose()?;
         Ok(Unfinished {
@@ -203,9 +204,22 @@ pub(super) fn unfinished(connection: &Connection) -> Result<Vec<Unfinished>, Sto
             conversation: ConversationId::from_text(conversation),
             arrival: Arrival { inbound, target, occasion: None, sealed: None },
             received_at,
+            tries,
         })
     })
     .collect()
+}
+
+pub(super) fn taken_up(
+    transaction: &Transaction<'_>,
+    messages: &[MessageRow],
+) -> Result<(), StoreError> {
+    let mut query =
+        transaction.prepare_cached("UPDATE work SET tries = tries + 1 WHERE message_id = ?1")?;
+    for message in messages {
+        query.execute([message.0])?;
+    }
+    Ok(())
 }
 
 pub(super) fn fates(

@@ -209,6 +209,11 @@ impl Store for SqliteStore {
         self.read(inbox::unfinished)
     }
 
+    fn taken_up(&self, messages: &[MessageRow]) -> Result<(), StoreError> {
+        let messages = messages.to_vec();
+        self.writer.write(move |t| inbox::taken_up(t, &messages))
+    }
+
     fn fates(&self, account: &AccountName, since: UnixMs) -> Result<Vec<Fate>, StoreError> {
         self.read(|connection| inbox::fates(connection, account, since))
     }

@@ -339,7 +339,8 @@ fn decide(
     let mut first = None;
     for reply in replies {
         let trace_id = Some(&trace.id);
-        let new = NewRow { conversation, trace: trace_id, account: &trace.account, reply };
+        let account = &trace.account;
+        let new = NewRow { conversation, trace: trace_id, account, reply, key: None };
         let queued = insert(transaction, &new, now)?;
         first.get_or_insert(queued);
     }
@@ -400,6 +401,8 @@ pub(super) struct NewRow<'a> {
     pub(super) trace: Option<&'a TraceId>,
     pub(super) account: &'a AccountName,
     pub(super) reply: &'a NewReply,
+    /// One that is known already; otherwise it gets a new one.
+    pub(super) key: Option<OutboxKey>,
 }
 
 pub(super) fn insert(
@@ -424,7 +427,7 @@ pub(super) fn insert(
         ))?
         .query_row(
             params![
-                OutboxKey::generate().as_str(),
+                new.key.clone().unwrap_or_else(OutboxKey::generate).as_str(),
                 new.conversation,
                 new.trace.map(TraceId::as_str),
                 new.account.as_str(),

@@ -5,23 +5,28 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::ledger::{AuditEvent, audit};
-use super::{SqliteStore, from_json, inbox, outbox};
+use super::{SqliteStore, from_json, inbox, knowledge, outbox, to_json};
 use crate::base::clock::UnixMs;
+use crate::base::digest::sha256_hex;
 use crate::base::fault::Fault;
-use crate::base::id::{CaseId, ConversationId};
+use crate::base::id::{CaseId, ConversationId, OutboxKey, TraceId};
 use crate::domain::decision::Reason;
 use crate::domain::delivery::{Author, DeliveryState, words_of};
+use crate::domain::draft::{Draft, Objection};
 use crate::domain::knowledge::Audience;
+use crate::domain::label::Purpose;
 use crate::domain::message::{AccountName, Inbound};
 use crate::domain::outgoing::{Outgoing, Target};
 use crate::domain::ownership::{Change, Owner};
 use crate::domain::trace::Trace;
-use crate::store::StoreError;
 use crate::store::outbox::{NewReply, Way};
 use crate::store::queue::{Act, OpenCase, Queue, Speaker, Spoken};
+use crate::store::{LabelFile, StoreError};
 
 /// Closed cases that the expected wait is taken from.
 const RECENT: u32 = 20;
+/// Where labels come from that people gave with their cases.
+const DESK: &str = "desk";
 
 const CASE: &str = "SELECT c.id, m.conversation_id, c.opened_at, c.closed_at, c.note, d.trace,
                            m.target, r.score
@@ -80,6 +85,25 @@ impl Queue for SqliteStore {
     fn act(&self, case: &CaseId, act: &Act, now: UnixMs) -> Result<Owner, StoreError> {
         let (case, act) = (case.clone(), act.clone());
         self.writer.write(move |t| perform(t, &case, &act, now))
+    }
+
+    fn propose(
+        &self,
+        trace: &TraceId,
+        draft: &Draft,
+        objections: &[Objection],
+    ) -> Result<(), StoreError> {
+        let (id, draft, objections) = (trace.clone(), draft.clone(), objections.to_vec());
+        self.writer.write(move |t| {
+            let stored: String = t
+                .prepare_cached("SELECT trace FROM decisions WHERE trace_id = ?1")?
+                .query_row([id.as_str()], |r| r.get(0))?;
+            let trace: Trace = from_json("trace", &stored)?;
+            let trace = to_json("trace", &Trace { draft: Some(draft), objections, ..trace })?;
+            t.prepare_cached("UPDATE decisions SET trace = ?2 WHERE trace_id = ?1")?
+                .execute([id.as_str(), trace.as_str()])?;
+            Ok(())
+        })
     }
 
     fn waiting(&self) -> Result<(u64, Option<Duration>), StoreError> {
@@ -243,19 +267,30 @@ fn perform(
     let take = |until: UnixMs| Change::Take { operator: operator.clone(), until };
     let after = match act {
         Act::Claim { until, .. } => before.after(take(*until), now)?,
-        Act::Reply { until, payload, .. } => {
+        Act::Reply { until, payload, key, .. } => {
             let after = before.after(take(*until), now)?;
-            say(transaction, case, &here, payload, now)?;
+            let key = key.as_ref().map(|key| reply_key(case, key));
+            if let Some(key) = &key
+                && said_before(transaction, key, payload)?
+            {
+                return Ok(after);
+            }
+            say(transaction, case, &here, (payload, key), now)?;
             after
         }
         Act::HandBack { operator } => {
             before.after(Change::HandBack { operator: operator.clone() }, now)?
         }
-        Act::Resolve { operator, survey } => {
+        Act::Resolve { operator, survey, label } => {
             // Whoever closes it must be able to have it: nobody closes another's conversation.
             let held =
                 before.after(Change::Take { operator: operator.clone(), until: now + 1 }, now)?;
             close(transaction, &here, operator, now)?;
+            if let Some(label) = label {
+                let (source, purpose) = (DESK.to_owned(), Purpose::Train);
+                let labels = LabelFile { source, purpose, labels: vec![label.clone()] };
+                knowledge::add_labels(transaction, &labels, operator, now)?;
+            }
             if let Some(survey) = survey {
                 ask(transaction, case, &here, survey, now)?;
             }
@@ -280,17 +315,40 @@ fn perform(
     Ok(after)
 }
 
+/// A caller's key as the outbox and the platform know it.
+fn reply_key(case: &CaseId, key: &str) -> OutboxKey {
+    let digest = sha256_hex(format!("{case}\n{key}").as_bytes());
+    OutboxKey::from_text(&digest[..32])
+}
+
+/// Whether this very reply was asked for under the key already.
+fn said_before(
+    transaction: &Transaction<'_>,
+    key: &OutboxKey,
+    payload: &Outgoing,
+) -> Result<bool, StoreError> {
+    let known: Option<String> = transaction
+        .prepare_cached("SELECT payload FROM outbox WHERE key = ?1")?
+        .query_row([key.as_str()], |r| r.get(0))
+        .optional()?;
+    match known {
+        None => Ok(false),
+        Some(known) if from_json::<Outgoing>("reply", &known)? == *payload => Ok(true),
+        Some(_) => Err(StoreError::KeyUsed),
+    }
+}
+
 fn say(
     transaction: &Transaction<'_>,
     case: &CaseId,
     here: &Here,
-    payload: &Outgoing,
+    (payload, key): (&Outgoing, Option<OutboxKey>),
     now: UnixMs,
 ) -> Result<(), StoreError> {
     let target = latest(transaction, here)?.ok_or(StoreError::NoWayToCustomer)?;
     let reply =
         NewReply { author: Author::Person, target, payload: payload.clone(), way: Way::Send };
-    queue_row(transaction, case, here, &reply, now)
+    queue_row(transaction, case, here, (&reply, key), now)
 }
 
 /// Asks only where the customer can be asked.
@@ -304,14 +362,16 @@ fn ask(
     let Some(target) = latest(transaction, here)? else { return Ok(()) };
     let reply =
         NewReply { author: Author::Courtesy, target, payload: survey.clone(), way: Way::Send };
-    queue_row(transaction, case, here, &reply, now)
+    queue_row(transaction, case, here, (&reply, None), now)
 }
 
-/// Of the newest message of the conversation: platforms that answer a message want that one's id.
+/// Of the newest message of the conversation: platforms that answer a message want that one's id. An
+/// event (Douyin's entering) opens less, and for seconds: only where nothing was written.
 fn latest(transaction: &Transaction<'_>, here: &Here) -> Result<Option<Target>, StoreError> {
     let newest: Option<Option<String>> = transaction
         .prepare_cached(
-            "SELECT target FROM messages WHERE conversation_id = ?1 ORDER BY id DESC LIMIT 1",
+            "SELECT target FROM messages WHERE conversation_id = ?1
+             ORDER BY inbound ->> '$.content.kind' = 'event', id DESC LIMIT 1",
         )?
         .query_row([&here.conversation], |r| r.get(0))
         .optional()?;
@@ -322,7 +382,7 @@ fn queue_row(
     transaction: &Transaction<'_>,
     case: &CaseId,
     here: &Here,
-    reply: &NewReply,
+    (reply, key): (&NewReply, Option<OutboxKey>),
     now: UnixMs,
 ) -> Result<(), StoreError> {
     let trace: String = transaction
@@ -333,6 +393,7 @@ fn queue_row(
         trace: Some(&crate::base::id::TraceId::from_text(trace)),
         account: &AccountName(here.account.clone()),
         reply,
+        key,
     };
     outbox::insert(transaction, &row, now).map(|_| ())
 }

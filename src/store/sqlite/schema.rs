@@ -12,6 +12,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("../../../migrations/sqlite/V0004__delivery.sql"),
     include_str!("../../../migrations/sqlite/V0005__release.sql"),
     include_str!("../../../migrations/sqlite/V0006__vault.sql"),
+    include_str!("../../../migrations/sqlite/V0007__tries.sql"),
 ];
 
 /// From which schema version to which a file was brought; equal where nothing was to do.
