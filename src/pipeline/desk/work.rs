@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use super::{DeskParts, Done, Handoff, Outcome, Progress, Terms, fetched, settled};
+use super::{DeskParts, Done, Handoff, Outcome, Progress, Taken, Terms, fetched, settled};
 use crate::base::clock::{Deadline, UnixMs};
 use crate::base::fault::Fault;
 use crate::base::id::{CaseId, TraceId};
@@ -22,8 +22,9 @@ use crate::pipeline::personal::masked;
 use crate::pipeline::responder::{Ask, COMPOSING_STEP, Turn};
 use crate::pipeline::turns::{Group, Stand, Stands, Turns};
 use crate::pipeline::waiting::{Event, Waiting};
+use crate::store::durable::Durable;
 use crate::store::outbox::{Decided, NewReply, Queued, Way};
-use crate::store::{Accepted, Arrival, MessageRow, StoreError};
+use crate::store::{Accepted, Arrival, Before, MessageRow, StoreError};
 use crate::understand::{fragments, pii};
 
 /// Tries to write a decision while the store is away, and the pause between them.
@@ -41,6 +42,7 @@ pub(super) struct Job {
     /// As it came: what is stored is masked.
     arrival: Arrival,
     accepted: Accepted,
+    durable: Durable,
     received_at: UnixMs,
     deadline: Deadline,
     composing: Control,
@@ -54,6 +56,7 @@ pub(super) struct Job {
 /// A message that is answered together with a later one.
 struct Fragment {
     message: MessageRow,
+    durable: Durable,
     received_at: UnixMs,
     /// As it came.
     text: String,
@@ -70,15 +73,23 @@ impl Job {
     fn of(Group { earlier, last }: Group<Self>) -> Self {
         let fragment = |job: &Self| Fragment {
             message: job.accepted.message,
+            durable: job.durable.clone(),
             received_at: job.received_at,
             text: words(&job.arrival.inbound).to_owned(),
         };
         Self { earlier: earlier.iter().map(fragment).collect(), ..last }
     }
 
-    /// The first of the messages that are answered.
-    fn first(&self) -> MessageRow {
-        self.earlier.first().map_or(self.accepted.message, |fragment| fragment.message)
+    /// The first of the messages that are answered, and when it was received.
+    fn first(&self) -> (MessageRow, UnixMs) {
+        let own = (self.accepted.message, self.received_at);
+        self.earlier.first().map_or(own, |fragment| (fragment.message, fragment.received_at))
+    }
+
+    /// Of all messages that are answered.
+    fn durable(&self) -> Vec<Durable> {
+        let earlier = self.earlier.iter().map(|fragment| &fragment.durable);
+        earlier.chain([&self.durable]).cloned().collect()
     }
 
     /// Accepted earlier than now, by another process.
@@ -110,10 +121,11 @@ impl Said {
 }
 
 impl Inner {
-    pub(super) fn job(&self, arrival: &Arrival, accepted: &Accepted, terms: &Terms<'_>) -> Job {
+    pub(super) fn job(&self, arrival: &Arrival, taken: &Taken, terms: &Terms<'_>) -> Job {
         Job {
             arrival: arrival.clone(),
-            accepted: accepted.clone(),
+            accepted: taken.is.clone(),
+            durable: taken.durable.clone(),
             received_at: self.parts.clock.now(),
             deadline: terms.deadline,
             composing: terms.composing.clone(),
@@ -201,9 +213,13 @@ impl Inner {
         Fault::AcceptedUndecided.passes();
         let store = &self.parts.store;
         let conversation = &job.accepted.conversation;
+        if !matches!(job.arrival.inbound.content, Content::Text(_)) {
+            // Whom to welcome how is told by the messages that are there.
+            job.durable.wait()?;
+        }
         let audience = store.audience(conversation)?;
         let owner = store.owner(conversation, self.parts.clock.now())?;
-        let context = self.context(job.first(), job.received_at)?;
+        let context = self.context(job)?;
         let (ask, special) = self.ask(job)?;
         let turn = Turn {
             asker: Asker {
@@ -325,10 +341,17 @@ impl Inner {
         }
     }
 
-    /// What a message received at that time may lean on.
-    fn context(&self, message: MessageRow, at: UnixMs) -> Result<Vec<Utterance>, StoreError> {
+    /// What a message may lean on.
+    fn context(&self, job: &Job) -> Result<Vec<Utterance>, StoreError> {
         let age = i64::try_from(self.parts.limits.context_age.as_millis()).unwrap_or(i64::MAX);
-        self.parts.store.context(message, at.saturating_sub(age), CONTEXT_TURNS as u32)
+        let (message, received_at) = job.first();
+        self.parts.store.context(&Before {
+            conversation: &job.accepted.conversation,
+            message,
+            received_at,
+            since: job.received_at.saturating_sub(age),
+            limit: CONTEXT_TURNS as u32,
+        })
     }
 
     /// A question from the command line has nobody waiting behind it.
@@ -359,6 +382,7 @@ impl Inner {
         let (heard, linked) = self.waiting.settle(message);
         let mut tries = 1;
         loop {
+            job.durable().iter().try_for_each(Durable::check)?;
             let decided = self.decided(job, &mut said, heard, linked);
             match self.parts.store.decide(message, &decided, self.parts.clock.now()) {
                 Ok(queued) => {
@@ -419,6 +443,7 @@ impl Inner {
             for_person,
             replies,
             transferred_until: None,
+            accepted: job.durable(),
         };
         match self.parts.limits.handoff {
             // Where nothing is said a person has the conversation already.

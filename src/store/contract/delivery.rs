@@ -274,7 +274,7 @@ fn one_person_has_a_conversation_and_the_bot_keeps_silent(store: &dyn Store) {
     let said = store.due(16, 9).unwrap().remove(0).rows.remove(0);
     assert_eq!((said.author, &said.payload), (Author::Person, &payload));
     let later = store.accept(&arrival("anna", "3", "好的"), 17).unwrap();
-    let context = store.context(later.message, 0, 8).unwrap();
+    let context = store.context(&before(&later, 17)).unwrap();
     let last = context.last().unwrap();
     assert_eq!((last.role, last.text.as_str()), (Role::Agent, "我来帮您"));
 
