@@ -36,6 +36,7 @@ use crate::pipeline::personal::stored;
 use crate::pipeline::responder::Responder;
 use crate::pipeline::turns::{Customer, Turns};
 use crate::pipeline::waiting::{Event, Listener, Waiting};
+use crate::store::durable::Durable;
 use crate::store::outbox::Queued;
 use crate::store::{Accepted, AcceptedState, Arrival, MessageRow, Store, StoreError, Unfinished};
 
@@ -136,6 +137,19 @@ const SETTLING: Duration = Duration::from_millis(300);
 const FETCH: &str = "fetch:";
 /// A message is taken up so often; then it is for a person without another look at it.
 const MOST_TRIES: u32 = 4;
+/// A message that was accepted, be it on the disk or on its way there.
+#[derive(Clone)]
+struct Taken {
+    is: Accepted,
+    durable: Durable,
+}
+
+impl Taken {
+    /// On the disk.
+    fn before(is: Accepted) -> Self {
+        Self { is, durable: Durable::already() }
+    }
+}
 
 /// How a message is taken on.
 struct Terms<'a> {
@@ -196,7 +210,8 @@ impl Desk {
         let terms = Terms { deadline, composing, heard: true, holds: None };
         let (accepted, told) = self.accept(&arrival, &terms)?;
         let Some(told) = told else {
-            return settled(&accepted).ok_or_else(|| lost("its work is gone"));
+            accepted.durable.wait()?;
+            return settled(&accepted.is).ok_or_else(|| lost("its work is gone"));
         };
         loop {
             match told.events.recv() {
@@ -230,14 +245,19 @@ impl Desk {
         let composing = &Control::default();
         let terms = Terms { deadline, composing, heard: until.is_some(), holds };
         let (accepted, told) = self.accept(arrival, &terms)?;
-        let Some(until) = until else { return Ok(Answer::Received) };
-        if let Some(kept) = fetched(&arrival.inbound.content) {
-            return self.fetch(kept, &accepted.conversation, until);
-        }
-        match told {
-            Some(told) => self.await_reply(arrival, accepted.message, &told, until),
-            None => self.offer(accepted.message),
-        }
+        let answer = match (until, told) {
+            (None, _) => Answer::Received,
+            (Some(until), told) => match fetched(&arrival.inbound.content) {
+                Some(kept) => self.fetch(kept, &accepted.is.conversation, until)?,
+                None => match told {
+                    Some(told) => self.await_reply(arrival, accepted.is.message, &told, until)?,
+                    None => self.offer(accepted.is.message)?,
+                },
+            },
+        };
+        // Whatever is answered, the platform will not bring the message again.
+        accepted.durable.wait()?;
+        Ok(answer)
     }
 
     /// As it may be written down.
@@ -255,7 +275,7 @@ impl Desk {
             let composing = &Control::default();
             let holds = self.holds(&arrival.inbound, None);
             let terms = Terms { deadline: Deadline::after(late), composing, heard: false, holds };
-            let job = self.inner.job(&arrival, &accepted, &terms);
+            let job = self.inner.job(&arrival, &Taken::before(accepted), &terms);
             (Customer::of(&arrival.inbound), job)
         });
         // Fragments come on one page.
@@ -290,7 +310,7 @@ impl Desk {
             let deadline = Deadline::after(self.inner.parts.limits.late);
             let composing = &Control::default();
             let terms = Terms { deadline, composing, heard: false, holds: None };
-            let job = self.inner.job(&item.arrival, &accepted, &terms);
+            let job = self.inner.job(&item.arrival, &Taken::before(accepted), &terms);
             let job = job.received_at(item.received_at);
             let job = if item.tries >= MOST_TRIES { job.given_up() } else { job };
             (Customer::of(&item.arrival.inbound), job)
@@ -332,20 +352,24 @@ impl Desk {
         &self,
         arrival: &Arrival,
         terms: &Terms<'_>,
-    ) -> Result<(Accepted, Option<Told>), StoreError> {
+    ) -> Result<(Taken, Option<Told>), StoreError> {
         let inner = &self.inner;
         let stored = self.stored(arrival);
         let mut told = None;
         let accepted = inner.turns.enter(
             &Customer::of(&arrival.inbound),
-            || inner.parts.store.accept(&stored, inner.parts.clock.now()),
+            || {
+                let now = inner.parts.clock.now();
+                let (is, durable) = inner.parts.store.accept_ahead(&stored, now)?;
+                Ok::<_, StoreError>(Taken { is, durable })
+            },
             |accepted| {
-                if matches!(accepted.state, AcceptedState::Decided { .. }) {
+                if matches!(accepted.is.state, AcceptedState::Decided { .. }) {
                     return None;
                 }
-                let new = inner.waiting.begin(accepted.message);
+                let new = inner.waiting.begin(accepted.is.message);
                 if terms.heard {
-                    told = inner.waiting.listen(accepted.message);
+                    told = inner.waiting.listen(accepted.is.message);
                 }
                 new.then(|| inner.job(arrival, accepted, terms))
             },

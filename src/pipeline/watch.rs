@@ -170,6 +170,7 @@ mod tests {
                 for_person: false,
                 replies: Vec::new(),
                 transferred_until: None,
+                accepted: Vec::new(),
             };
             self.store.decide(accepted.message, &decided, 0).unwrap();
         }

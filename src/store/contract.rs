@@ -78,7 +78,20 @@ fn arrival(sender: &str, id: &str, said: &str) -> Arrival {
 }
 
 fn decided(trace: Trace, for_person: bool) -> Decided {
-    Decided { trace, joined: vec![], for_person, replies: vec![], transferred_until: None }
+    Decided {
+        trace,
+        joined: vec![],
+        for_person,
+        replies: vec![],
+        transferred_until: None,
+        accepted: vec![],
+    }
+}
+
+/// All that was said before a message received at that time.
+fn before(accepted: &Accepted, received_at: UnixMs) -> Before<'_> {
+    let Accepted { message, conversation, .. } = accepted;
+    Before { conversation, message: *message, received_at, since: 0, limit: 8 }
 }
 
 fn turn(accepted: &Accepted, verdict: Verdict, reason: Reason, reply: &str) -> Trace {
@@ -295,11 +308,12 @@ fn context_is_the_conversation_before(store: &dyn Store) {
     store.decide(first.message, &decided(trace, false), 2).unwrap();
     store.accept(&arrival("ben", "1", "你好"), 3).unwrap();
     let second = store.accept(&arrival("anna", "2", "那运费呢"), 4).unwrap();
-    let said = store.context(second.message, 1, 8).unwrap();
+    let before = |since, limit| Before { since, limit, ..before(&second, 4) };
+    let said = store.context(&before(1, 8)).unwrap();
     let said: Vec<_> = said.iter().map(|u| (u.role, u.text.as_str())).collect();
     assert_eq!(said, [(Role::Customer, "怎么退货"), (Role::Agent, "七天内可退。")]);
-    assert_eq!(store.context(second.message, 1, 1).unwrap()[0].role, Role::Agent);
-    assert_eq!(store.context(second.message, 2, 8).unwrap(), [], "question and reply are too old");
+    assert_eq!(store.context(&before(1, 1)).unwrap()[0].role, Role::Agent);
+    assert_eq!(store.context(&before(2, 8)).unwrap(), [], "question and reply are too old");
 }
 
 fn handoffs_wait_by_priority(store: &dyn Store) {

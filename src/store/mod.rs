@@ -2,6 +2,7 @@
 //!
 //! Calls block for a group commit; async callers go through a blocking thread.
 
+pub mod durable;
 pub mod governance;
 pub mod outbox;
 pub mod personal;
@@ -23,6 +24,7 @@ use crate::domain::ownership;
 use crate::domain::release;
 use crate::domain::trace::Trace;
 use crate::gate::threshold::Promise;
+use crate::store::durable::Durable;
 use crate::store::governance::Governance;
 use crate::store::outbox::Outbox;
 use crate::store::personal::Personal;
@@ -161,6 +163,20 @@ impl Arrival {
     }
 }
 
+/// Which part of a conversation a message may lean on.
+#[derive(Clone, Copy, Debug)]
+pub struct Before<'a> {
+    pub conversation: &'a ConversationId,
+    /// This one and later ones are left out …
+    pub message: MessageRow,
+    /// … and what a person said after it was received.
+    pub received_at: UnixMs,
+    /// Earlier messages are left out, with the replies to them.
+    pub since: UnixMs,
+    /// Most utterances.
+    pub limit: u32,
+}
+
 /// An accepted message that no decision covers: the process ended in between.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unfinished {
@@ -269,17 +285,23 @@ pub trait Store: Governance + Outbox + Personal + Queue + Send + Sync {
     /// What [`Store::set_promise`] last remembered.
     fn promise(&self) -> Result<Option<Promise>, StoreError>;
 
-    /// Remembers a message before any work is done on it. Personal data must already be masked.
-    fn accept(&self, arrival: &Arrival, now: UnixMs) -> Result<Accepted, StoreError>;
+    /// Remembers a message. Personal data must already be masked.
+    fn accept(&self, arrival: &Arrival, now: UnixMs) -> Result<Accepted, StoreError> {
+        let (accepted, durable) = self.accept_ahead(arrival, now)?;
+        durable.wait()?;
+        Ok(accepted)
+    }
 
-    /// What was said before `message` in its conversation, about messages received at `since` or
-    /// later; oldest first, at most `limit` utterances.
-    fn context(
+    /// The same for who works on the message while it is on its way to the disk, where its decision
+    /// comes with it or later. Nobody may be answered before.
+    fn accept_ahead(
         &self,
-        message: MessageRow,
-        since: UnixMs,
-        limit: u32,
-    ) -> Result<Vec<Utterance>, StoreError>;
+        arrival: &Arrival,
+        now: UnixMs,
+    ) -> Result<(Accepted, Durable), StoreError>;
+
+    /// What was said before a message in its conversation, oldest first.
+    fn context(&self, before: &Before<'_>) -> Result<Vec<Utterance>, StoreError>;
 
     /// Accepted, but never decided; oldest first.
     fn unfinished(&self) -> Result<Vec<Unfinished>, StoreError>;

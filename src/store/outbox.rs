@@ -7,6 +7,7 @@ use crate::domain::delivery::{Author, DeliveryState, Occasion};
 use crate::domain::message::AccountName;
 use crate::domain::outgoing::{Outgoing, Target};
 use crate::domain::trace::Trace;
+use crate::store::durable::Durable;
 use crate::store::{Accepted, Arrival, MessageRow, StoreError};
 
 /// Row number of a reply; within a conversation replies leave in this order.
@@ -49,6 +50,8 @@ pub struct Decided {
     pub replies: Vec<NewReply>,
     /// The conversation is the platform's own desk's until then.
     pub transferred_until: Option<UnixMs>,
+    /// Of the messages: what of them did not reach the disk has no decision.
+    pub accepted: Vec<Durable>,
 }
 
 /// A reply on its way.

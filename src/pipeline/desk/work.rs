@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::carried::Carriers;
 use super::proposals::Proposals;
-use super::{DeskParts, Done, Handoff, Outcome, Progress, Terms, fetched, settled};
+use super::{DeskParts, Done, Handoff, Outcome, Progress, Taken, Terms, fetched, settled};
 use crate::base::clock::{Deadline, UnixMs};
 use crate::base::fault::Fault;
 use crate::base::id::{CaseId, TraceId};
@@ -26,8 +26,9 @@ use crate::pipeline::personal::masked;
 use crate::pipeline::responder::{COMPOSING_STEP, Turn};
 use crate::pipeline::turns::{Group, Stand, Stands, Turns};
 use crate::pipeline::waiting::{Event, Waiting};
+use crate::store::durable::Durable;
 use crate::store::outbox::{Decided, NewReply, Queued, Way};
-use crate::store::{Accepted, Arrival, MessageRow, StoreError};
+use crate::store::{Accepted, Arrival, Before, MessageRow, StoreError};
 use crate::understand::{fragments, pii};
 
 /// Tries to write a decision while the store is away, and the pause between them.
@@ -45,6 +46,7 @@ pub(super) struct Job {
     /// As it came: what is stored is masked.
     arrival: Arrival,
     accepted: Accepted,
+    durable: Durable,
     received_at: UnixMs,
     deadline: Deadline,
     composing: Control,
@@ -60,6 +62,7 @@ pub(super) struct Job {
 /// A message that is answered together with a later one.
 struct Fragment {
     message: MessageRow,
+    durable: Durable,
     received_at: UnixMs,
     /// As it came.
     text: String,
@@ -76,15 +79,23 @@ impl Job {
     fn of(Group { earlier, last }: Group<Self>) -> Self {
         let fragment = |job: &Self| Fragment {
             message: job.accepted.message,
+            durable: job.durable.clone(),
             received_at: job.received_at,
             text: words(&job.arrival.inbound).to_owned(),
         };
         Self { earlier: earlier.iter().map(fragment).collect(), ..last }
     }
 
-    /// The first of the messages that are answered.
-    fn first(&self) -> MessageRow {
-        self.earlier.first().map_or(self.accepted.message, |fragment| fragment.message)
+    /// The first of the messages that are answered, and when it was received.
+    fn first(&self) -> (MessageRow, UnixMs) {
+        let own = (self.accepted.message, self.received_at);
+        self.earlier.first().map_or(own, |fragment| (fragment.message, fragment.received_at))
+    }
+
+    /// Of all messages that are answered.
+    fn durable(&self) -> Vec<Durable> {
+        let earlier = self.earlier.iter().map(|fragment| &fragment.durable);
+        earlier.chain([&self.durable]).cloned().collect()
     }
 
     /// Accepted earlier than now, by another process.
@@ -124,10 +135,11 @@ impl Said {
 }
 
 impl Inner {
-    pub(super) fn job(&self, arrival: &Arrival, accepted: &Accepted, terms: &Terms<'_>) -> Job {
+    pub(super) fn job(&self, arrival: &Arrival, taken: &Taken, terms: &Terms<'_>) -> Job {
         Job {
             arrival: arrival.clone(),
-            accepted: accepted.clone(),
+            accepted: taken.is.clone(),
+            durable: taken.durable.clone(),
             received_at: self.parts.clock.now(),
             deadline: terms.deadline,
             composing: terms.composing.clone(),
@@ -207,9 +219,13 @@ impl Inner {
         }
         let store = &self.parts.store;
         let conversation = &job.accepted.conversation;
+        if !matches!(job.arrival.inbound.content, Content::Text(_)) {
+            // Whom to welcome how is told by the messages that are there.
+            job.durable.wait()?;
+        }
         let audience = store.audience(conversation)?;
         let owner = store.owner(conversation, self.parts.clock.now())?;
-        let context = self.context(job.first(), job.received_at)?;
+        let context = self.context(job)?;
         let (ask, special) = self.ask(job)?;
         let turn = turn(job, audience, ask, context);
         let mut said = match special {
@@ -339,11 +355,17 @@ impl Inner {
         }
     }
 
-    /// What a message received at that time may lean on.
-    fn context(&self, message: MessageRow, at: UnixMs) -> Result<Vec<Utterance>, StoreError> {
+    /// What a message may lean on.
+    fn context(&self, job: &Job) -> Result<Vec<Utterance>, StoreError> {
         let age = i64::try_from(self.parts.limits.context_age.as_millis()).unwrap_or(i64::MAX);
-        let since = at.saturating_sub(age);
-        let said = self.parts.store.context(message, since, CONTEXT_TURNS as u32)?;
+        let (message, received_at) = job.first();
+        let said = self.parts.store.context(&Before {
+            conversation: &job.accepted.conversation,
+            message,
+            received_at,
+            since: job.received_at.saturating_sub(age),
+            limit: CONTEXT_TURNS as u32,
+        })?;
         // Customers' words are stored masked, what people at the desk wrote is not.
         let masked = said.into_iter().map(|u| Utterance { text: pii::mask(&u.text).text, ..u });
         Ok(masked.collect())
@@ -377,6 +399,7 @@ impl Inner {
         let (heard, linked) = self.waiting.settle(message);
         let mut tries = 1;
         loop {
+            job.durable().iter().try_for_each(Durable::check)?;
             let decided = self.decided(job, &mut said, heard, linked);
             match self.parts.store.decide(message, &decided, self.parts.clock.now()) {
                 Ok(queued) => {
@@ -442,6 +465,7 @@ impl Inner {
             for_person,
             replies,
             transferred_until: None,
+            accepted: job.durable(),
         };
         match self.parts.limits.handoff {
             // Where nothing is said a person has the conversation already.

@@ -1,6 +1,6 @@
 //! What every store must do about replies, cases and pages.
 
-use super::{arrival, decided, turn};
+use super::{arrival, before, decided, turn};
 use crate::domain::decision::{Reason, Verdict};
 use crate::domain::delivery::{Author, DeliveryState, Occasion};
 use crate::domain::draft::Draft;
@@ -283,7 +283,7 @@ fn one_person_has_a_conversation_and_the_bot_keeps_silent(store: &dyn Store) {
     let said = store.due(16, 9).unwrap().remove(0).rows.remove(0);
     assert_eq!((said.author, &said.payload), (Author::Person, &payload));
     let later = store.accept(&arrival("anna", "3", "好的"), 17).unwrap();
-    let context = store.context(later.message, 0, 8).unwrap();
+    let context = store.context(&before(&later, 17)).unwrap();
     let last = context.last().unwrap();
     assert_eq!((last.role, last.text.as_str()), (Role::Agent, "我来帮您"));
 

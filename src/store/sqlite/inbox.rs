@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::{from_json, to_json};
+use super::{execute, from_json, to_json};
 use crate::base::clock::UnixMs;
 use crate::base::fault::Fault;
 use crate::base::id::{ConversationId, TraceId};
@@ -12,7 +12,7 @@ use crate::domain::draft::DraftMode;
 use crate::domain::message::{AccountName, Content, Inbound, Role, Utterance};
 use crate::domain::outgoing::Outgoing;
 use crate::store::{
-    Accepted, AcceptedState, Arrival, Decided, Fate, MessageRow, StoreError, Unfinished,
+    Accepted, AcceptedState, Arrival, Before, Decided, Fate, MessageRow, StoreError, Unfinished,
 };
 
 /// Platforms keep what was not fetched for three days; a message that says it is older has no time.
@@ -29,7 +29,8 @@ pub(super) fn accept(
     }
     let customer = customer(transaction, inbound, now)?;
     let conversation = conversation(transaction, inbound, customer, now)?;
-    transaction.execute(
+    execute(
+        transaction,
         "INSERT INTO messages (conversation_id, account, sender, dedupe_key, inbound, target,
                                received_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -45,7 +46,7 @@ pub(super) fn accept(
     )?;
     let message = MessageRow(transaction.last_insert_rowid());
     Fault::AcceptedHalf.passes();
-    transaction.execute("INSERT INTO work (message_id) VALUES (?1)", [message.0])?;
+    execute(transaction, "INSERT INTO work (message_id) VALUES (?1)", [message.0])?;
     if let Some(sealed) = sealed {
         transaction.execute(
             "INSERT INTO vault (message_id, sealed) VALUES (?1, ?2)",
@@ -55,7 +56,8 @@ pub(super) fn accept(
     if let Some(occasion) = occasion {
         // Platforms count from what the customer did, which may have been fetched much later.
         let at = if inbound.sent_at > now - OLDEST_MS { inbound.sent_at.min(now) } else { now };
-        transaction.execute(
+        execute(
+            transaction,
             "INSERT INTO occasions (conversation_id, occasion, at) VALUES (?1, ?2, ?3)
              ON CONFLICT (conversation_id, occasion) DO UPDATE SET at = max(at, ?3)",
             params![conversation.as_str(), occasion.as_str(), at],
@@ -107,9 +109,10 @@ fn customer(
     if let Some(id) = known {
         return Ok(id);
     }
-    transaction.execute("INSERT INTO customers (created_at) VALUES (?1)", [now])?;
+    execute(transaction, "INSERT INTO customers (created_at) VALUES (?1)", [now])?;
     let id = transaction.last_insert_rowid();
-    transaction.execute(
+    execute(
+        transaction,
         "INSERT INTO identities (platform, account, external_id, customer_id)
          VALUES (?1, ?2, ?3, ?4)",
         params![inbound.platform.as_str(), inbound.account.as_str(), inbound.sender, id],
@@ -123,34 +126,37 @@ fn conversation(
     customer: i64,
     now: UnixMs,
 ) -> Result<ConversationId, StoreError> {
-    let id = transaction.query_row(
-        "INSERT INTO conversations (id, account, customer_id, updated_at) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT (account, customer_id) DO UPDATE SET updated_at = ?4 RETURNING id",
-        params![ConversationId::generate().as_str(), inbound.account.as_str(), customer, now],
-        |r| r.get::<_, String>(0),
-    )?;
+    let id = transaction
+        .prepare_cached(
+            "INSERT INTO conversations (id, account, customer_id, updated_at)
+             VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (account, customer_id) DO UPDATE SET updated_at = ?4 RETURNING id",
+        )?
+        .query_row(
+            params![ConversationId::generate().as_str(), inbound.account.as_str(), customer, now],
+            |r| r.get::<_, String>(0),
+        )?;
     Ok(ConversationId::from_text(id))
 }
 
 pub(super) fn context(
     connection: &Connection,
-    message: MessageRow,
-    since: UnixMs,
-    limit: u32,
+    before: &Before<'_>,
 ) -> Result<Vec<Utterance>, StoreError> {
+    let Before { conversation, message, received_at, since, limit } = *before;
     // What persons said stands between the messages by its time.
     let mut query = connection.prepare_cached(
-        "WITH here AS (SELECT id, conversation_id, received_at FROM messages WHERE id = ?1)
-         SELECT m.inbound, d.reply, NULL, m.received_at AS at, m.id AS row
-         FROM here JOIN messages m USING (conversation_id) LEFT JOIN decisions d ON d.message_id = m.id
-         WHERE m.id < here.id AND m.received_at >= ?2
+        "SELECT m.inbound, d.reply, NULL, m.received_at AS at, m.id AS row
+         FROM messages m LEFT JOIN decisions d ON d.message_id = m.id
+         WHERE m.conversation_id = ?1 AND m.id < ?2 AND m.received_at >= ?4
          UNION ALL
          SELECT NULL, NULL, o.payload, o.created_at AS at, 0 AS row
-         FROM here JOIN outbox o USING (conversation_id)
-         WHERE o.author = 'person' AND o.created_at BETWEEN ?2 AND here.received_at
-         ORDER BY at DESC, row DESC LIMIT ?3",
+         FROM outbox o
+         WHERE o.conversation_id = ?1 AND o.author = 'person' AND o.created_at BETWEEN ?4 AND ?3
+         ORDER BY at DESC, row DESC LIMIT ?5",
     )?;
-    let rows = query.query_map(params![message.0, since, limit], |r| {
+    let key = params![conversation.as_str(), message.0, received_at, since, limit];
+    let rows = query.query_map(key, |r| {
         let text = |n| r.get::<_, Option<String>>(n);
         Ok((text(0)?, text(1)?, text(2)?))
     })?;

@@ -1,5 +1,6 @@
 //! [`Store`] on SQLite: WAL, one writer thread with group commit, a few readers beside it.
 
+mod checkpoint;
 pub mod file;
 mod governance;
 pub mod hold;
@@ -15,13 +16,14 @@ mod sends;
 mod writer;
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use self::checkpoint::Checkpoints;
 use self::hold::Hold;
 use self::ledger::AuditEvent;
 pub use self::schema::Migrated;
@@ -33,17 +35,21 @@ use crate::domain::label::{Labelled, Purpose};
 use crate::domain::message::{AccountName, Utterance};
 use crate::domain::trace::Trace;
 use crate::gate::threshold::Promise;
+use crate::store::durable::Durable;
 use crate::store::{
-    Accepted, Arrival, AuditState, Fate, Head, Import, ImportOutcome, LabelFile, MessageRow, Store,
-    StoreError, Unfinished,
+    Accepted, Arrival, AuditState, Before, Fate, Head, Import, ImportOutcome, LabelFile,
+    MessageRow, Store, StoreError, Unfinished,
 };
 
 const READERS: usize = 2;
+/// Statements that a connection keeps compiled: all that messages need.
+const STATEMENTS: usize = 64;
 /// Another process (an import beside the service) may hold the write lock this long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub struct SqliteStore {
     writer: Writer,
+    _checkpoints: Checkpoints,
     readers: Vec<Mutex<Connection>>,
     _hold: Hold,
 }
@@ -54,21 +60,17 @@ impl SqliteStore {
         let tell =
             |e: &dyn std::fmt::Display| StoreError::Unavailable(format!("{}: {e}", path.display()));
         let hold = Hold::shared(path)?;
-        let mut connection = Connection::open(path).map_err(|e| tell(&e))?;
-        connection.busy_timeout(BUSY_TIMEOUT).map_err(|e| tell(&e))?;
-        // FULL: a commit that was reported has reached the disk, also after a power cut.
-        connection
-            .execute_batch(
-                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;",
-            )
-            .map_err(|e| tell(&e))?;
+        let mut connection = open_writer(path).map_err(|e| tell(&e))?;
         schema::migrate(&mut connection)?;
         let readers = (0..READERS)
             .map(|_| open_reader(path))
             .collect::<Result<_, _>>()
             .map_err(|e| tell(&e))?;
-        let writer = Writer::start(connection).map_err(|e| tell(&e))?;
-        Ok(Self { writer, readers, _hold: hold })
+        let commits = Arc::default();
+        let log = open_writer(path).map_err(|e| tell(&e))?;
+        let checkpoints = Checkpoints::start(log, Arc::clone(&commits)).map_err(|e| tell(&e))?;
+        let writer = Writer::start(connection, commits).map_err(|e| tell(&e))?;
+        Ok(Self { writer, _checkpoints: checkpoints, readers, _hold: hold })
     }
 
     fn read<T>(
@@ -85,10 +87,23 @@ impl SqliteStore {
     }
 }
 
+fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    // FULL: a commit that was reported has reached the disk, also after a power cut.
+    connection.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+         PRAGMA wal_autocheckpoint = 0;",
+    )?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(connection)
+}
+
 fn open_reader(path: &Path) -> rusqlite::Result<Mutex<Connection>> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(Mutex::new(connection))
 }
 
@@ -96,6 +111,15 @@ impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Unavailable(error.to_string())
     }
+}
+
+/// Runs a statement that is run for every message, compiled once.
+fn execute(
+    connection: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+) -> rusqlite::Result<usize> {
+    connection.prepare_cached(sql)?.execute(params)
 }
 
 fn to_json<T: Serialize>(what: &'static str, value: &T) -> Result<String, StoreError> {
@@ -191,18 +215,17 @@ impl Store for SqliteStore {
         self.read(knowledge::promise)
     }
 
-    fn accept(&self, arrival: &Arrival, now: UnixMs) -> Result<Accepted, StoreError> {
+    fn accept_ahead(
+        &self,
+        arrival: &Arrival,
+        now: UnixMs,
+    ) -> Result<(Accepted, Durable), StoreError> {
         let arrival = arrival.clone();
-        self.writer.write(move |t| inbox::accept(t, &arrival, now))
+        self.writer.write_ahead(move |t| inbox::accept(t, &arrival, now))
     }
 
-    fn context(
-        &self,
-        message: MessageRow,
-        since: UnixMs,
-        limit: u32,
-    ) -> Result<Vec<Utterance>, StoreError> {
-        self.read(|c| inbox::context(c, message, since, limit))
+    fn context(&self, before: &Before<'_>) -> Result<Vec<Utterance>, StoreError> {
+        self.read(|c| inbox::context(c, before))
     }
 
     fn unfinished(&self) -> Result<Vec<Unfinished>, StoreError> {

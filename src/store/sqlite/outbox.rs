@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::{SqliteStore, from_json, pages, sends, to_json};
+use super::{SqliteStore, execute, from_json, pages, sends, to_json};
 use crate::base::clock::UnixMs;
 use crate::base::fault::Fault;
 use crate::base::id::{CaseId, ConversationId, OutboxKey, TraceId};
@@ -11,6 +11,7 @@ use crate::domain::delivery::{Author, DeliveryState, Occasion};
 use crate::domain::message::AccountName;
 use crate::domain::ownership::Owner;
 use crate::domain::trace::Trace;
+use crate::store::durable::Durable;
 use crate::store::outbox::{
     Contact, Cursor, Decided, DueLine, NewReply, Outbox, OutboxCounts, OutboxSeq, Page, Queued,
     Resumption, Settled, Way,
@@ -32,8 +33,16 @@ impl Outbox for SqliteStore {
         decided: &Decided,
         now: UnixMs,
     ) -> Result<Option<Queued>, StoreError> {
-        let decided = decided.clone();
-        self.writer.write(move |t| decide(t, message, &decided, now))
+        let record = |(row, trace): &(_, _)| Record::of(*row, trace);
+        let own = Record::of(message, &decided.trace)?;
+        let joined = decided.joined.iter().map(record).collect::<Result<Vec<_>, _>>()?;
+        let with = With {
+            for_person: decided.for_person,
+            replies: decided.replies.clone(),
+            transferred_until: decided.transferred_until,
+            accepted: decided.accepted.clone(),
+        };
+        self.writer.write(move |t| decide(t, &own, &joined, &with, now))
     }
 
     fn offer_again(&self, message: MessageRow, now: UnixMs) -> Result<Option<Queued>, StoreError> {
@@ -84,11 +93,13 @@ impl Outbox for SqliteStore {
     }
 
     fn confirm(&self, seq: OutboxSeq) -> Result<(), StoreError> {
-        self.writer.write(move |t| {
-            t.prepare_cached(
+        // Where it is not known that an answer left, the platform asks again: that can wait.
+        self.writer.write_some_time(move |t| {
+            execute(
+                t,
                 "UPDATE outbox SET state = 'delivered' WHERE seq = ?1 AND state = 'offered'",
-            )?
-            .execute([seq.0])?;
+                [seq.0],
+            )?;
             Ok(())
         })
     }
@@ -312,17 +323,43 @@ pub(super) fn queued(row: &Row<'_>) -> rusqlite::Result<Result<Queued, StoreErro
     Ok(read())
 }
 
+/// A turn as it is written down, made beside the one thread that writes.
+struct Record {
+    message: MessageRow,
+    trace: Trace,
+    json: String,
+}
+
+impl Record {
+    fn of(message: MessageRow, trace: &Trace) -> Result<Self, StoreError> {
+        Ok(Self { message, trace: trace.clone(), json: to_json("trace", trace)? })
+    }
+}
+
+/// What a decision brings with it beside its record.
+struct With {
+    for_person: bool,
+    replies: Vec<NewReply>,
+    transferred_until: Option<UnixMs>,
+    accepted: Vec<Durable>,
+}
+
 fn decide(
     transaction: &Transaction<'_>,
-    message: MessageRow,
-    decided: &Decided,
+    own: &Record,
+    joined: &[Record],
+    with: &With,
     now: UnixMs,
 ) -> Result<Option<Queued>, StoreError> {
-    let Decided { trace, joined, for_person, replies, transferred_until } = decided;
+    let With { for_person, replies, transferred_until, accepted } = with;
+    // Known by now: what was accepted before this is in this transaction or its end has been told.
+    // The row of a message that was lost may be another's.
+    accepted.iter().try_for_each(Durable::check)?;
+    let trace = &own.trace;
     let conversation = trace.conversation.as_str();
-    record(transaction, message, trace, now)?;
+    record(transaction, own, now)?;
     if !replies.is_empty() && !queue::owner(transaction, conversation)?.is_bot(now) {
-        return Err(StoreError::NotTheBots(message.0));
+        return Err(StoreError::NotTheBots(own.message.0));
     }
     if *for_person {
         open_case(transaction, trace.id.as_str(), trace.decision.priority(), None, now)?;
@@ -331,10 +368,9 @@ fn decide(
         queue::set_owner(transaction, conversation, &Owner::Platform { until: *until })?;
     }
     Fault::DecidedHalf.passes();
-    transaction.execute("DELETE FROM work WHERE message_id = ?1", [message.0])?;
-    for (earlier, trace) in joined {
-        record(transaction, *earlier, trace, now)?;
-        transaction.execute("DELETE FROM work WHERE message_id = ?1", [earlier.0])?;
+    joined.iter().try_for_each(|earlier| record(transaction, earlier, now))?;
+    for Record { message, .. } in joined.iter().chain([own]) {
+        execute(transaction, "DELETE FROM work WHERE message_id = ?1", [message.0])?;
     }
     let mut first = None;
     for reply in replies {
@@ -347,13 +383,10 @@ fn decide(
     Ok(first)
 }
 
-fn record(
-    transaction: &Transaction<'_>,
-    message: MessageRow,
-    trace: &Trace,
-    now: UnixMs,
-) -> Result<(), StoreError> {
-    let added = transaction.execute(
+fn record(transaction: &Transaction<'_>, turn: &Record, now: UnixMs) -> Result<(), StoreError> {
+    let Record { message, trace, json } = turn;
+    let added = execute(
+        transaction,
         "INSERT INTO decisions (trace_id, message_id, verdict, confidence, reply, trace, decided_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (message_id) DO NOTHING",
         params![
@@ -362,7 +395,7 @@ fn record(
             trace.decision.verdict.as_str(),
             f64::from(trace.decision.confidence),
             trace.reply,
-            to_json("trace", trace)?,
+            json,
             now
         ],
     )?;
@@ -388,7 +421,8 @@ pub(super) fn open_case(
     note: Option<Reason>,
     now: UnixMs,
 ) -> Result<(), StoreError> {
-    transaction.execute(
+    execute(
+        transaction,
         "INSERT INTO cases (id, trace_id, priority, opened_at, note) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT (trace_id) DO UPDATE SET closed_at = NULL, announced_at = NULL, note = ?5",
         params![CaseId::generate().as_str(), trace, priority as u8, now, note.map(Reason::as_str)],

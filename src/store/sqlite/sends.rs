@@ -3,7 +3,7 @@
 use rusqlite::{Transaction, params};
 
 use super::outbox::{ASKED_AGAIN, RETRIES_OVER_MS, open_case};
-use super::{from_json, queue, to_json};
+use super::{execute, from_json, queue, to_json};
 use crate::base::clock::UnixMs;
 use crate::base::fault::Fault;
 use crate::domain::decision::Reason;
@@ -42,7 +42,8 @@ pub(super) fn begin(
     }
     for row in rows {
         let sent = Some(now).filter(|_| row == first);
-        transaction.execute(
+        execute(
+            transaction,
             "UPDATE outbox SET state = 'sending', attempts = attempts + 1, sent_at = ?2, joined = ?3
              WHERE seq = ?1",
             params![row.0, sent, first.0],
