@@ -67,7 +67,7 @@ fn text(sender: &str, id: &str, said: &str) -> Inbound {
     }
 }
 
-fn arrival(sender: &str, id: &str, said: &str) -> Arrival {
+pub(super) fn arrival(sender: &str, id: &str, said: &str) -> Arrival {
     Arrival {
         inbound: text(sender, id, said),
         target: Some(Target::customer(sender)),
@@ -76,7 +76,7 @@ fn arrival(sender: &str, id: &str, said: &str) -> Arrival {
     }
 }
 
-fn decided(trace: Trace, for_person: bool) -> Decided {
+pub(super) fn decided(trace: Trace, for_person: bool) -> Decided {
     Decided {
         trace,
         joined: vec![],
@@ -93,7 +93,7 @@ fn before(accepted: &Accepted, received_at: UnixMs) -> Before<'_> {
     Before { conversation, message: *message, received_at, since: 0, limit: 8 }
 }
 
-fn turn(accepted: &Accepted, verdict: Verdict, reason: Reason, reply: &str) -> Trace {
+pub(super) fn turn(accepted: &Accepted, verdict: Verdict, reason: Reason, reply: &str) -> Trace {
     Trace {
         id: TraceId::generate(),
         conversation: accepted.conversation.clone(),

@@ -1,6 +1,6 @@
 //! What every store must do about replies, cases and pages.
 
-use super::{arrival, decided, turn};
+use super::{arrival, before, decided, turn};
 use crate::domain::decision::{Reason, Verdict};
 use crate::domain::delivery::{Author, DeliveryState, Occasion};
 use crate::domain::message::{AccountName, Role};

@@ -44,10 +44,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// `commits` counts what was committed.
-    pub(super) fn start(
-        connection: Connection,
-        commits: Arc<AtomicU64>,
-    ) -> std::io::Result<Self> {
+    pub(super) fn start(connection: Connection, commits: Arc<AtomicU64>) -> std::io::Result<Self> {
         let (jobs, inbox) = sync_channel::<Job>(QUEUE);
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
