@@ -11,6 +11,10 @@ const ASIDE: Duration = Duration::from_millis(20);
 /// the time is always its own.
 const SLICE: Duration = Duration::from_millis(2);
 
+/// How much lower the priority of work is that has stepped back.
+#[cfg(target_os = "linux")]
+const BACK: i32 = 10;
+
 static REPLIES: AtomicUsize = AtomicUsize::new(0);
 
 /// Held while a reply is being made.
@@ -28,6 +32,14 @@ impl Drop for Reply {
     fn drop(&mut self) {
         REPLIES.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// From here on this thread, and those that it starts, get a processor after everybody else.
+pub fn step_back() {
+    // Only there does it mean this thread and not the whole process.
+    #[cfg(target_os = "linux")]
+    // Without the right to do so it works as fast as the others.
+    let _ = rustix::process::nice(BACK);
 }
 
 /// A thread's work in the background, done in pieces of at most a millisecond.

@@ -15,13 +15,11 @@ use std::sync::Arc;
 use pinyin::{Pinyin, ToPinyin};
 use tantivy::fieldnorm::FieldNormReader;
 use tantivy::index::{IndexBuilder, InvertedIndexReader, SegmentReader};
-use tantivy::postings::{Postings, TermInfo};
+use tantivy::postings::TermInfo;
 use tantivy::query::Bm25Weight;
 use tantivy::schema::{Field, IndexRecordOption, Schema, TextFieldIndexing, TextOptions};
 use tantivy::tokenizer::{PreTokenizedString, Token};
-use tantivy::{
-    DocSet, Index, SingleSegmentIndexWriter, TERMINATED, TantivyDocument, Term, directory,
-};
+use tantivy::{Index, SingleSegmentIndexWriter, TantivyDocument, Term, directory};
 
 use crate::base::numerals;
 use crate::base::text::is_han;
@@ -118,12 +116,13 @@ impl Bm25Index {
             let Some(info) = info else { continue };
             let mut postings = self
                 .postings
-                .read_postings_from_terminfo(&info, IndexRecordOption::WithFreqs)
+                .read_block_postings_from_terminfo(&info, IndexRecordOption::WithFreqs)
                 .map_err(tantivy::TantivyError::from)?;
-            while postings.doc() != TERMINATED {
-                let doc = postings.doc();
-                let norm = self.norms.fieldnorm_id(doc);
-                scores[doc as usize] += weight.score(norm, postings.term_freq());
+            // Block by block: a common character is in most of very many texts.
+            while postings.block_len() > 0 {
+                for (&doc, &count) in postings.docs().iter().zip(postings.freqs()) {
+                    scores[doc as usize] += weight.score(self.norms.fieldnorm_id(doc), count);
+                }
                 postings.advance();
             }
         }

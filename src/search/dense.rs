@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
+use crate::base::lease::step_back;
 use crate::search::codes::Code;
 use crate::search::flat::FlatIndex;
 use crate::search::hnsw::Hnsw;
@@ -223,6 +224,7 @@ impl Drop for DenseIndex {
 impl Shared {
     /// Builds until a graph is finished whose rows are still there.
     fn build(&self) {
+        step_back();
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let proceed = || !self.closed.load(Ordering::Relaxed);
         while let Some(live) = self.due() {

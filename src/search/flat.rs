@@ -8,7 +8,7 @@
 
 use crate::search::codes::{Code, Codes};
 use crate::search::distance::dot;
-use crate::search::near::top_groups;
+use crate::search::near::{top_groups, top_groups_above};
 use crate::search::vectors::Matrix;
 
 /// The mean of few vectors is mostly those vectors themselves, and one text minus its own mean is
@@ -86,16 +86,15 @@ impl FlatIndex {
         group: impl Fn(u32) -> Option<u32>,
     ) -> Vec<(u32, f32)> {
         let code = Code::new(query);
-        let grouped = (0..self.len() as u32).filter_map(|row| Some((row, group(row)?)));
-        let (rows, rough): (Vec<u32>, Vec<(u32, f32)>) =
-            grouped.map(|(row, group)| (row, (group, self.codes.near(&code, row)))).unzip();
-        let Some(&(_, worst)) = top_groups(&rough, k).last() else { return Vec::new() };
+        let rough: Vec<f32> =
+            (0..self.len() as u32).map(|row| self.codes.near(&code, row)).collect();
+        let best = top_groups_above(&rough, f32::NEG_INFINITY, k, &group);
+        let Some(&(_, worst)) = best.last() else { return Vec::new() };
         // The k-th best may be as much worse than it seems as a lost one may be better.
         let limit = worst - 2.0 * self.codes.bound(&code);
-        let kept = rows.iter().zip(&rough).filter(|(_, (_, score))| *score >= limit);
-        let exact: Vec<(u32, f32)> =
-            kept.map(|(&row, &(group, _))| (group, self.score(query, row))).collect();
-        top_groups(&exact, k)
+        let kept = (0..).zip(&rough).filter(|(_, score)| **score >= limit);
+        let exact = kept.filter_map(|(row, _)| Some((group(row)?, self.score(query, row))));
+        top_groups(&exact.collect::<Vec<_>>(), k)
     }
 }
 

@@ -21,7 +21,7 @@ use crate::search::distance::dot;
 use crate::search::flat::{add_scaled, normalise};
 use crate::search::fuse;
 use crate::search::manifest::{FORMAT, Manifest, VectorSpace, stamp_files};
-use crate::search::near::{top_groups, top_k};
+use crate::search::near::{top_groups_above, top_k};
 use crate::search::synonyms::Synonyms;
 use crate::search::vectors::Matrix;
 
@@ -328,13 +328,24 @@ impl KnowledgeIndex {
         query: &Query<'_>,
         hidden: &HashSet<u32>,
     ) -> Result<Vec<Candidate>, SearchError> {
+        self.best(query, hidden, query.k)
+    }
+
+    /// The `most` best for a query that `query.k` are wanted of.
+    fn best(
+        &self,
+        query: &Query<'_>,
+        hidden: &HashSet<u32>,
+        most: usize,
+    ) -> Result<Vec<Candidate>, SearchError> {
         self.check(query)?;
         let lists = self.lists(query)?;
-        let allowed = |entry: u32| self.is_allowed(entry, query) && !hidden.contains(&entry);
+        let is_hidden = |entry: u32| !hidden.is_empty() && hidden.contains(&entry);
+        let allowed = |entry: u32| self.is_allowed(entry, query) && !is_hidden(entry);
         let pool = self.pool(&lists, query, &allowed).into_iter().filter(|&entry| allowed(entry));
         let found: Vec<Candidate> =
             pool.filter_map(|entry| self.candidate(entry, &lists, query.exclude)).collect();
-        let best = top_k((0..).zip(found.iter().map(|c| c.scores.fused)), query.k);
+        let best = top_k((0..).zip(found.iter().map(|c| c.scores.fused)), most);
         Ok(best.into_iter().map(|(at, _)| found[at as usize]).collect())
     }
 
@@ -345,9 +356,8 @@ impl KnowledgeIndex {
         query: &Query<'_>,
         hidden: &HashSet<u32>,
     ) -> Result<Vec<Candidate>, SearchError> {
-        // So many may fall out.
-        let k = query.k.saturating_add(self.repeated);
-        let found = self.search(&Query { k, ..*query }, hidden)?;
+        // So many may fall out; the pool of very many entries is no larger for it.
+        let found = self.best(query, hidden, query.k.saturating_add(self.repeated))?;
         let mut said = HashSet::new();
         let once = found.into_iter().filter(|c| said.insert(self.first_of[c.entry as usize]));
         Ok(once.take(query.k).collect())
@@ -530,9 +540,7 @@ fn first(
     most: usize,
     group: &dyn Fn(u32) -> Option<u32>,
 ) -> Vec<(u32, f32)> {
-    let above = (0..).zip(scores).filter(|&(_, score)| *score > least);
-    let grouped = above.filter_map(|(row, score)| Some((group(row)?, *score)));
-    top_groups(&grouped.collect::<Vec<_>>(), most)
+    top_groups_above(scores, least, most, group)
 }
 
 /// The mean direction of some phrasings.

@@ -47,6 +47,42 @@ pub(super) fn top_k(scored: impl IntoIterator<Item = (u32, f32)>, k: usize) -> V
     heap.into_sorted_vec().into_iter().map(|Reverse(near)| (near.row, near.score)).collect()
 }
 
+/// The `k` best groups of the rows above `least`, as [`top_groups`]. What group a row belongs to is
+/// asked only of rows that can be among them: asking costs more than comparing.
+pub(super) fn top_groups_above(
+    scores: &[f32],
+    least: f32,
+    k: usize,
+    group: impl Fn(u32) -> Option<u32>,
+) -> Vec<(u32, f32)> {
+    let mut heap: BinaryHeap<Reverse<Near>> = BinaryHeap::new();
+    let (mut open, mut bar): (Option<Near>, f32) = (None, least);
+    // Of equal scores the first group stays, so that a later row must be better than the worst kept.
+    let mut close = |done: Option<Near>| {
+        let Some(done) = done else { return least };
+        if heap.len() < k {
+            heap.push(Reverse(done));
+        } else if let Some(mut worst) = heap.peek_mut()
+            && done > worst.0
+        {
+            *worst = Reverse(done);
+        }
+        if heap.len() < k { least } else { heap.peek().map_or(least, |worst| worst.0.score) }
+    };
+    for (row, &score) in (0..).zip(scores) {
+        if !(score > bar) {
+            continue;
+        }
+        let Some(row) = group(row) else { continue };
+        match &mut open {
+            Some(best) if best.row == row => best.score = best.score.max(score),
+            _ => bar = close(open.replace(Near { score, row })),
+        }
+    }
+    close(open);
+    heap.into_sorted_vec().into_iter().map(|Reverse(near)| (near.row, near.score)).collect()
+}
+
 /// The `k` best groups by the best score in each. Members of a group must be neighbours.
 pub(super) fn top_groups(scored: &[(u32, f32)], k: usize) -> Vec<(u32, f32)> {
     let groups = scored.chunk_by(|a, b| a.0 == b.0);
@@ -75,6 +111,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_asked_late_is_what_all_give(
+            scores in prop::collection::vec(-4_i8..4, 0..60), k in 0_usize..20, least in -5_i8..4,
+        ) {
+            let scores: Vec<f32> = scores.into_iter().map(f32::from).collect();
+            let group = |row: u32| (row % 5 != 1).then_some(row / 3);
+            let above = (0..).zip(&scores).filter(|(_, score)| **score > f32::from(least));
+            let all: Vec<_> = above.filter_map(|(row, s)| Some((group(row)?, *s))).collect();
+            let found = top_groups_above(&scores, f32::from(least), k, group);
+            prop_assert_eq!(found, top_groups(&all, k));
+        }
+
         #[test]
         fn top_k_is_a_cut_sort(scores in prop::collection::vec(-4_i8..4, 0..60), k in 0_usize..70) {
             let scored: Vec<(u32, f32)> =

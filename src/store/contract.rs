@@ -68,7 +68,7 @@ fn text(sender: &str, id: &str, said: &str) -> Inbound {
     }
 }
 
-fn arrival(sender: &str, id: &str, said: &str) -> Arrival {
+pub(super) fn arrival(sender: &str, id: &str, said: &str) -> Arrival {
     Arrival {
         inbound: text(sender, id, said),
         target: Some(Target::customer(sender)),
@@ -77,7 +77,7 @@ fn arrival(sender: &str, id: &str, said: &str) -> Arrival {
     }
 }
 
-fn decided(trace: Trace, for_person: bool) -> Decided {
+pub(super) fn decided(trace: Trace, for_person: bool) -> Decided {
     Decided {
         trace,
         joined: vec![],
@@ -94,7 +94,7 @@ fn before(accepted: &Accepted, received_at: UnixMs) -> Before<'_> {
     Before { conversation, message: *message, received_at, since: 0, limit: 8 }
 }
 
-fn turn(accepted: &Accepted, verdict: Verdict, reason: Reason, reply: &str) -> Trace {
+pub(super) fn turn(accepted: &Accepted, verdict: Verdict, reason: Reason, reply: &str) -> Trace {
     Trace {
         id: TraceId::generate(),
         conversation: accepted.conversation.clone(),

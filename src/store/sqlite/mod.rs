@@ -257,7 +257,9 @@ impl Store for SqliteStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::decision::{Reason, Verdict};
     use crate::store::contract;
+    use crate::store::outbox::{Decided, Outbox};
 
     fn fresh() -> (tempfile::TempDir, SqliteStore) {
         let dir = tempfile::tempdir().unwrap();
@@ -321,6 +323,33 @@ mod tests {
         raw.execute_batch("DROP TRIGGER log_is_full").unwrap();
         store.add_labels(&contract::label_files(), "cli", 1).unwrap();
         assert_eq!(store.verify_audit().unwrap(), AuditState::Intact { rows: 2 });
+    }
+
+    #[test]
+    fn a_message_and_its_decision_share_a_commit_and_the_loss_of_it() {
+        let (_dir, store) = fresh();
+        let (accepted, durable) =
+            store.accept_ahead(&contract::arrival("anna", "7", "在吗"), 1).unwrap();
+        let trace =
+            contract::turn(&accepted, Verdict::AutoReply, Reason::ConfidenceReached, "在的。");
+        let decided =
+            Decided { accepted: vec![durable.clone()], ..contract::decided(trace, false) };
+        store.decide(accepted.message, &decided, 2).unwrap();
+        assert!(durable.check().is_ok() && durable.wait().is_ok());
+        assert_eq!(store.unfinished().unwrap(), []);
+    }
+
+    #[test]
+    fn what_is_lost_on_its_way_is_not_decided() {
+        let (_dir, store) = fresh();
+        let accepted = store.accept(&contract::arrival("anna", "7", "在吗"), 1).unwrap();
+        let trace =
+            contract::turn(&accepted, Verdict::AutoReply, Reason::ConfidenceReached, "在的。");
+        let (lost, promise) = Durable::promised();
+        drop(promise);
+        let decided = Decided { accepted: vec![lost], ..contract::decided(trace, false) };
+        assert!(store.decide(accepted.message, &decided, 2).is_err());
+        assert_eq!(store.unfinished().unwrap().len(), 1);
     }
 
     #[test]
