@@ -103,7 +103,7 @@ impl Fields<'_> {
         for text in answer.iter().chain(wordings.values()) {
             for unknown in variables::unknown(text) {
                 let reason =
-                    format!("unknown variable {{{unknown}}} (known: {})", Variable::names());
+                    format!("unknown variable {unknown} (known: {})", Variable::names());
                 self.fault(columns::ANSWER, reason);
             }
         }
