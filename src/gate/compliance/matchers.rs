@@ -44,7 +44,7 @@ pattern!(
 pattern!(ID_CARD = r"[1-9](?:[-‐‑–—−_./·• ]?\d){16}[-‐‑–—−_./·• ]?[\dx]");
 pattern!(BANK_CARD = r"\d(?:[-‐‑–—−_./·• ]?\d){15,18}");
 pattern!(
-    LINK = r"[a-z][a-z0-9+-]*://[a-z0-9._~:/?#@!$&'*+=%-]*|www\.[a-z0-9._~:/?#@!$&'*+=%-]+|[a-z0-9_-]+(?:(?:\.|\[\.\]|点)[a-z0-9_-]+)+(?:[@:/?#][a-z0-9._~:/?#@!$&'*+=%-]*)?"
+    LINK = r"[a-z][a-z0-9+-]*://[a-z0-9._~:/?#@!$&'*+=%-]*|www\.[a-z0-9._~:/?#@!$&'*+=%-]+|[a-z0-9_-]+(?:(?:\.|\[\.\])[a-z0-9_-]+|点(?:com|cn|net|org|vip|top|shop))+(?:[@:/?#][a-z0-9._~:/?#@!$&'*+=%-]*)?"
 );
 
 impl Matcher {
@@ -92,6 +92,7 @@ impl Matcher {
             // An amount may stand behind a card's number: any whole group may be its last.
             Self::BankCard => {
                 let lengths = text.char_indices().map(|(at, c)| at + c.len_utf8()).rev();
+                let ends = |end: usize| ends(end) && !folded[end..].starts_with('x');
                 let mut wholes = lengths.filter(|end| ends(span.start + end));
                 let is_card = |end: &usize| {
                     let digits = digits_of(&text[..*end]);
@@ -112,8 +113,8 @@ fn is_digit(c: char) -> bool {
 /// Figures and Chinese numerals as figures.
 pub(super) fn digits_of(text: &str) -> String {
     let chinese = |c: char| {
-        let pairs = CHINESE_DIGITS.chars().zip(CHINESE_VALUES.chars());
-        pairs.into_iter().find(|(digit, _)| *digit == c).map(|(_, value)| value)
+        let mut pairs = CHINESE_DIGITS.chars().zip(CHINESE_VALUES.chars());
+        pairs.find(|(digit, _)| *digit == c).map(|(_, value)| value)
     };
     text.chars().filter_map(|c| if c.is_ascii_digit() { Some(c) } else { chinese(c) }).collect()
 }
@@ -124,6 +125,11 @@ fn is_id_card(text: &str) -> bool {
     let [body @ .., check] = signs.as_slice() else { return false };
     let digits: Option<Vec<u32>> = body.iter().map(|c| c.to_digit(10)).collect();
     let Some(digits) = digits.filter(|d| d.len() == 17) else { return false };
+    let number = |part: Range<usize>| digits[part].iter().fold(0, |n, d| n * 10 + d);
+    let born = (1800..2100).contains(&number(6..10));
+    if !born || !(1..=12).contains(&number(10..12)) || !(1..=31).contains(&number(12..14)) {
+        return false;
+    }
     let sum = digits.iter().fold(0, |sum, d| (sum + d) * 2 % 11);
     let expected = (12 - sum) % 11;
     check.to_digit(10).unwrap_or(10) == expected
@@ -142,32 +148,35 @@ fn luhn(digits: &str) -> bool {
 /// Whether it leads to a host, and to none that is listed.
 fn is_foreign_link(link: &str, lists: &AllowLists) -> bool {
     let stated = link.contains("://") || link.starts_with("www.");
-    (stated || is_host(link)) && !host_listed(link, &lists.link_hosts)
+    (stated || is_host(link)) && !host_listed(host_of(link), &lists.link_hosts)
 }
 
-/// Whether a dotted run without a scheme is a host and no number, file or unit.
-fn is_host(run: &str) -> bool {
-    let end = run.find(['@', ':', '/', '?', '#']).unwrap_or(run.len());
-    let path = run.len() > end + 1;
-    let labels: Vec<&str> = run[..end].split(['.', '[', ']', '点']).filter(|l| !l.is_empty()).collect();
-    let [names @ .., last] = labels.as_slice() else { return false };
-    let letters = last.len() > 1 && last.bytes().all(|b| b.is_ascii_lowercase());
-    let counted = UNITS.contains(last) && names.iter().all(|n| n.bytes().all(|b| b.is_ascii_digit()));
-    if !letters {
-        // xn--… is an ending in another script; four numbers are an address where something follows.
-        let address = labels.len() == 4 && labels.iter().all(|l| l.parse::<u8>().is_ok());
-        return last.starts_with("xn--") || (address && path);
-    }
-    let known = last.len() == 2 || ENDINGS.contains(last);
-    !counted && (path || (known && !FILES.contains(last)))
-}
-
-fn host_listed(link: &str, hosts: &[String]) -> bool {
+fn host_of(link: &str) -> &str {
     let bare = link.split_once("://").map_or(link, |(_, rest)| rest);
     let authority = bare.split(['/', '?', '#']).next().unwrap_or_default();
     // What stands before an @ is not the host.
     let host = authority.rsplit('@').next().unwrap_or_default();
-    let host = host.split(':').next().unwrap_or_default().trim_end_matches('.');
+    host.split(':').next().unwrap_or_default().trim_end_matches('.')
+}
+
+/// Whether a dotted run without a scheme leads to a host and is no number, file or unit.
+fn is_host(run: &str) -> bool {
+    let host = host_of(run);
+    let labels: Vec<&str> = host.split(['.', '[', ']', '点']).filter(|l| !l.is_empty()).collect();
+    let [names @ .., last] = labels.as_slice() else { return false };
+    let goes_on = run.contains(['/', '?', '#', ':']);
+    if last.len() < 2 || !last.bytes().all(|b| b.is_ascii_lowercase()) {
+        // xn--… is an ending in another script; four numbers are an address where something follows.
+        let address = labels.len() == 4 && labels.iter().all(|l| l.parse::<u8>().is_ok());
+        return last.starts_with("xn--") || (address && goes_on);
+    }
+    let figures = names.iter().all(|name| name.bytes().all(|b| b.is_ascii_digit()));
+    let known = last.len() == 2 || ENDINGS.contains(last);
+    let other = FILES.contains(last) || (figures && UNITS.contains(last));
+    !names.is_empty() && (goes_on && !(figures && UNITS.contains(last)) || (known && !other))
+}
+
+fn host_listed(host: &str, hosts: &[String]) -> bool {
     let below = |listed: &String| {
         host == listed || host.strip_suffix(listed.as_str()).is_some_and(|h| h.ends_with('.'))
     };
