@@ -101,7 +101,8 @@ mod tests {
         let li = [given(legal, "Li Na")];
         assert_eq!(step(&li, &approve(brand, "Wang")), Ok(Step::Released));
         assert!(matches!(step(&li, &approve(legal, "Wang")), Err(Refused::Spoken { .. })));
-        for name in ["Li Na", "li na ", " LINA", "Ｌｉ Ｎａ", "Li\u{200b}Na", "L\u{ad}i\u{3000}Na"] {
+        for name in ["Li Na", "li na ", " LINA", "Ｌｉ Ｎａ", "Li\u{200b}Na", "L\u{ad}i\u{3000}Na"]
+        {
             let refused = step(&li, &approve(brand, name));
             assert!(matches!(refused, Err(Refused::SamePerson { .. })), "{name}");
         }

@@ -35,7 +35,10 @@ enum Piece<'a> {
     /// As variables are written: `{nickname}`.
     Name(&'a str),
     /// What reads as a name and is not written as one: `{ nickname }`, `｛nickname｝`.
-    Misspelt { raw: &'a str, name: String },
+    Misspelt {
+        raw: &'a str,
+        name: String,
+    },
 }
 
 fn pieces(text: &str) -> Vec<Piece<'_>> {
@@ -127,12 +130,15 @@ mod tests {
 
     #[test]
     fn a_misspelt_one_is_found_and_never_leaves_as_it_is() {
-        for text in ["{ nickname }", "｛nickname｝", "{nick\u{200b}name}", "{ｎｉｃｋname}", "﹛nickname}"] {
+        for text in
+            ["{ nickname }", "｛nickname｝", "{nick\u{200b}name}", "{ｎｉｃｋname}", "﹛nickname}"]
+        {
             assert_eq!(unknown(&format!("您好{text}，")), [text]);
             assert_eq!(open_in(text), [Variable::Nickname], "{text}");
             assert_eq!(fill(text, &Values::from([(Variable::Nickname, "王".into())])), text);
         }
-        for text in ["{}", "{ 3 }", "{ x y }", "｛说明｝", "{\"a\": 1}", "｛", "{nickname", "{ "] {
+        for text in ["{}", "{ 3 }", "{ x y }", "｛说明｝", "{\"a\": 1}", "｛", "{nickname", "{ "]
+        {
             assert!(unknown(text).is_empty() && open_in(text).is_empty(), "{text}");
         }
     }

@@ -152,8 +152,18 @@ mod tests {
     /// A pattern that looks at the whole rest from every character would take minutes here.
     #[test]
     fn long_texts_full_of_near_misses_are_read_in_one_go() {
-        for piece in ["路", "街道", "号楼", "北京市", "1", "11010519491231", "a@", "微信", "京a12345", "快递1"]
-        {
+        for piece in [
+            "路",
+            "街道",
+            "号楼",
+            "北京市",
+            "1",
+            "11010519491231",
+            "a@",
+            "微信",
+            "京a12345",
+            "快递1",
+        ] {
             let text = format!("{}1号", piece.repeat(20_000));
             assert!(find(&text).len() < text.len());
         }

@@ -26,8 +26,7 @@ const FILES: [&str; 30] = [
     "json", "xml", "html",
 ];
 /// Units behind a number: `2.5.kg`.
-const UNITS: [&str; 12] =
-    ["cm", "mm", "km", "kg", "mg", "ml", "kb", "mb", "gb", "tb", "kw", "hz"];
+const UNITS: [&str; 12] = ["cm", "mm", "km", "kg", "mg", "ml", "kb", "mb", "gb", "tb", "kw", "hz"];
 /// Endings of three letters and more; those of two are countries'.
 const ENDINGS: [&str; 52] = [
     "com", "net", "org", "edu", "gov", "info", "biz", "xyz", "top", "vip", "shop", "store",
