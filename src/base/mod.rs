@@ -1,5 +1,5 @@
-//! Floor 0: ids, clock, text, digests, files, faults, leases, limits, numerals, patterns, repeatable chance,
-//! a vault, words.
+//! Floor 0: ids, clock, text, its spelling, digests, files, faults, leases, limits, numerals, patterns,
+//! repeatable chance, a vault, words.
 //! Nothing here knows the business.
 
 pub mod clock;
@@ -12,6 +12,7 @@ pub mod limits;
 pub mod numerals;
 pub(crate) mod pattern;
 pub mod random;
+pub mod spelling;
 pub mod text;
 pub mod vault;
 pub mod words;

@@ -1,6 +1,7 @@
 //! How marketing text is let out: one person answers for the law, another for the brand, and both
 //! have read that very version.
 
+use crate::base::spelling;
 use crate::domain::knowledge::words;
 
 words!(
@@ -52,7 +53,7 @@ pub enum Refused {
 
 /// What `vote` does to a version that has `given`. Anybody may reject, also who approved before.
 pub fn step(given: &[Consent], vote: &Vote) -> Result<Step, Refused> {
-    if vote.person.trim().is_empty() {
+    if spelling::plain(&vote.person).trim().is_empty() {
         return Err(Refused::Nameless);
     }
     match vote.voice {
@@ -73,9 +74,9 @@ pub fn step(given: &[Consent], vote: &Vote) -> Result<Step, Refused> {
     Ok(Role::ALL.iter().copied().find(open).map_or(Step::Released, Step::Waits))
 }
 
-/// Names as people type them: case and blanks make nobody another person.
+/// Names as people type them: case, width, blanks and what nobody sees make nobody another person.
 fn same_person(a: &str, b: &str) -> bool {
-    let plain = |name: &str| name.split_whitespace().collect::<String>().to_lowercase();
+    let plain = |name: &str| spelling::plain(name).split_whitespace().collect::<String>();
     plain(a) == plain(b)
 }
 
@@ -100,11 +101,14 @@ mod tests {
         let li = [given(legal, "Li Na")];
         assert_eq!(step(&li, &approve(brand, "Wang")), Ok(Step::Released));
         assert!(matches!(step(&li, &approve(legal, "Wang")), Err(Refused::Spoken { .. })));
-        for name in ["Li Na", "li na ", " LINA"] {
+        for name in ["Li Na", "li na ", " LINA", "Ｌｉ Ｎａ", "Li\u{200b}Na", "L\u{ad}i\u{3000}Na"]
+        {
             let refused = step(&li, &approve(brand, name));
             assert!(matches!(refused, Err(Refused::SamePerson { .. })), "{name}");
         }
-        assert_eq!(step(&[], &approve(legal, " ")), Err(Refused::Nameless));
+        for nobody in [" ", "\u{200b}"] {
+            assert_eq!(step(&[], &approve(legal, nobody)), Err(Refused::Nameless));
+        }
     }
 
     #[test]

@@ -6,8 +6,13 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde::Deserialize;
 
+use crate::base::spelling;
 use crate::domain::knowledge::{Entry, Nature};
 use crate::gate::facts;
+
+mod matchers;
+
+use matchers::{Matcher, digits_of};
 
 /// What a hit means for the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -94,16 +99,6 @@ struct RuleFile {
     message_en: String,
 }
 
-/// Shapes that need arithmetic or the operator's lists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Matcher {
-    Mobile,
-    IdCard,
-    BankCard,
-    Link,
-}
-
 struct Rule {
     id: String,
     action: Action,
@@ -111,11 +106,15 @@ struct Rule {
     owner: String,
     message_zh: String,
     message_en: String,
-    finder: Regex,
-    matcher: Option<Matcher>,
+    finder: Finder,
     /// A match inside a match of this is harmless.
     allow: Option<Regex>,
     instead: Vec<(Regex, String)>,
+}
+
+enum Finder {
+    Words(Regex),
+    Shape(Matcher),
 }
 
 /// Compiled packs.
@@ -130,8 +129,9 @@ impl Compliance {
         Self::from_packs(&PACKS, lists)
     }
 
-    /// Packs as (file name, TOML text); patterns see folded text (lower case, half width, no
-    /// blanks between Chinese characters).
+    /// Packs as (file name, TOML text); patterns see folded text (lower case, half width, simplified,
+    /// nothing invisible, no blanks between Chinese characters), and see it once more without line
+    /// breaks and marks inside Chinese words (`保·本`).
     pub fn from_packs(packs: &[(&str, &str)], lists: AllowLists) -> Result<Self, RuleError> {
         let mut rules: Vec<Rule> = Vec::new();
         for (file, text) in packs {
@@ -147,7 +147,7 @@ impl Compliance {
                 rules.push(Rule::compile(rule, &law, &owner).map_err(bad)?);
             }
         }
-        let fold_all = |list: Vec<String>| list.iter().map(|s| facts::fold(s)).collect();
+        let fold_all = |list: Vec<String>| list.iter().map(|s| fold(s)).collect();
         let lists = AllowLists {
             service_numbers: lists.service_numbers.iter().map(|n| digits_of(n)).collect(),
             link_hosts: fold_all(lists.link_hosts),
@@ -157,9 +157,27 @@ impl Compliance {
 
     /// At most one hit per rule, in the order of the packs.
     pub fn check(&self, text: &str) -> Vec<Hit> {
-        let folded = facts::fold(text);
-        self.rules.iter().filter_map(|rule| rule.find(&folded, &self.lists)).collect()
+        let folded = fold(text);
+        let (closed, seams) = spelling::closed(&folded, &spelling::gaps(&folded));
+        let found = self.rules.iter().filter_map(|rule| {
+            let found = match &rule.finder {
+                Finder::Shape(matcher) => matcher.find(&folded, &self.lists).map(|r| &folded[r]),
+                Finder::Words(words) => {
+                    let first = rule.words(words, &folded).into_iter().next();
+                    first.map(|r| &folded[r]).or_else(|| {
+                        let mut torn = rule.words(words, &closed).into_iter();
+                        torn.find(|range| spelling::crosses(range, &seams)).map(|r| &closed[r])
+                    })
+                }
+            };
+            Some(rule.hit(found?, &self.lists))
+        });
+        found.collect()
     }
+}
+
+fn fold(text: &str) -> String {
+    spelling::simplified(&facts::fold(text))
 }
 
 /// Whether an entry's answer is marketing text: it is marked so, or the advertising rules find claims
@@ -175,16 +193,15 @@ pub fn is_marketing(entry: &Entry) -> bool {
 
 impl Rule {
     fn compile(file: RuleFile, law: &str, owner: &str) -> Result<Self, String> {
+        let regex = |pattern: &str| Regex::new(pattern).map_err(|e| e.to_string());
         let finder = match (file.matcher, file.patterns.is_empty()) {
-            (Some(matcher), true) => matcher.shape().to_owned(),
-            (None, false) => file.patterns.join("|"),
+            (Some(matcher), true) => Finder::Shape(matcher),
+            (None, false) => Finder::Words(regex(&file.patterns.join("|"))?),
             (Some(_), false) | (None, true) => {
                 return Err("needs either patterns or a matcher".to_owned());
             }
         };
-        let regex = |pattern: &str| Regex::new(pattern).map_err(|e| e.to_string());
-        let finder = regex(&finder)?;
-        if finder.is_match("") {
+        if matches!(&finder, Finder::Words(words) if words.is_match("")) {
             return Err("a pattern matches the empty text".to_owned());
         }
         let allow = if file.allow.is_empty() { None } else { Some(regex(&file.allow.join("|"))?) };
@@ -201,29 +218,30 @@ impl Rule {
             message_zh: file.message_zh,
             message_en: file.message_en,
             finder,
-            matcher: file.matcher,
             allow,
             instead,
         })
     }
 
-    fn find(&self, folded: &str, lists: &AllowLists) -> Option<Hit> {
+    /// Matches that are not harmless.
+    fn words(&self, words: &Regex, text: &str) -> Vec<Range<usize>> {
         let harmless: Vec<Range<usize>> = match &self.allow {
-            Some(allow) => allow.find_iter(folded).map(|m| m.range()).collect(),
+            Some(allow) => allow.find_iter(text).map(|m| m.range()).collect(),
             None => Vec::new(),
         };
         let inside =
             |m: &Range<usize>| harmless.iter().any(|a| a.start <= m.start && m.end <= a.end);
-        let counts = |found: &str| self.matcher.is_none_or(|m| m.accepts(found, lists));
-        let hit =
-            self.finder.find_iter(folded).find(|m| !inside(&m.range()) && counts(m.as_str()))?;
-        let found = hit.as_str();
+        words.find_iter(text).map(|m| m.range()).filter(|m| !inside(m)).collect()
+    }
+
+    fn hit(&self, found: &str, lists: &AllowLists) -> Hit {
         let better = |(pattern, words): &(Regex, String)| {
             pattern.is_match(found).then(|| pattern.replace_all(found, words).into_owned())
         };
         // While nobody has listed any host, a link in an approved text is only pointed out.
-        let unlisted = self.matcher == Some(Matcher::Link) && lists.link_hosts.is_empty();
-        Some(Hit {
+        let is_link = matches!(self.finder, Finder::Shape(Matcher::Link));
+        let unlisted = is_link && lists.link_hosts.is_empty();
+        Hit {
             rule: self.id.clone(),
             action: if unlisted { Action::Review } else { self.action },
             found: found.to_owned(),
@@ -232,76 +250,8 @@ impl Rule {
             message_zh: self.message_zh.clone(),
             message_en: self.message_en.clone(),
             owner: self.owner.clone(),
-        })
-    }
-}
-
-impl Matcher {
-    /// What to look at more closely.
-    fn shape(self) -> &'static str {
-        match self {
-            Self::Mobile => r"\d{12,}|(?:\+?86[- ]?)?1[3-9]\d[- ]?\d{4}[- ]?\d{4}",
-            Self::IdCard => r"\d[\d -]{15,20}[\dx]",
-            Self::BankCard => r"\d[\d -]{11,24}\d",
-            Self::Link => {
-                r"(?:https?://|www\.)[a-z0-9._~:/?#@!$&'*+=%-]+|[a-z0-9-]+(?:\.[a-z0-9-]+)*\.(?:com|cn|net|org|io|top|cc|vip|xyz|info)(?-u:\b)"
-            }
         }
     }
-
-    /// Whether what has the shape is the thing itself, and is not allowed.
-    fn accepts(self, found: &str, lists: &AllowLists) -> bool {
-        let digits = digits_of(found);
-        let listed = || lists.service_numbers.contains(&digits);
-        match self {
-            // Longer runs of digits (order numbers) are in the shape only so that no eleven
-            // digits out of their middle are taken for a telephone.
-            Self::Mobile => {
-                let country = digits.len() == 13 && digits.starts_with("86");
-                (digits.len() == 11 || country) && !listed()
-            }
-            Self::IdCard => is_id_card(found),
-            Self::BankCard => (16..=19).contains(&digits.len()) && luhn(&digits) && !listed(),
-            Self::Link => !host_listed(found, &lists.link_hosts),
-        }
-    }
-}
-
-fn digits_of(text: &str) -> String {
-    text.chars().filter(char::is_ascii_digit).collect()
-}
-
-/// GB 11643-1999: seventeen digits weighted by 2^(17 − i) mod 11 give the eighteenth.
-fn is_id_card(text: &str) -> bool {
-    let signs: Vec<char> = text.chars().filter(|c| c.is_ascii_digit() || *c == 'x').collect();
-    let [body @ .., check] = signs.as_slice() else { return false };
-    let digits: Option<Vec<u32>> = body.iter().map(|c| c.to_digit(10)).collect();
-    let Some(digits) = digits.filter(|d| d.len() == 17) else { return false };
-    let sum = digits.iter().fold(0, |sum, d| (sum + d) * 2 % 11);
-    let expected = (12 - sum) % 11;
-    check.to_digit(10).unwrap_or(10) == expected
-}
-
-/// ISO/IEC 7812-1, the check digit of payment cards.
-fn luhn(digits: &str) -> bool {
-    let mut sum = 0;
-    for (i, d) in digits.chars().rev().filter_map(|c| c.to_digit(10)).enumerate() {
-        let doubled = if i % 2 == 1 { d * 2 } else { d };
-        sum += doubled / 10 + doubled % 10;
-    }
-    sum % 10 == 0
-}
-
-fn host_listed(link: &str, hosts: &[String]) -> bool {
-    let bare = link.trim_start_matches("http://").trim_start_matches("https://");
-    let authority = bare.split(['/', '?', '#']).next().unwrap_or_default();
-    // What stands before an @ is not the host.
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    let host = host.split(':').next().unwrap_or_default().trim_end_matches('.');
-    let below = |listed: &String| {
-        host == listed || host.strip_suffix(listed.as_str()).is_some_and(|h| h.ends_with('.'))
-    };
-    hosts.iter().any(below)
 }
 
 #[cfg(test)]
@@ -335,6 +285,41 @@ mod tests {
             ("这边给您赔付50元", "finance.compensation"),
             ("本店假一赔十", "finance.compensation"),
             ("分享到朋友圈后即可领取", "links.inducement"),
+            // in another script, or with what nobody sees or reads between
+            ("保\u{200b}本，稳\u{200b}赚不赔", "finance.guaranteed_yield"),
+            ("保\n本", "finance.guaranteed_yield"),
+            ("稳·赚不赔", "finance.guaranteed_yield"),
+            ("穩賺不賠", "finance.guaranteed_yield"),
+            ("绝\u{200b}对安全", "adlaw.certainty"),
+            ("絕對安全，零風險", "adlaw.certainty"),
+            ("頂級品質，獨家", "adlaw.rank"),
+            ("頂級品質，獨家", "adlaw.first"),
+            ("治癒糖尿病", "medical.cure"),
+            ("根-治", "medical.cure"),
+            ("資料齊全保證下款", "finance.guaranteed_loan"),
+            // beside a denial, not denied
+            ("不手术即可根治", "medical.cure"),
+            ("不吃药就能治愈糖尿病", "medical.cure"),
+            ("不吃药就能降血压", "medical.effect"),
+            ("不能治疗感冒。本品三天根治高血压，治愈率99%", "medical.cure"),
+            ("我们确保本金安全", "finance.guaranteed_yield"),
+            ("由平台担保本息", "finance.guaranteed_yield"),
+            ("投保本金零损失", "finance.guaranteed_yield"),
+            ("保本月月分红", "finance.guaranteed_yield"),
+            ("保本周期七天", "finance.guaranteed_yield"),
+            ("保本品种", "finance.guaranteed_yield"),
+            ("guaranteed returns of 8%", "finance.guaranteed_yield"),
+            ("没有前期费用，专业修复征信", "finance.guaranteed_loan"),
+            ("委托我们修复征信，七天见效", "finance.guaranteed_loan"),
+            ("不提供发票，但可以洗白征信", "finance.guaranteed_loan"),
+            ("警惕骗子，我们帮您修复征信", "finance.guaranteed_loan"),
+            ("全国最好用的产品", "adlaw.superlative"),
+            ("这款面膜最好用", "adlaw.superlative"),
+            ("市面上最好选我们", "adlaw.superlative"),
+            ("这款性能最好。", "adlaw.superlative"),
+            ("好评达到100%", "adlaw.certainty"),
+            ("绝对不可能坏", "adlaw.certainty"),
+            ("世界一流水平", "adlaw.rank"),
         ] {
             assert!(rules(text).contains(&rule.to_owned()), "{text}: {:?}", rules(text));
         }
@@ -376,6 +361,20 @@ mod tests {
             "绝对不要把验证码告诉别人，我们会尽最大努力。",
             "请警惕收费“修复征信”的说法。我们未委托任何人代办提额或修复征信。",
             "结清证明是唯一的办法，唯一有效凭证以合同为准。",
+            "请确保本次操作由您本人完成，续保本月到期。",
+            "这款环保本色纸，质保本店负责。",
+            "本品不能代替药物，不能治疗任何疾病。",
+            "不具有治疗糖尿病的作用。",
+            "请先就医，在医生指导下治疗高血压。",
+            "退货最好用原包装寄回，建议最好选大一码。",
+            "晚上最好用温水清洗，最好是工作日来电。",
+            "进度达到100%后会有短信。",
+            "我们不提供修复征信的服务，修复征信都是骗局。",
+            "没有任何机构可以修复征信。",
+            "我们未委托任何个人或中介代办申请、提额、减免或修复征信。",
+            "第一流水线的质检员会联系您，一流水号见短信。",
+            "步骤一：打开我的\n本页点确认。",
+            "This is no guaranteed return and not risk-free.",
         ] {
             assert!(rules(text).is_empty(), "{text}: {:?}", rules(text));
         }
@@ -401,6 +400,43 @@ mod tests {
         assert_eq!(rules("请打8613900002222"), ["privacy.mobile"]);
         assert!(rules("客服 13800001111").is_empty());
         assert!(rules("单号139000022221234，SF5699470850131").is_empty());
+        for (rule, texts) in [
+            (
+                "privacy.mobile",
+                &[
+                    "请打008613900002222",
+                    "139.0000.2222",
+                    "139 000 02222",
+                    "139—0000—2222",
+                    "1390-000-2222",
+                    "1 3 9 0 0 0 0 2 2 2 2",
+                    "139\u{200b}00002222",
+                    "一三九零零零零二二二二",
+                    "打客服 13800001111 或 13900002222",
+                ][..],
+            ),
+            (
+                "privacy.bank_card",
+                &["卡号4111111111111111 50元", "1 4111111111111111", "4111-1111-1111-1111"],
+            ),
+            (
+                "privacy.id_card",
+                &[
+                    "编号1 11010519491231002X",
+                    "13800001111 11010519491231002X",
+                    "110105 1949 1231 002X",
+                ],
+            ),
+        ] {
+            for text in texts {
+                assert_eq!(rules(text), [rule], "{text}");
+            }
+        }
+        for text in
+            ["价格139.00 199.00 1元起", "共1390000.22元", "单号8613900002222002", "版本1.3.9"]
+        {
+            assert!(rules(text).is_empty(), "{text}: {:?}", rules(text));
+        }
     }
 
     #[test]
@@ -411,8 +447,32 @@ mod tests {
             "见http://notexample.com",
             "见http://example.com@evil.net/",
             "见evil.cn",
+            "见evil\u{200b}.cn",
+            "打开bit.ly/x",
+            "打开evil.shop",
+            "weixin://dl/business",
+            "example.com.evil.shop",
+            "example.com@evil.shop",
+            "https://example.com:80@evil.shop/",
+            "evil.photography/a",
+            "evil[.]com",
+            "evil点com",
+            "https://例子.cn",
         ] {
             assert_eq!(rules(text), ["links.off_list"], "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_and_files_are_no_hosts() {
+        for text in [
+            "版本v1.2.3，接口3.5mm，重2.5kg，长5.cm",
+            "请下载说明.pdf或manual.pdf",
+            "用Node.js打开readme.md",
+            "help.example.com/a，www.example.com，a.b@example.com",
+            "e.g. No.1234 at 9 a.m.",
+        ] {
+            assert!(rules(text).is_empty(), "{text}: {:?}", rules(text));
         }
     }
 

@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use regex::{Captures, Regex};
-use unicode_normalization::UnicodeNormalization;
 
-use crate::base::numerals;
+use crate::base::{numerals, spelling};
 
 /// Facts in a spelling under which equal facts are equal strings (`quantity:3..5 day`).
 pub type Facts = BTreeSet<Fact>;
@@ -27,10 +26,10 @@ pub enum FactKind {
     Name,
 }
 
-/// Compatibility forms folded (full-width digits, ％), lower case, and no blanks except before
-/// Latin words, so that `3 个工作日` and `３个工作日` read alike.
+/// Compatibility forms folded (full-width digits, ％), lower case, nothing invisible, and no blanks
+/// except before Latin words, so that `3 个工作日` and `３个工作日` read alike.
 pub fn fold(text: &str) -> String {
-    let folded: String = text.nfkc().flat_map(char::to_lowercase).collect();
+    let folded = spelling::plain(text);
     let mut out = String::with_capacity(folded.len());
     let mut chars = folded.chars().peekable();
     while let Some(c) = chars.next() {

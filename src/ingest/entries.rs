@@ -102,8 +102,7 @@ impl Fields<'_> {
         let wordings = self.wordings();
         for text in answer.iter().chain(wordings.values()) {
             for unknown in variables::unknown(text) {
-                let reason =
-                    format!("unknown variable {{{unknown}}} (known: {})", Variable::names());
+                let reason = format!("unknown variable {unknown} (known: {})", Variable::names());
                 self.fault(columns::ANSWER, reason);
             }
         }

@@ -1,19 +1,12 @@
 //! Text made comparable: one spelling for width, script, case and noise, and a verdict on whether it is readable at all.
 
 use std::ops::Range;
-use std::sync::LazyLock;
 
-use ferrous_opencc::OpenCC;
-use ferrous_opencc::config::BuiltinConfig;
 use unicode_normalization::UnicodeNormalization;
 
 use crate::base::limits;
+use crate::base::spelling::{closed, gaps, is_invisible, plain, simplified};
 use crate::base::text::prefix_chars;
-
-/// Traditional to simplified, by phrase where a character has two readings.
-static TO_SIMPLIFIED: LazyLock<OpenCC> = LazyLock::new(|| {
-    OpenCC::from_config(BuiltinConfig::T2s).expect("the dictionaries are compiled into the crate")
-});
 
 /// Passes after which [`normalize`] gives up on reaching a fixed point; two suffice in practice,
 /// more only where cutting at the limit splits a phrase.
@@ -36,15 +29,7 @@ pub fn normalize(text: &str) -> String {
 }
 
 fn pass(text: &str) -> String {
-    let composed: String = text
-        .chars()
-        .filter(|c| !is_invisible(*c))
-        .nfkc()
-        .flat_map(char::to_lowercase)
-        .filter(|c| !is_invisible(*c))
-        .nfkc()
-        .collect();
-    let simplified = TO_SIMPLIFIED.convert(&composed);
+    let simplified = simplified(&plain(text));
     let mut out = String::with_capacity(simplified.len());
     let mut last = ' ';
     for c in simplified.chars() {
@@ -62,18 +47,6 @@ fn pass(text: &str) -> String {
 fn is_foldable(c: char) -> bool {
     matches!(c, '!' | '?' | '.' | ',' | ';' | ':' | '~' | '-' | '_' | '^')
         || (!c.is_ascii() && !c.is_alphanumeric())
-}
-
-/// Characters that cannot be seen: controls, joiners, direction marks, fillers, variation selectors.
-fn is_invisible(c: char) -> bool {
-    if c.is_whitespace() {
-        return false;
-    }
-    c.is_control()
-        || matches!(u32::from(c),
-            0x00AD | 0x034F | 0x061C | 0x115F | 0x1160 | 0x180B..=0x180F | 0x200B..=0x200F
-            | 0x202A..=0x202E | 0x2060..=0x206F | 0x3164 | 0xFE00..=0xFE0F | 0xFEFF | 0xFFA0
-            | 0xFFF0..=0xFFFB | 0xFFFD | 0xE0000..=0xE0FFF)
 }
 
 /// A text folded character by character for pattern matching, with the way back to the source.
@@ -101,7 +74,7 @@ impl Folded {
                 origins.push((start, end));
             }
         }
-        let simplified = TO_SIMPLIFIED.convert(&plain);
+        let simplified = simplified(&plain);
         // The way back needs one character for one; a phrase rule that breaks this is not used.
         let text = if simplified.chars().count() == origins.len() { simplified } else { plain };
         let origin =
@@ -111,6 +84,24 @@ impl Folded {
 
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The text without gaps in its words (`报 警`), and the bytes of it at which they were; `None` if
+    /// there are none.
+    pub fn without_gaps(&self) -> Option<(Self, Vec<usize>)> {
+        let gaps = gaps(&self.text);
+        if gaps.is_empty() {
+            return None;
+        }
+        let (text, seams) = closed(&self.text, &gaps);
+        let mut origin = Vec::with_capacity(text.len());
+        let mut from = 0;
+        for gap in &gaps {
+            origin.extend_from_slice(&self.origin[from..gap.start]);
+            from = gap.end;
+        }
+        origin.extend_from_slice(&self.origin[from..]);
+        Some((Self { text, origin }, seams))
     }
 
     /// The bytes of the source that a non-empty byte range of [`Folded::text`] came from.
@@ -158,6 +149,10 @@ mod tests {
         let at = folded.text().find("机138a").unwrap();
         assert_eq!(&source[folded.source(&(at..at + "机138a".len()))], "機１３８Ａ");
         assert_eq!(Folded::new("").source(&(0..0)), 0..0);
+        let (whole, seams) = Folded::new("已報 \u{200b}警").without_gaps().unwrap();
+        assert_eq!((whole.text(), seams), ("已报警", vec!["已报".len()]));
+        assert_eq!(whole.source(&(0..9)), 0.."已報 \u{200b}警".len());
+        assert!(folded.without_gaps().is_none());
     }
 
     proptest! {

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde::Deserialize;
 
+use crate::base::spelling::crosses;
 use crate::base::text::{prefix_bytes, prefix_chars};
 use crate::domain::decision::Reason;
 use crate::domain::knowledge::words;
@@ -179,6 +180,7 @@ impl Rule {
         }
     }
 
+    /// Matches that are no look-alikes.
     fn hits<'t>(&self, text: &'t str) -> impl Iterator<Item = Range<usize>> + use<'t, '_> {
         let mut look_alikes: Option<Vec<Range<usize>>> = None;
         self.patterns.find_iter(text).map(|m| m.range()).filter(move |hit| {
@@ -213,17 +215,22 @@ fn sentence_around(text: &str, hit: &Range<usize>) -> Range<usize> {
     start..hit.end + after.find(ends).unwrap_or(after.len())
 }
 
-/// Runs every rule, in linear time.
+/// Runs every rule, in linear time: on the text, then for what was pulled apart (`报 警 了`).
 pub fn find(text: &str) -> Signals {
     let folded = Folded::new(prefix_chars(text, SCANNED_CHARS));
-    let hits = COMPILED.iter().flat_map(|rule| {
-        rule.hits(folded.text()).map(|range| SignalHit {
-            rule: rule.id,
-            kind: rule.kind,
-            span: folded.source(&range),
-        })
-    });
-    Signals { hits: hits.collect() }
+    let whole = folded.without_gaps();
+    let mut hits = Vec::new();
+    for rule in COMPILED.iter() {
+        let mut add = |view: &Folded, range: &Range<usize>| {
+            hits.push(SignalHit { rule: rule.id, kind: rule.kind, span: view.source(range) });
+        };
+        rule.hits(folded.text()).for_each(|range| add(&folded, &range));
+        if let Some((whole, seams)) = &whole {
+            let across = rule.hits(whole.text()).filter(|range| crosses(range, seams));
+            across.for_each(|range| add(whole, &range));
+        }
+    }
+    Signals { hits }
 }
 
 #[cfg(test)]
@@ -267,6 +274,9 @@ mod tests {
                 "叫你们经理来",
                 "I want to speak to a human",
                 "are you a bot?",
+                "转-人-工",
+                "转 人 工 客 服",
+                "no I want to speak to a human",
             ],
         );
         assert_reason(
@@ -299,6 +309,20 @@ mod tests {
                 "手机丢了，怕别人用我的花呗",
                 "我把验证码告诉骗子了",
                 "My account was hacked",
+                "我好害怕，账号被盗了怎么办",
+                "如果方便请帮我看一下，我的账号被盗了",
+                "我担心得睡不着，钱被转走了",
+                "我怕得要命，卡被盗刷了",
+                "我怕得要命 卡被盗刷了",
+                "可能会有点急，我被骗了五千",
+                "我不会操作，账号被盗了",
+                "要是有客服在线请回复，我手机丢了",
+                "我老公的手机丢了",
+                "被 盗 了",
+                "账·号·被·盗",
+                "Can you help me, my account was hacked",
+                "If possible call me, my card was stolen",
+                "can you help my phone is stolen",
             ],
         );
         assert_reason(
@@ -310,6 +334,12 @@ mod tests {
                 "万一手机丢了怎么办",
                 "不是本人的银行卡可以还款吗",
                 "what if my card is stolen",
+                "我怕账号被盗",
+                "担心卡被盗刷了怎么办",
+                "如果我出差，手机丢了怎么办",
+                "旧手机丢了还能登录吗",
+                "can my account be hacked",
+                "I am afraid my card could be stolen",
             ],
         );
     }
@@ -324,6 +354,9 @@ mod tests {
                 "等着收律师函吧",
                 "我要找媒体曝光你们",
                 "已经报警了",
+                "报 警 了",
+                "我 要 起 诉 你们",
+                "Can you refund me, otherwise I will sue you",
                 "I will sue you",
             ],
         );
@@ -362,10 +395,48 @@ mod tests {
 
     #[test]
     fn despair_is_not_hyperbole() {
-        assert_reason(Some(Reason::SelfHarm), &["我不想活了", "真的想死", "I want to die"]);
+        assert_reason(
+            Some(Reason::SelfHarm),
+            &[
+                "我不想活了",
+                "真的想死",
+                "I want to die",
+                "我太累了想死",
+                "累得想死",
+                "好累想死",
+                "疼得想死",
+                "我的猫走了我也不想活了",
+                "手机没了我不想活了",
+                "狗没了真的不想活了",
+                "手机丢了想死",
+                "我想自杀你们赔不赔",
+                "你们不赔我就自杀",
+                "我要跳楼大家别拦我",
+                "我想死你们管不管",
+                "我 不 想 活 了",
+                "我 不想 活了",
+                "想-死",
+                "i dont want to live anymore",
+            ],
+        );
         assert_reason(
             None,
-            &["笑死我了", "累死了，快递还没到", "急死了", "想死你们家的零食了", "跳楼价清仓吗"],
+            &[
+                "笑死我了",
+                "累死了，快递还没到",
+                "急死了",
+                "想死你们家的零食了",
+                "跳楼价清仓吗",
+                "累得要死",
+                "想死你了",
+                "热得想死",
+                "花都要死了怎么养",
+                "手机不想活了，老关机",
+                "自杀保险赔吗",
+                "保险管不管自杀",
+                "跳楼大甩卖",
+                "die laughing",
+            ],
         );
     }
 

@@ -3,6 +3,7 @@
 //! Checksums: resident identity number GB 11643-1999 (ISO 7064 MOD 11-2), card number ISO/IEC 7812
 //! (Luhn). Plates: GA 36. Patterns read the folded text: ASCII digits and marks, lower case.
 
+use std::cell::OnceCell;
 use std::ops::Range;
 use std::sync::LazyLock;
 
@@ -24,11 +25,12 @@ impl Finder {
     /// Byte spans of the folded text, in order.
     pub(super) fn find(&self, folded: &Folded, source: &str) -> Vec<Range<usize>> {
         let view = folded.text();
+        let vehicle = OnceCell::new();
         let mut found = Vec::new();
         let mut from = 0;
         while let Some(captures) = self.pattern.captures_at(view, from) {
             let Some(value) = captures.name("v").or_else(|| captures.get(0)) else { break };
-            let candidate = Candidate { folded, source, span: value.range() };
+            let candidate = Candidate { folded, source, vehicle: &vehicle, span: value.range() };
             if let Some(span) = (self.judge)(&candidate).filter(|span| !span.is_empty()) {
                 from = span.end;
                 found.push(span);
@@ -48,6 +50,8 @@ impl Finder {
 struct Candidate<'a> {
     folded: &'a Folded,
     source: &'a str,
+    /// Whether the text speaks of vehicles: read once, however many candidates it has.
+    vehicle: &'a OnceCell<bool>,
     span: Range<usize>,
 }
 
@@ -80,21 +84,32 @@ impl Candidate<'_> {
         context.is_match(&before[start..])
     }
 
+    fn of_vehicles(&self) -> bool {
+        *self.vehicle.get_or_init(|| VEHICLE.is_match(self.folded.text()))
+    }
+
     /// Not a piece of a longer number, word or decimal.
     fn stands_free(&self) -> bool {
+        self.starts_free() && self.ends_free()
+    }
+
+    fn starts_free(&self) -> bool {
         let mut left = self.before().chars().rev();
         let joined = match left.next() {
             Some('.' | '-') => left.next().is_some_and(|c| c.is_ascii_digit()),
             Some(c) => c.is_ascii_alphanumeric() || c == '_',
             None => false,
         };
+        !joined || self.follows(&LABEL)
+    }
+
+    fn ends_free(&self) -> bool {
         let mut right = self.after().chars();
-        let continued = match right.next() {
-            Some('.' | '-') => right.next().is_some_and(|c| c.is_ascii_digit()),
-            Some(c) => c.is_ascii_alphanumeric(),
-            None => false,
-        };
-        !continued && (!joined || self.follows(&LABEL))
+        match right.next() {
+            Some('.' | '-') => !right.next().is_some_and(|c| c.is_ascii_digit()),
+            Some(c) => !c.is_ascii_alphanumeric(),
+            None => true,
+        }
     }
 
     fn whole(&self, holds: bool) -> Option<Range<usize>> {
@@ -105,13 +120,19 @@ impl Candidate<'_> {
 const CONTEXT_CHARS: usize = 16;
 
 // Latin labels that may touch a number without being part of it (`tel138…`).
-pattern!(LABEL = r"(?:^|[^a-z])(?:tel|phone|mobile|vx|wx|qq|id|no|card)$");
+pattern!(LABEL = r"(?:^|[^a-z])(?:tel|phone|mobile|call|vx|wx|v|wechat|weixin|qq|id|no|card)$");
 pattern!(
     CARD = r"(?:卡号|银行卡|信用卡|储蓄卡|借记卡|账号|账户|card)(?:号码?|number|no\.?|是|为|is|[:,#\s])*$"
 );
 pattern!(IDENTITY = r"(?:身份证|证件|\bid(?: card)?)(?:号码?|number|是|为|is|[:,\s])*$");
 pattern!(LANDLINE = r"(?:电话|座机|固话|号码|打|拨|tel)(?:号码?|是|为|[:\s])*$");
 pattern!(ORDER_WITHOUT_NO = r"(?:订单|运单|快递|包裹|工单|order)[:#\s]*$");
+// The telephone number is also the name on a messenger: “138…vx同号”.
+pattern!(SAME_NUMBER = r"^(?:vx|wx|v|qq|wechat|weixin|tel)(?:[^a-z0-9]|$)");
+pattern!(
+    PHONE_FOR_ORDER =
+        r"^(?:tel|phone|mobile|call|vx|wx|v|qq)?(?:86)?1[3-9]\d{9}(?:vx|wx|v|qq|wechat|weixin)?$"
+);
 pattern!(WECHAT_STATED = r"(?:号|id|是|为|[:=])\s*$");
 pattern!(VEHICLE = "车|牌|停");
 pattern!(PLACE = "寄|送|地址|住|家|收货|发到|位于");
@@ -171,8 +192,9 @@ pub(super) static FINDERS: LazyLock<Vec<Finder>> = LazyLock::new(|| {
         ),
         finder(
             Phone,
-            r"(?:(?:\+|00)?86[ -]?)?1[3-9]\d(?:[ -]?\d{4}[ -]?\d{4}|\d[ -]\d{3}[ -]\d{4})",
-            |c| c.whole(c.stands_free()),
+            // In groups of 3-4-4, 4-3-4 or 3-3-5, or digit by digit.
+            r"(?:(?:\+|00)?86[ -]?)?1(?:[3-9]\d(?:[ ./·–—_-]{0,2}\d{4}[ ./·–—_-]{0,2}\d{4}|\d[ .-]\d{3}[ .-]\d{4}|[ ·-]\d{3}[ ·-]\d{5})|[ .·-][3-9](?:[ .·-]\d){9})",
+            |c| c.whole(c.starts_free() && (c.ends_free() || SAME_NUMBER.is_match(c.after()))),
         ),
         finder(
             Phone,
@@ -216,9 +238,14 @@ pub(super) static FINDERS: LazyLock<Vec<Finder>> = LazyLock::new(|| {
 
 fn order_no(c: &Candidate<'_>) -> Option<Range<usize>> {
     let continued = c.after().starts_with(|c: char| c.is_ascii_alphanumeric());
-    // “查下订单 138…” gives a phone to look the order up by.
-    let phone = c.text().len() == 11 && c.text().starts_with('1') && c.follows(&ORDER_WITHOUT_NO);
-    c.whole(!continued && !phone)
+    let plain = c.text().replace('-', "");
+    // “查下订单 138…” gives a phone to look the order up by; so may a card or an identity number.
+    let phone = PHONE_FOR_ORDER.is_match(&plain);
+    let digits = c.digits();
+    let identity = is_province_code(&digits) && identity_checksum(&plain);
+    let bare = plain.len() == digits.len() && (16..=19).contains(&digits.len());
+    let card = bare && digits[0] > 1 && luhn(&digits) && c.follows(&ORDER_WITHOUT_NO);
+    c.whole(!continued && !phone && !identity && !card)
 }
 
 fn bank_card(c: &Candidate<'_>) -> Option<Range<usize>> {
@@ -240,7 +267,7 @@ fn plate(c: &Candidate<'_>) -> Option<Range<usize>> {
     // 新 is a province and an adjective: “新Mate60”.
     let written_so =
         !c.original().contains(|c: char| c.is_ascii_lowercase()) && !c.text().starts_with('新');
-    c.whole(!continued && (written_so || VEHICLE.is_match(c.folded.text())))
+    c.whole(!continued && (written_so || c.of_vehicles()))
 }
 
 /// Every part is bounded: a match that is rejected is looked into from its next character on.
