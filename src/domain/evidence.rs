@@ -50,4 +50,7 @@ pub struct Scores {
     /// The vote by likeness to labelled messages, as its training weighed it.
     #[serde(default)]
     pub kin: Option<f32>,
+    /// What the re-ranker makes of all these, log-odds; it then orders the first of the list.
+    #[serde(default)]
+    pub reranked: Option<f32>,
 }

@@ -176,7 +176,7 @@ fn judge(
     let index = bench.knowledge.base();
     let mut all = Vec::with_capacity(messages.len());
     for message in messages {
-        let found = bench.find(message, fitted.learned.head.as_ref())?;
+        let found = bench.find(message, fitted.learned.ranking.trained())?;
         let best = found.evidence.first();
         let seen = found.features.filter(|_| message.gated);
         let confidence = seen.map_or(0.0, |features| fitted.gate.confidence(&features));
@@ -207,7 +207,7 @@ fn divided(
         let mut part: Vec<Judged> = judged.into_iter().map(|(judged, _)| judged).collect();
         if !told {
             let messages: Vec<&Message> = messages.iter().collect();
-            for (at, seen) in bench.without_answer(&fitted.learned.parts, &messages)? {
+            for (at, seen) in bench.without_answer(&fitted.learned, &messages)? {
                 part[at].without = Some(fitted.gate.confidence(&seen.features));
             }
         }

@@ -15,8 +15,7 @@ use crate::model::Control;
 use crate::pipeline::embedding::Embedding;
 use crate::pipeline::fit::{FitProgress, build_index};
 use crate::pipeline::observe::Bench;
-use crate::pipeline::retrieve::{CANDIDATES, Question, Scope, look_up};
-use crate::search::head::Head;
+use crate::pipeline::retrieve::{CANDIDATES, Question, Scope, Trained, look_up};
 use crate::search::index::Exclude;
 use crate::search::layers::Layers;
 use crate::search::synonyms::Synonyms;
@@ -61,8 +60,8 @@ pub fn run(
     let mut bench = Bench { knowledge: &knowledge, embedder, now, progress };
     let train = bench.messages(&read_all(&input.labels)?)?;
     // Nothing is promised here: no label is kept back for a threshold, as with `train --calibrate`.
-    let head = bench.train(&train)?;
-    measure(&knowledge, head.as_ref(), &queries, embedder)
+    let ranking = bench.train(&train)?;
+    measure(&knowledge, ranking.trained(), &queries, embedder)
 }
 
 /// Entries of a file, all at version 1.
@@ -73,7 +72,7 @@ pub(super) fn knowledge(file: &Path) -> Result<Vec<VersionedEntry>, EvalError> {
 
 fn measure(
     knowledge: &Layers,
-    head: Option<&Head>,
+    trained: Trained<'_>,
     queries: &[Labelled],
     embedder: &EmbedWorker,
 ) -> Result<RetrievalReport, EvalError> {
@@ -82,7 +81,7 @@ fn measure(
     for query in queries {
         let Some(answer) = &query.answer else { continue };
         let watch = Stopwatch::start();
-        ranks.push(rank(knowledge, head, query, answer, embedder)?);
+        ranks.push(rank(knowledge, trained, query, answer, embedder)?);
         times.push(watch.ms());
     }
     if ranks.is_empty() {
@@ -106,7 +105,7 @@ fn measure(
 /// Place of the right entry among the candidates, from 0; `None` beyond [`CANDIDATES`].
 fn rank(
     knowledge: &Layers,
-    head: Option<&Head>,
+    trained: Trained<'_>,
     query: &Labelled,
     answer: &EntryId,
     embedder: &EmbedWorker,
@@ -117,7 +116,7 @@ fn rank(
     let rewritten = understood.rewritten_by.is_some();
     let question = Question { text: &text, vector: &vector, rewritten };
     let scope = Scope { exclude: Exclude::None, asker: None, now: Clock::System.now() };
-    let found = look_up(knowledge, head, question, scope)?;
+    let found = look_up(knowledge, trained, question, scope)?;
     debug_assert!(found.evidence.len() <= CANDIDATES);
     let index = knowledge.base();
     let Some(answer) = index.ordinal(answer) else { return Ok(None) };

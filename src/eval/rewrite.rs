@@ -17,6 +17,7 @@ use crate::ingest::{Rewrite, read_rewrites};
 use crate::pipeline::embedding::Embedding;
 use crate::pipeline::fit::{FitProgress, build_index};
 use crate::pipeline::observe::Bench;
+use crate::pipeline::retrieve::Trained;
 use crate::search::layers::Layers;
 use crate::search::synonyms::Synonyms;
 use crate::understand::normalize::normalize;
@@ -194,7 +195,7 @@ fn ranks(bench: &mut Bench<'_>, asked: &[Labelled]) -> Result<Found, EvalError> 
     let (mut first, mut among) = (0, 0);
     let messages = bench.messages(asked)?;
     for message in &messages {
-        let rank = bench.place(message, None)?;
+        let rank = bench.place(message, Trained::default())?;
         first += usize::from(rank == Some(0));
         among += usize::from(rank.is_some_and(|rank| rank < 5));
     }

@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::numerals;
 use crate::domain::evidence::{Evidence, Scores};
 
 /// Number of features.
-pub const COUNT: usize = 28;
+pub const COUNT: usize = 38;
 
 /// Names in the order of [`Features::values`], as they appear in traces and fitted models.
 pub const NAMES: [&str; COUNT] = [
@@ -33,6 +34,16 @@ pub const NAMES: [&str; COUNT] = [
     "kin_agrees",
     "kin_total",
     "kin_outside",
+    "profile_chosen",
+    "profile_margin",
+    "answer_dense_chosen",
+    "answer_dense_margin",
+    "answer_lexical_chosen",
+    "answer_lexical_margin",
+    "reranked_chosen",
+    "reranked_margin",
+    "numbers_shared",
+    "phrasing_log_ratio",
     "question_log_chars",
     "question_short",
     "question_long",
@@ -41,9 +52,9 @@ pub const NAMES: [&str; COUNT] = [
 
 /// What is known of the message besides its candidates.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Facts {
-    /// Length of the question that was searched for, characters.
-    pub chars: usize,
+pub struct Facts<'a> {
+    /// What was searched for, normalised.
+    pub question: &'a str,
     /// True when the conversation was needed to make it stand alone.
     pub rewritten: bool,
     /// The trained head's probability that no entry answers.
@@ -54,9 +65,27 @@ pub struct Facts {
 
 /// One number per name; `None` where its list did not score the candidates.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "Vec<Option<f32>>", into = "Vec<Option<f32>>")]
 pub struct Features {
     pub values: [Option<f32>; COUNT],
+}
+
+impl From<Features> for Vec<Option<f32>> {
+    fn from(features: Features) -> Self {
+        features.values.to_vec()
+    }
+}
+
+impl TryFrom<Vec<Option<f32>>> for Features {
+    type Error = String;
+
+    /// Refuses what another build, with other features, has written.
+    fn try_from(values: Vec<Option<f32>>) -> Result<Self, String> {
+        let count = values.len();
+        let values =
+            values.try_into().map_err(|_| format!("{count} features instead of {COUNT}"))?;
+        Ok(Self { values })
+    }
 }
 
 impl Features {
@@ -64,14 +93,26 @@ impl Features {
     ///
     /// A margin is the chosen candidate's score minus the best score of any other, so it is
     /// negative where a list would have chosen differently.
-    pub fn extract(evidence: &[Evidence], facts: Facts) -> Option<Self> {
-        let scores: Vec<Scores> = evidence.iter().map(|e| e.scores).collect();
+    pub fn extract(evidence: &[Evidence], facts: Facts<'_>) -> Option<Self> {
+        Self::of_candidate(evidence, 0, facts)
+    }
+
+    /// What would be looked at were the candidate in this place the chosen one.
+    pub fn of_candidate(evidence: &[Evidence], place: usize, facts: Facts<'_>) -> Option<Self> {
+        let chosen = evidence.get(place)?;
+        let mut scores: Vec<Scores> = evidence.iter().map(|e| e.scores).collect();
+        scores[..=place].rotate_right(1);
         let top = scores.first()?.fused;
         let second = scores.get(1).map(|s| s.fused);
         let dense = List::of(&scores, |s| s.dense);
         let lexical = List::of(&scores, |s| s.lexical);
         let head = List::of(&scores, |s| s.head);
         let kin = List::of(&scores, |s| s.kin);
+        let profile = List::of(&scores, |s| s.profile);
+        let answer_dense = List::of(&scores, |s| s.answer_dense);
+        let answer_lexical = List::of(&scores, |s| s.answer_lexical);
+        let reranked = List::of(&scores, |s| s.reranked);
+        let chars = facts.question.chars().count() as f32;
         let lists_agree = dense.best.zip(lexical.best).map(|(d, l)| flag(d == l));
         let values = [
             Some(top),
@@ -98,9 +139,19 @@ impl Features {
             kin.best.map(|best| flag(best == 0)),
             kin.best.map(|_| scores.iter().filter_map(|s| s.kin).sum()),
             facts.kin_outside,
-            Some((1.0 + facts.chars as f32).ln()),
-            Some(flag(facts.chars <= 4)),
-            Some(flag(facts.chars > 25)),
+            profile.chosen,
+            profile.margin,
+            answer_dense.chosen,
+            answer_dense.margin,
+            answer_lexical.chosen,
+            answer_lexical.margin,
+            reranked.chosen,
+            reranked.margin,
+            numbers_shared(facts.question, &chosen.phrasing),
+            Some(((1.0 + chosen.phrasing.chars().count() as f32) / (1.0 + chars)).ln()),
+            Some((1.0 + chars).ln()),
+            Some(flag(chars <= 4.0)),
+            Some(flag(chars > 25.0)),
             Some(flag(facts.rewritten)),
         ];
         Some(Self { values: values.map(|v| v.filter(|x| x.is_finite())) })
@@ -148,6 +199,22 @@ fn flag(yes: bool) -> f32 {
     f32::from(u8::from(yes))
 }
 
+/// Share of the question's numbers that the phrasing names as well; `None` for a question without.
+fn numbers_shared(question: &str, phrasing: &str) -> Option<f32> {
+    let asked = numbers(question);
+    let known = numbers(phrasing);
+    let shared = asked.iter().filter(|number| known.contains(number)).count();
+    (!asked.is_empty()).then(|| shared as f32 / asked.len() as f32)
+}
+
+/// Numerals by value; a single Chinese character is none, since 一 is mostly part of a word.
+fn numbers(text: &str) -> Vec<String> {
+    let part = |c: char| c.is_ascii_digit() || c == '.' || numerals::is_chinese_numeral(c);
+    let runs = text.split(|c| !part(c)).map(|run| run.trim_matches('.'));
+    let said = |run: &&str| run.len() > '一'.len_utf8() || run.starts_with(|c: char| c.is_ascii());
+    runs.filter(said).filter_map(numerals::canonical).collect()
+}
+
 /// Mean of up to four candidates behind the first.
 fn mean_fused(rest: &[Scores]) -> Option<f32> {
     let rest = &rest[..rest.len().min(4)];
@@ -175,8 +242,8 @@ mod tests {
     use super::*;
     use crate::gate::tests_support::evidence;
 
-    const FACTS: Facts =
-        Facts { chars: 4, rewritten: false, head_outside: None, kin_outside: None };
+    const FACTS: Facts<'_> =
+        Facts { question: "怎么退钱", rewritten: false, head_outside: None, kin_outside: None };
 
     fn scores(fused: f32, dense: f32, lexical: Option<f32>, head: Option<f32>) -> Scores {
         Scores { fused, dense: Some(dense), lexical, head, ..Scores::default() }
@@ -221,6 +288,25 @@ mod tests {
             assert_eq!(f.get(name), None, "{name}");
         }
         assert!(f.named().all(|(name, _)| NAMES.contains(&name)));
+    }
+
+    #[test]
+    fn another_candidate_is_seen_as_if_it_were_chosen() {
+        let list = [
+            evidence("a", scores(1.2, 0.6, Some(0.5), None)),
+            evidence("b", scores(1.0, 0.8, Some(0.1), None)),
+        ];
+        let second = Features::of_candidate(&list, 1, FACTS).expect("two candidates");
+        assert!((second.get("dense_margin").expect("both scored") - 0.2).abs() < 1e-5);
+        assert_eq!(second.get("dense_chosen"), Some(0.8));
+        assert_eq!(Features::of_candidate(&list, 2, FACTS), None);
+    }
+
+    #[test]
+    fn numbers_agree_by_value() {
+        assert_eq!(numbers_shared("能贷两万吗", "额度20000"), Some(1.0));
+        assert_eq!(numbers_shared("分12期还3000", "可以分十二期"), Some(0.5));
+        assert_eq!(numbers_shared("一直没到账", "1天到账"), None);
     }
 
     #[test]

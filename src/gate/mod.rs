@@ -9,11 +9,13 @@ pub mod drift;
 pub mod facts;
 pub mod features;
 pub mod grounding;
+mod input;
 pub mod judge;
 pub mod logistic;
 pub mod metrics;
 pub mod model;
 pub mod observation;
+pub mod reranker;
 pub mod threshold;
 pub mod trees;
 

@@ -8,9 +8,11 @@ use crate::domain::knowledge::Domain;
 use crate::gate::calibrate::{Calibrator, Scored};
 use crate::gate::drift::Usual;
 use crate::gate::features::{Features, NAMES};
+use crate::gate::input::Input;
 use crate::gate::judge::Judge;
 use crate::gate::logistic::{Logistic, Row};
 use crate::gate::observation::{Counts, Kind, Observation};
+use crate::gate::reranker::Reranker;
 use crate::gate::threshold::{self, Outcome, Promise, Threshold};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,14 +53,6 @@ pub enum GateError {
     Unreadable(String),
 }
 
-/// Standardisation of one feature.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Input {
-    name: String,
-    mean: f64,
-    scale: f64,
-}
-
 /// A calibrated selective classifier for one knowledge base.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GateModel {
@@ -84,6 +78,10 @@ pub struct GateModel {
     /// What messages in service are compared with; `None` without labels enough.
     #[serde(default)]
     pub usual: Option<Usual>,
+    /// What orders the candidates before they are judged, if that ranked labels better: the gate was
+    /// fitted on its order, so the two are one.
+    #[serde(default)]
+    pub reranker: Option<Reranker>,
 }
 
 const VERSION: u32 = 2;
@@ -149,6 +147,7 @@ impl GateModel {
             threshold: None,
             by_domain: BTreeMap::new(),
             usual: None,
+            reranker: None,
         };
         let unseen = model.outcomes(calibration);
         let decisive = unseen.len() >= 2 * rows_needed;
@@ -185,6 +184,7 @@ impl GateModel {
             threshold: None,
             by_domain: BTreeMap::new(),
             usual: None,
+            reranker: None,
         }
     }
 
@@ -253,7 +253,8 @@ impl GateModel {
             let reason = format!("version {} where {VERSION} is read", model.version);
             return Err(GateError::Unreadable(reason));
         }
-        if !model.judge.is_sound(model.inputs.len()) {
+        let sound = model.reranker.as_ref().is_none_or(Reranker::is_sound);
+        if !sound || !model.judge.is_sound(model.inputs.len()) {
             return Err(GateError::Unreadable("its judge and its inputs do not fit".into()));
         }
         let names = model.inputs.iter().map(|i| &i.name).chain(&model.required);
@@ -296,26 +297,6 @@ impl GateModel {
     }
 }
 
-impl Input {
-    /// A missing value stands at the mean: it neither raises nor lowers the confidence.
-    fn standardised(&self, features: &Features) -> f64 {
-        features.get(&self.name).map_or(0.0, |v| (f64::from(v) - self.mean) / self.scale)
-    }
-
-    /// `None` for a feature that never varies.
-    fn standardise(name: &str, observations: &[Observation], weights: &[f64]) -> Option<Self> {
-        let present = || {
-            let value = |(o, w): (&Observation, &f64)| Some((f64::from(o.features.get(name)?), *w));
-            observations.iter().zip(weights).filter_map(value)
-        };
-        let total: f64 = present().map(|(_, w)| w).sum();
-        let mean = present().map(|(v, w)| v * w).sum::<f64>() / total;
-        let variance = present().map(|(v, w)| w * (v - mean) * (v - mean)).sum::<f64>() / total;
-        let scale = variance.sqrt();
-        (variance > 1e-12).then(|| Self { name: name.to_owned(), mean, scale })
-    }
-}
-
 /// Judge and calibrator, with what the observations look like to a model that has not seen them.
 struct Fitted {
     inputs: Vec<Input>,
@@ -328,10 +309,9 @@ struct Fitted {
 impl Fitted {
     fn new(observations: &[Observation], counts: &Counts, names: &[&str]) -> Self {
         let weights: Vec<f64> = observations.iter().map(|o| counts.weight(o.kind)).collect();
-        let inputs: Vec<Input> = names
-            .iter()
-            .filter_map(|name| Input::standardise(name, observations, &weights))
-            .collect();
+        let seen = || observations.iter().map(|o| &o.features).zip(weights.iter().copied());
+        let inputs: Vec<Input> =
+            names.iter().filter_map(|name| Input::standardise(name, seen())).collect();
         let row = |(o, w): (&Observation, &f64)| Row {
             x: inputs.iter().map(|i| i.standardised(&o.features)).collect(),
             target: f64::from(u8::from(o.correct)),
@@ -377,8 +357,12 @@ mod tests {
     use crate::gate::tests_support::evidence;
 
     const GENERAL: Domain = Domain::General;
-    const FACTS: Facts =
-        Facts { chars: 8, rewritten: false, head_outside: None, kin_outside: None };
+    const FACTS: Facts<'_> = Facts {
+        question: "怎么申请退款呢请问",
+        rewritten: false,
+        head_outside: None,
+        kin_outside: None,
+    };
 
     /// Two candidates `margin` apart; `head` is the first one's probability.
     fn features(top: f32, margin: f32, head: Option<f32>) -> Features {

@@ -64,7 +64,7 @@ fn reciprocal_places(
     let mut silent = |_: FitProgress| ();
     let mut bench = Bench { knowledge: &knowledge, embedder, now, progress: &mut silent };
     let messages = bench.messages(held)?;
-    let place = |message| Ok(reciprocal(bench.place(message, generation.head.as_ref())?));
+    let place = |message| Ok(reciprocal(bench.place(message, generation.trained())?));
     messages.iter().map(place).collect()
 }
 

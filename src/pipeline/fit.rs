@@ -91,7 +91,7 @@ pub fn build(
     let mut bench = Bench { knowledge: &knowledge, embedder, now: material.now, progress };
     let Fitted { learned, gate, .. } =
         fit(&mut bench, material.train, material.calibrate, material.promise)?;
-    write_fitted(dir, learned.head.as_ref(), &gate)?;
+    write_fitted(dir, learned.ranking.head.as_ref(), &gate)?;
     Ok(gate)
 }
 
@@ -121,11 +121,12 @@ pub fn fit(
         embedder: manifest.space.sha256.clone(),
     };
     let options = FitOptions { promise, fingerprint };
-    let gate = match GateModel::fit(&learned.observations, &unseen, &options) {
+    let mut gate = match GateModel::fit(&learned.observations, &unseen, &options) {
         // A first handful of entries must still be searchable.
         Err(GateError::TooFewObservations { .. }) => GateModel::closed(&options),
         fitted => fitted?,
     };
+    gate.reranker.clone_from(&learned.ranking.reranker);
     bench.tell(Stage::FitGate, 1, 1);
     Ok(Fitted { learned, gate, calibrate })
 }

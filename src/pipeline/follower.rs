@@ -229,7 +229,7 @@ mod tests {
     use crate::pipeline::generation::testing::{QUESTIONS, entry, model};
     use crate::pipeline::generations::GenerationDir;
     use crate::pipeline::generations::testing::publish;
-    use crate::pipeline::retrieve::{Question, Scope, look_up};
+    use crate::pipeline::retrieve::{Question, Scope, Trained, look_up};
     use crate::search::index::Exclude;
     use crate::store::Import;
     use crate::store::sqlite::SqliteStore;
@@ -320,7 +320,8 @@ mod tests {
             let serving = self.generations.current();
             let question = Question { text: "怎么退款", vector: &[1.0, 0.0], rewritten: false };
             let scope = Scope { exclude: Exclude::None, asker: None, now: 0 };
-            let found = look_up(&serving.knowledge, None, question, scope).unwrap().evidence;
+            let found =
+                look_up(&serving.knowledge, Trained::default(), question, scope).unwrap().evidence;
             found.into_iter().map(|evidence| evidence.id.0).collect()
         }
 

@@ -9,6 +9,7 @@ use crate::base::fault::Fault;
 use crate::base::file::write_atomic;
 use crate::gate::model::{Fingerprint, GateError, GateModel};
 use crate::model::ModelIdentity;
+use crate::pipeline::retrieve::Trained;
 use crate::pipeline::seal::{GATE_FILE, HEAD_FILE, Seal};
 use crate::search::SearchError;
 use crate::search::head::Head;
@@ -124,6 +125,11 @@ impl Generation {
 
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// What its labels taught about finding.
+    pub fn trained(&self) -> Trained<'_> {
+        Trained { head: self.head.as_ref(), reranker: self.gate.reranker.as_ref() }
     }
 
     pub fn promise(&self) -> PromiseView {

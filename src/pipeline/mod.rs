@@ -19,6 +19,7 @@ pub mod health;
 pub mod observe;
 pub mod personal;
 pub mod propose;
+pub mod ranking;
 pub mod responder;
 pub mod retrieve;
 mod seal;

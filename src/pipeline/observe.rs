@@ -14,10 +14,14 @@ use crate::domain::label::Labelled;
 use crate::engine::embed::EmbedWorker;
 use crate::gate::model::MIN_LABELS_FOR_ALL;
 use crate::gate::observation::{Kind, Observation};
+use crate::gate::reranker::Reranker;
 use crate::model::Control;
 use crate::pipeline::draft;
 use crate::pipeline::fit::{FitError, FitProgress, Stage};
-use crate::pipeline::retrieve::{OUT_OF_SCOPE, Question, Retrieved, Scope, look_up};
+use crate::pipeline::ranking::{self, Asked, Ranking};
+use crate::pipeline::retrieve::{
+    Found, OUT_OF_SCOPE, Question, Retrieved, Scope, Trained, look_up, seek,
+};
 use crate::search::SearchError;
 use crate::search::head::{self, Example, Head};
 use crate::search::index::{Exclude, KnowledgeIndex};
@@ -112,11 +116,12 @@ impl Bench<'_> {
         Ok(messages.collect())
     }
 
-    /// Trains the head alone.
-    pub fn train(&mut self, labels: &[Message]) -> Result<Option<Head>, FitError> {
+    /// Trains what finds, without a gate.
+    pub fn train(&mut self, labels: &[Message]) -> Result<Ranking, FitError> {
         let lesson = self.lesson(labels)?;
-        let (kin, _) = self.cross_fit(&lesson)?;
-        self.fit_head(&lesson, &lesson.said, kin, &|_, _| true)
+        let CrossFitted { kin, reranker, .. } = self.cross_fit(&lesson)?;
+        let head = self.fit_head(&lesson, &lesson.said, kin, &|_, _| true)?;
+        Ok(Ranking { head, reranker })
     }
 
     /// Trains the head on knowledge and labels, and tells what the gate would see of each message
@@ -127,7 +132,7 @@ impl Bench<'_> {
         calibrate: &[Message],
     ) -> Result<Learned, FitError> {
         let lesson = self.lesson(labels)?;
-        let (kin, mut observations) = self.cross_fit(&lesson)?;
+        let CrossFitted { kin, reranker, mut observations } = self.cross_fit(&lesson)?;
         let asked = if lesson.is_short() { self.sampled_phrasings()? } else { Vec::new() };
         observations.extend(self.left_out(&lesson, &asked, kin)?);
         let mut parts = Vec::new();
@@ -135,7 +140,8 @@ impl Bench<'_> {
             // Entries of one phrasing each, and no labels: no gate can be fitted, whatever else is
             // asked, and among very many entries asking takes minutes.
             let head = self.fit_head(&lesson, &lesson.said, kin, &|_, _| true)?;
-            return Ok(Learned { head, observations, parts });
+            let ranking = Ranking { head, reranker };
+            return Ok(Learned { ranking, observations, parts });
         }
         let told = !lesson.is_short() && tells_unanswerable(labels);
         if !told || !tells_unanswerable(calibrate) {
@@ -148,13 +154,14 @@ impl Bench<'_> {
             let answerable: Vec<&Message> = labels.iter().chain(phrasings).collect();
             for (at, part) in parts.iter().enumerate() {
                 self.tell(Stage::AskKnowledge, FOLDS + at, FOLDS + PARTS);
-                let without = self.without_answer(std::slice::from_ref(part), &answerable)?;
+                let part = std::slice::from_ref(part);
+                let without = self.without_parts(part, reranker.as_ref(), &answerable)?;
                 observations.extend(without.into_iter().map(|(_, observation)| observation));
             }
             self.tell(Stage::AskKnowledge, FOLDS + PARTS, FOLDS + PARTS);
         }
         let head = self.fit_head(&lesson, &lesson.said, kin, &|_, _| true)?;
-        Ok(Learned { head, observations, parts })
+        Ok(Learned { ranking: Ranking { head, reranker }, observations, parts })
     }
 
     /// What the gate sees of calibration messages. Where their labels do not tell what is
@@ -167,11 +174,12 @@ impl Bench<'_> {
         messages: &[Message],
         learned: &Learned,
     ) -> Result<Vec<Observation>, FitError> {
-        let mut observations = self.observe(messages, learned.head.as_ref())?;
+        let trained = learned.ranking.trained();
+        let mut observations = self.observe(messages, trained)?;
         if !tells_unanswerable(messages) {
             let answerable = messages.iter().filter(|m| m.gated && m.answer.is_some());
             let some: Vec<&Message> = answerable.step_by(ASK_WITHOUT).collect();
-            let without = self.without_answer(&learned.parts, &some)?;
+            let without = self.without_answer(learned, &some)?;
             observations.extend(without.into_iter().map(|(_, observation)| observation));
         }
         observations.retain(|o| o.leaves);
@@ -191,9 +199,9 @@ impl Bench<'_> {
         })
     }
 
-    /// The weight of the vote by likeness, and what the gate would see of each message under a head
-    /// that was trained without it.
-    fn cross_fit(&mut self, lesson: &Lesson) -> Result<(Option<f32>, Vec<Observation>), FitError> {
+    /// The weight of the vote by likeness, a re-ranker, and what the gate would see of each message
+    /// under a head and a re-ranker that were trained without it.
+    fn cross_fit(&mut self, lesson: &Lesson) -> Result<CrossFitted, FitError> {
         let untried = if lesson.is_short() { UNTRIED_KIN_WEIGHT } else { 0.0 };
         let mut folds = Vec::new();
         for fold in 0..FOLDS {
@@ -207,13 +215,28 @@ impl Bench<'_> {
         }
         self.tell(Stage::FitHead, FOLDS, FOLDS);
         let kin = if lesson.is_short() { Some(untried) } else { self.weigh_kin(&mut folds)? };
-        let mut observations = Vec::new();
+        let mut held: Vec<(&Message, Found<'_>)> = Vec::new();
         for fold in &folds {
-            observations.extend(self.observe(&fold.held, fold.head.as_ref())?);
-            let far = self.observe(&fold.far, fold.head.as_ref())?;
+            let asked: Vec<Asked<'_>> = fold.held.iter().map(Asked::of).collect();
+            let found = self.seek_all(self.knowledge, fold.head.as_ref(), &asked)?;
+            held.extend(fold.held.iter().zip(found));
+        }
+        let index = self.index();
+        let rerankers = if lesson.is_short() { None } else { ranking::rerankers(index, &held) };
+        let mut observations = Vec::new();
+        for (at, (message, found)) in held.into_iter().enumerate() {
+            let found = found.ordered(rerankers.as_ref().map(|r| r.unaware_of(at)));
+            if message.gated {
+                observations.extend(self.judged(found, message.answer, Kind::Labelled));
+            }
+        }
+        let reranker = rerankers.map(|rerankers| rerankers.whole);
+        for fold in &folds {
+            let trained = Trained { head: fold.head.as_ref(), reranker: reranker.as_ref() };
+            let far = self.observe(&fold.far, trained)?;
             observations.extend(far.into_iter().map(|o| Observation { kind: Kind::Far, ..o }));
         }
-        Ok((kin, observations))
+        Ok(CrossFitted { kin, reranker, observations })
     }
 
     /// Gives the vote by likeness the weight that ranks the held-back labels best, and returns it;
@@ -241,7 +264,8 @@ impl Bench<'_> {
             fold.weigh_kin(kin);
             for message in &fold.held {
                 if message.answer.is_some() {
-                    ranks.push(reciprocal(self.place(message, fold.head.as_ref())?));
+                    let trained = Trained { head: fold.head.as_ref(), reranker: None };
+                    ranks.push(reciprocal(self.place(message, trained)?));
                 }
             }
         }
@@ -271,7 +295,8 @@ impl Bench<'_> {
             let asked: Vec<Asked<'_>> = left_out
                 .map(|(number, message)| Asked { message, exclude: Exclude::Phrasing(*number) })
                 .collect();
-            let found = self.look_up_all(self.knowledge, head.as_ref(), &asked)?;
+            let trained = Trained { head: head.as_ref(), reranker: None };
+            let found = self.look_up_all(self.knowledge, trained, &asked)?;
             for (found, Asked { message, .. }) in found.into_iter().zip(&asked) {
                 observations.extend(self.judged(found, message.answer, Kind::LeftOut));
             }
@@ -297,7 +322,16 @@ impl Bench<'_> {
     /// Each message asked of the knowledge without its entry, with its place among the messages.
     pub fn without_answer(
         &self,
+        learned: &Learned,
+        messages: &[&Message],
+    ) -> Result<Vec<(usize, Observation)>, FitError> {
+        self.without_parts(&learned.parts, learned.ranking.reranker.as_ref(), messages)
+    }
+
+    fn without_parts(
+        &self,
         parts: &[Part],
+        reranker: Option<&Reranker>,
         messages: &[&Message],
     ) -> Result<Vec<(usize, Observation)>, FitError> {
         let mut observations = Vec::new();
@@ -308,9 +342,10 @@ impl Bench<'_> {
                 .iter()
                 .enumerate()
                 .filter(|(_, message)| message.gated && is_gone(message))
-                .map(|(at, message)| (at, Asked { message, exclude: Exclude::None }))
+                .map(|(at, message)| (at, Asked::of(message)))
                 .unzip();
-            let found = self.look_up_all(&layers, part.head.as_ref(), &asked)?;
+            let found =
+                self.look_up_all(&layers, Trained { head: part.head.as_ref(), reranker }, &asked)?;
             for (at, found) in places.into_iter().zip(found) {
                 let judged = self.judged(found, None, Kind::EntryRemoved);
                 observations.extend(judged.map(|observation| (at, observation)));
@@ -378,8 +413,8 @@ impl Bench<'_> {
     }
 
     /// What the service would find for the message.
-    pub fn find(&self, message: &Message, head: Option<&Head>) -> Result<Retrieved, SearchError> {
-        look_up(self.knowledge, head, message.into(), self.scope(Exclude::None))
+    pub fn find(&self, message: &Message, trained: Trained<'_>) -> Result<Retrieved, SearchError> {
+        look_up(self.knowledge, trained, message.into(), self.scope(Exclude::None))
     }
 
     /// Where the right entry stands in what the service would find, from 0; `None` where it is not
@@ -387,10 +422,10 @@ impl Bench<'_> {
     pub fn place(
         &self,
         message: &Message,
-        head: Option<&Head>,
+        trained: Trained<'_>,
     ) -> Result<Option<usize>, SearchError> {
         let Some(answer) = message.answer else { return Ok(None) };
-        let found = self.find(message, head)?.evidence;
+        let found = self.find(message, trained)?.evidence;
         Ok(found.iter().position(|e| self.index().answers(&e.id, answer)))
     }
 
@@ -398,36 +433,46 @@ impl Bench<'_> {
     pub fn observe(
         &self,
         messages: &[Message],
-        head: Option<&Head>,
+        trained: Trained<'_>,
     ) -> Result<Vec<Observation>, FitError> {
         let gated = messages.iter().filter(|message| message.gated);
-        let asked: Vec<Asked<'_>> =
-            gated.map(|message| Asked { message, exclude: Exclude::None }).collect();
-        let found = self.look_up_all(self.knowledge, head, &asked)?;
+        let asked: Vec<Asked<'_>> = gated.map(Asked::of).collect();
+        let found = self.look_up_all(self.knowledge, trained, &asked)?;
         let judged = found.into_iter().zip(&asked).filter_map(|(found, Asked { message, .. })| {
             self.judged(found, message.answer, Kind::Labelled)
         });
         Ok(judged.collect())
     }
 
-    /// What each message finds, in their order, looked up on all processors.
+    /// What each message finds, in their order.
     fn look_up_all(
         &self,
         knowledge: &Layers,
-        head: Option<&Head>,
+        trained: Trained<'_>,
         asked: &[Asked<'_>],
     ) -> Result<Vec<Retrieved>, SearchError> {
+        let found = self.seek_all(knowledge, trained.head, asked)?;
+        Ok(found.into_iter().map(|found| found.ordered(trained.reranker)).collect())
+    }
+
+    /// What the lists find for each message, in their order, on all processors.
+    fn seek_all<'m>(
+        &self,
+        knowledge: &Layers,
+        head: Option<&Head>,
+        asked: &[Asked<'m>],
+    ) -> Result<Vec<Found<'m>>, SearchError> {
         let now = self.now;
-        let find = |asked: &Asked<'_>| {
+        let find = |asked: &Asked<'m>| {
             let scope = Scope { exclude: asked.exclude, asker: None, now };
-            look_up(knowledge, head, asked.message.into(), scope)
+            seek(knowledge, head, asked.message.into(), scope)
         };
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let share = asked.len().div_ceil(threads).max(1);
         thread::scope(|scope| {
             let begin = |share| {
-                let all = move || <[Asked<'_>]>::iter(share).map(find).collect();
-                scope.spawn::<_, Result<Vec<Retrieved>, SearchError>>(all)
+                let all = move || <[Asked<'m>]>::iter(share).map(find).collect();
+                scope.spawn::<_, Result<Vec<Found<'m>>, SearchError>>(all)
             };
             let shares: Vec<_> = asked.chunks(share).map(begin).collect();
             let mut all = Vec::with_capacity(asked.len());
@@ -458,19 +503,18 @@ impl Bench<'_> {
     }
 }
 
-/// A message, and what it is not to find.
-struct Asked<'a> {
-    message: &'a Message,
-    exclude: Exclude,
-}
-
 /// What fitting knows, and what it saw on the way.
 pub struct Learned {
-    /// `None` where there is too little to learn from.
-    pub head: Option<Head>,
+    pub ranking: Ranking,
     pub observations: Vec<Observation>,
     /// Empty where labels tell what is unanswerable.
     pub parts: Vec<Part>,
+}
+
+struct CrossFitted {
+    kin: Option<f32>,
+    reranker: Option<Reranker>,
+    observations: Vec<Observation>,
 }
 
 /// The knowledge without some entries, with a head that never heard of them.

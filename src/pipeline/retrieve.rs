@@ -4,6 +4,7 @@ use crate::base::clock::UnixMs;
 use crate::domain::evidence::Evidence;
 use crate::domain::knowledge::Asker;
 use crate::gate::features::{Facts, Features};
+use crate::gate::reranker::Reranker;
 use crate::pipeline::generations::Serving;
 use crate::search::SearchError;
 use crate::search::head::Head;
@@ -34,6 +35,13 @@ pub struct Retrieved {
     pub features: Option<Features>,
 }
 
+/// What labels taught about finding.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Trained<'a> {
+    pub head: Option<&'a Head>,
+    pub reranker: Option<&'a Reranker>,
+}
+
 /// What serves finds for this customer.
 pub fn retrieve(
     serving: &Serving,
@@ -41,10 +49,9 @@ pub fn retrieve(
     asker: &Asker,
     now: UnixMs,
 ) -> Result<Retrieved, SearchError> {
-    let head = serving.generation.head.as_ref();
     look_up(
         &serving.knowledge,
-        head,
+        serving.generation.trained(),
         question,
         Scope { exclude: Exclude::None, asker: Some(asker), now },
     )
@@ -59,13 +66,41 @@ pub struct Scope<'a> {
     pub now: UnixMs,
 }
 
-/// [`retrieve`] with knowledge and head apart, and with something left out, as fitting needs it.
+/// [`retrieve`] with knowledge and training apart, and with something left out, as fitting needs it.
 pub fn look_up(
     knowledge: &Layers,
-    head: Option<&Head>,
+    trained: Trained<'_>,
     question: Question<'_>,
     scope: Scope<'_>,
 ) -> Result<Retrieved, SearchError> {
+    Ok(seek(knowledge, trained.head, question, scope)?.ordered(trained.reranker))
+}
+
+/// Candidates in the order of the lists' sum, and what else is known of the message.
+#[derive(Clone, Debug)]
+pub struct Found<'a> {
+    pub evidence: Vec<Evidence>,
+    pub facts: Facts<'a>,
+}
+
+impl Found<'_> {
+    /// In the order of the re-ranker, if there is one, and as the gate looks at it.
+    pub fn ordered(mut self, reranker: Option<&Reranker>) -> Retrieved {
+        if let Some(reranker) = reranker {
+            reranker.order(&mut self.evidence, self.facts);
+        }
+        let features = Features::extract(&self.evidence, self.facts);
+        Retrieved { evidence: self.evidence, features }
+    }
+}
+
+/// The first half of [`look_up`].
+pub fn seek<'a>(
+    knowledge: &Layers,
+    head: Option<&Head>,
+    question: Question<'a>,
+    scope: Scope<'_>,
+) -> Result<Found<'a>, SearchError> {
     let Question { text, vector, .. } = question;
     let votes = head.map(|head| head.probabilities(text, vector));
     let kin = head.and_then(|head| head.kin(text, vector));
@@ -84,11 +119,10 @@ pub fn look_up(
         votes.as_ref()?.get(class).copied()
     };
     let facts = Facts {
-        chars: text.chars().count(),
+        question: text,
         rewritten: question.rewritten,
         head_outside: outside(&votes),
         kin_outside: outside(&kin),
     };
-    let features = Features::extract(&evidence, facts);
-    Ok(Retrieved { evidence, features })
+    Ok(Found { evidence, facts })
 }

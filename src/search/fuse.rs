@@ -76,6 +76,7 @@ mod tests {
             answer_dense: Some(0.5),
             answer_lexical: Some(0.5),
             kin: Some(0.5),
+            reranked: None,
         };
         let unrelated = Scores { answer_dense: Some(0.0), ..Scores::default() };
         assert_eq!(entry(&unrelated), 0.0);

@@ -499,6 +499,7 @@ impl KnowledgeIndex {
             answer_dense: answer.map(|a| self.answer_dense_score(a, lists)),
             answer_lexical: answer.map(|a| lists.answer_lexical[a]),
             kin: lists.kin.as_ref().map(|votes| votes[at]),
+            reranked: None,
         };
         scores.fused = fuse::entry(&scores);
         Some(Candidate { entry, phrasing, scores })
