@@ -248,6 +248,47 @@ impl Bench<'_> {
         Ok(ranks)
     }
 
+    /// Of each message, and where labels are few of phrasings taken out of their entries, one over the
+    /// place of the right entry in this knowledge and in `other`, both asked with a head that has not
+    /// seen it. What was `seen` elsewhere is not asked.
+    pub(super) fn compare(
+        &mut self,
+        labels: &[Message],
+        other: &Layers,
+        seen: &HashSet<&str>,
+    ) -> Result<[Vec<f64>; 2], FitError> {
+        let lesson = self.lesson(labels)?;
+        let mut asked = if lesson.is_short() { self.sampled_phrasings()? } else { Vec::new() };
+        asked.retain(|(_, message)| !seen.contains(message.question.as_str()));
+        let mut ranks = [Vec::new(), Vec::new()];
+        for fold in 0..FOLDS {
+            self.tell(Stage::TryAdapter, fold, FOLDS);
+            let (held, kept): (Vec<_>, Vec<_>) =
+                lesson.said.iter().enumerate().partition(|(at, _)| at % FOLDS == fold);
+            let fold_of = |number: u32| number as usize % FOLDS;
+            let shown = |_, number| !lesson.is_short() || fold_of(number) != fold;
+            let kin = Some(UNTRIED_KIN_WEIGHT);
+            let head = self.fit_head(&lesson, &owned(kept), kin, &shown)?;
+            let labelled =
+                held.into_iter().map(|(_, m)| Asked { message: m, exclude: Exclude::None });
+            let left_out = asked.iter().filter(|(number, _)| fold_of(*number) == fold);
+            let left_out = left_out
+                .map(|(number, message)| Asked { message, exclude: Exclude::Phrasing(*number) });
+            let answers = |m: &Message| m.answer.is_some();
+            let all: Vec<Asked<'_>> =
+                labelled.chain(left_out).filter(|asked| answers(asked.message)).collect();
+            for (knowledge, ranks) in [self.knowledge, other].into_iter().zip(&mut ranks) {
+                let found = self.look_up_all(knowledge, head.as_ref(), &all)?;
+                ranks.extend(found.iter().zip(&all).map(|(found, Asked { message, .. })| {
+                    let right = |id| message.answer.is_some_and(|a| self.index().answers(id, a));
+                    reciprocal(found.evidence.iter().position(|e| right(&e.id)))
+                }));
+            }
+        }
+        self.tell(Stage::TryAdapter, FOLDS, FOLDS);
+        Ok(ranks)
+    }
+
     /// Phrasings, each asked while it is missing from its entry and from the head.
     fn left_out(
         &mut self,
