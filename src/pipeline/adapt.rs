@@ -10,10 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::clock::UnixMs;
 use crate::domain::label::{Labelled, QuestionPair};
+use crate::gate::model::MIN_LABELS_FOR_ALL;
 use crate::pipeline::embedding::Embedding;
 use crate::pipeline::fit::{FitError, FitProgress, Stage, message, split};
 use crate::pipeline::observe::{Bench, mean_and_error};
-use crate::search::adapter::{Adapter, SamePair};
+use crate::search::adapter::{Adapter, Partners, SamePair};
 use crate::search::index::KnowledgeIndex;
 use crate::search::layers::Layers;
 use crate::understand::normalize::normalize;
@@ -51,15 +52,39 @@ pub struct Trial {
     pub mrr: f64,
     pub recall_at_1_without: f64,
     pub recall_at_1: f64,
-    /// Whether the mean gain is more than its own standard error.
+    /// Pairs kept from a first map: mean of one over the place of the partner, without and with it.
+    pub held_pairs: usize,
+    pub partner_mrr_without: f64,
+    pub partner_mrr: f64,
     pub promoted: bool,
 }
 
+/// What a map was asked: of each, one over the place of what is right, without it and with it.
+struct Asked {
+    without: Vec<f64>,
+    with: Vec<f64>,
+    /// Whether labels, and enough of them, are what was asked.
+    labelled: bool,
+}
+
 impl Trial {
-    fn of(pairs: usize, without: &[f64], with: &[f64]) -> Self {
-        let gains: Vec<f64> =
-            with.iter().zip(without).map(|(with, without)| with - without).collect();
-        let (gain, error) = mean_and_error(&gains);
+    /// With labels the map is promoted if the mean gain on them is more than its own standard error.
+    /// An entry's phrasings are as like each other as whoever wrote them made them, and show little
+    /// of what a map brings customers: where there is nothing else they must not speak against it, and
+    /// held-back pairs must speak for it.
+    fn of(pairs: usize, asked: &Asked, partners: &Partners) -> Self {
+        let Asked { without, with, labelled } = asked;
+        let gain = |without: &[f64], with: &[f64]| {
+            let gains: Vec<f64> = with.iter().zip(without).map(|(w, o)| w - o).collect();
+            mean_and_error(&gains)
+        };
+        let (gained, error) = gain(without, with);
+        let (closer, doubt) = gain(&partners.without, &partners.with);
+        let promoted = if *labelled {
+            gained > error
+        } else {
+            !with.is_empty() && gained >= -error && closer > doubt
+        };
         let mean = |ranks: &[f64]| mean_and_error(ranks).0;
         let first = |ranks: &[f64]| {
             ranks.iter().filter(|rank| **rank == 1.0).count() as f64 / ranks.len().max(1) as f64
@@ -71,7 +96,10 @@ impl Trial {
             mrr: mean(with),
             recall_at_1_without: first(without),
             recall_at_1: first(with),
-            promoted: gain > error,
+            held_pairs: partners.with.len(),
+            partner_mrr_without: mean(&partners.without),
+            partner_mrr: mean(&partners.with),
+            promoted,
         }
     }
 }
@@ -82,13 +110,16 @@ impl fmt::Display for Trial {
         write!(
             f,
             "adapter from {} pairs {outcome}: of {} held-back messages MRR {:.4} against {:.4}, \
-             recall at 1 {:.4} against {:.4}",
+             recall at 1 {:.4} against {:.4}; partners of {} held-back pairs MRR {:.4} against {:.4}",
             self.pairs,
             self.messages,
             self.mrr,
             self.mrr_without,
             self.recall_at_1,
-            self.recall_at_1_without
+            self.recall_at_1_without,
+            self.held_pairs,
+            self.partner_mrr,
+            self.partner_mrr_without
         )
     }
 }
@@ -107,14 +138,15 @@ pub fn adapt(
     if texts.is_empty() {
         return Ok(unchanged(None));
     }
-    let adapter = fit(&texts, embedding, progress)?;
+    let (adapter, partners) = fit(&texts, embedding, progress)?;
     let adapted = Arc::new(KnowledgeIndex::open_adapted(dir, adapter.clone())?);
     let (embedder, now) = (embedding.embedder(), lessons.now);
     let mut bench = Bench { knowledge: &plain, embedder, now, progress };
     let messages = bench.messages(&split(lessons.train, lessons.calibrate).0)?;
     let seen: HashSet<&str> = texts.iter().flatten().map(String::as_str).collect();
     let [without, with] = bench.compare(&messages, &Layers::of(Arc::clone(&adapted)), &seen)?;
-    let trial = Trial::of(texts.len(), &without, &with);
+    let asked = Asked { without, with, labelled: messages.len() >= MIN_LABELS_FOR_ALL };
+    let trial = Trial::of(texts.len(), &asked, &partners);
     if !trial.promoted {
         return Ok(unchanged(Some(trial)));
     }
@@ -140,7 +172,7 @@ fn fit(
     texts: &[[String; 2]],
     embedding: &mut Embedding<'_>,
     progress: &mut dyn FnMut(FitProgress),
-) -> Result<Adapter, FitError> {
+) -> Result<(Adapter, Partners), FitError> {
     let flat: Vec<String> = texts.iter().flatten().cloned().collect();
     let vectors = embedding.vectors(&flat, &mut |done, total| {
         progress(FitProgress { stage: Stage::EmbedPairs, done, total });
@@ -152,9 +184,9 @@ fn fit(
         .map(|([one, other], group)| SamePair { one, other, group })
         .collect();
     progress(FitProgress { stage: Stage::FitAdapter, done: 0, total: 1 });
-    let adapter = Adapter::fit(&pairs, SEED)?;
+    let fitted = Adapter::fit(&pairs, SEED)?;
     progress(FitProgress { stage: Stage::FitAdapter, done: 1, total: 1 });
-    Ok(adapter)
+    Ok(fitted)
 }
 
 /// For each pair the group that it belongs to: what asks the same as one text asks the same as others.
@@ -206,8 +238,7 @@ mod tests {
         assert_ne!(groups[2], groups[0]);
     }
 
-    /// The number at the end of a text tells where it lies: even ones are said loudly (second column),
-    /// while what they ask (first column) is what a second number says.
+    /// Puts texts anywhere, equal ones at the same place.
     struct Fake(ModelIdentity);
 
     impl Embedder for Fake {
@@ -276,9 +307,16 @@ mod tests {
 
     #[test]
     fn a_gain_within_its_own_error_is_none() {
-        let trial = |with: &[f64]| Trial::of(1, &[0.5; 4], with);
-        assert!(trial(&[1.0, 1.0, 1.0, 0.5]).promoted);
-        assert!(!trial(&[1.0, 0.5, 0.5, 0.25]).promoted && !trial(&[0.5; 4]).promoted);
-        assert!(!Trial::of(1, &[], &[]).promoted, "nothing to try it on");
+        let trial = |labelled, with: &[f64], closer: f64| {
+            let asked = Asked { without: vec![0.5; with.len()], with: with.to_vec(), labelled };
+            let partners = Partners { without: vec![0.5; 4], with: vec![closer; 4] };
+            Trial::of(1, &asked, &partners).promoted
+        };
+        assert!(trial(true, &[1.0, 1.0, 1.0, 0.5], 0.5));
+        assert!(!trial(true, &[1.0, 0.5, 0.5, 0.25], 1.0) && !trial(true, &[0.5; 4], 1.0));
+        // Phrasings alone need not gain where pairs do, but must not lose.
+        assert!(trial(false, &[0.5; 4], 1.0) && !trial(false, &[0.5; 4], 0.5));
+        assert!(!trial(false, &[0.25, 0.25, 0.25, 0.5], 1.0));
+        assert!(!trial(true, &[], 1.0) && !trial(false, &[], 1.0), "nothing to try it on");
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::base::clock::UnixMs;
 use crate::domain::knowledge::{EntryState, VersionedEntry};

@@ -59,6 +59,15 @@ pub struct SamePair<'a> {
     pub group: usize,
 }
 
+/// Held-back pairs, asked with a map that was fitted from the others.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Partners {
+    /// Of each, one over the place of its partner among all partners, without the map …
+    pub without: Vec<f64>,
+    /// … and with it.
+    pub with: Vec<f64>,
+}
+
 /// A fitted map.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adapter {
@@ -67,11 +76,11 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// Fits a map; equal pairs and an equal seed give equal maps.
+    /// Fits a map; equal pairs and an equal seed give equal maps. Of few pairs none is held back.
     ///
     /// # Errors
     /// [`SearchError::BadInput`] without pairs, or where their widths differ.
-    pub fn fit(pairs: &[SamePair<'_>], seed: u64) -> Result<Self, SearchError> {
+    pub fn fit(pairs: &[SamePair<'_>], seed: u64) -> Result<(Self, Partners), SearchError> {
         let dim = pairs.first().map_or(0, |pair| pair.one.len());
         let texts = Matrix::from_rows(dim, pairs.iter().flat_map(|p| [p.one, p.other]))?;
         let centre = centre_of(&texts);
@@ -82,22 +91,26 @@ impl Adapter {
         let examples: Vec<Example> = pairs.iter().map(example).collect();
         let (held, kept): (Vec<&Example>, Vec<&Example>) =
             examples.iter().partition(|e| e.group % HELD == HELD - 1);
-        let mut epochs = EPOCHS;
+        let (mut epochs, mut partners) = (EPOCHS, Partners::default());
         if held.len() >= LEAST_HELD && !kept.is_empty() {
             let mut trial = Trainer::new(dim, kept, seed);
             let mut least = trial.loss(&held);
+            partners.without = trial.places(&held);
+            partners.with = partners.without.clone();
             epochs = 0;
             for epoch in 1..=EPOCHS {
                 trial.epoch();
                 let loss = trial.loss(&held);
                 if loss < least {
                     (least, epochs) = (loss, epoch);
+                    partners.with = trial.places(&held);
                 }
             }
         }
         let mut trainer = Trainer::new(dim, examples.iter().collect(), seed);
         (0..epochs).for_each(|_| trainer.epoch());
-        Self::of(trainer.map).ok_or_else(|| SearchError::BadInput("the map did not settle".into()))
+        let settled = || SearchError::BadInput("the map did not settle".into());
+        Ok((Self::of(trainer.map).ok_or_else(settled)?, partners))
     }
 
     /// `None` for a map that is no square of finite numbers.
@@ -198,6 +211,19 @@ impl<'a> Trainer<'a> {
             errors(&ones, &others, batch).1 * batch.len() as f32
         };
         pairs.chunks(BATCH).map(of_batch).sum::<f32>() / pairs.len().max(1) as f32
+    }
+
+    /// Of each pair, one over the place of the other side among the other sides of all.
+    fn places(&self, pairs: &[&Example]) -> Vec<f64> {
+        let [ones, others] = [0, 1].map(|side| self.see(pairs, side));
+        let place = |(at, one): (usize, &Seen)| {
+            let own = dot(&one.unit, &others[at].unit);
+            let before = (0..pairs.len()).filter(|&to| {
+                pairs[to].group != pairs[at].group && dot(&one.unit, &others[to].unit) > own
+            });
+            1.0 / (before.count() as f64 + 1.0)
+        };
+        ones.iter().enumerate().map(place).collect()
     }
 
     fn see(&self, batch: &[&Example], side: usize) -> Vec<Seen> {
@@ -319,7 +345,7 @@ mod tests {
             .enumerate()
             .map(|(group, [one, other])| SamePair { one, other, group })
             .collect();
-        Adapter::fit(&pairs, seed).unwrap()
+        Adapter::fit(&pairs, seed).unwrap().0
     }
 
     /// How many texts find their partner first.

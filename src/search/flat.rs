@@ -50,6 +50,10 @@ impl FlatIndex {
         Self { centre, adapter, rows: vectors, codes }
     }
 
+    pub(super) fn is_adapted(&self) -> bool {
+        self.adapter.is_some()
+    }
+
     pub(super) fn dim(&self) -> usize {
         self.rows.dim()
     }

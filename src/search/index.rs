@@ -281,6 +281,11 @@ impl KnowledgeIndex {
         self.dense.grows() && self.answer_dense.grows()
     }
 
+    /// Whether a trained map lies between its vectors and its lists.
+    pub fn is_adapted(&self) -> bool {
+        self.dense.flat().is_adapted()
+    }
+
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
