@@ -274,7 +274,9 @@ impl Bench<'_> {
             let mut head = self.fit_head(&lesson, &owned(kept), kin, &shown)?;
             let labelled =
                 held.into_iter().map(|(_, m)| Asked { message: m, exclude: Exclude::None });
-            let left_out = asked.iter().filter(|(number, _)| fold_of(*number) == fold);
+            let others =
+                |m: &Message| m.answer.map_or(0, |a| self.index().phrasings_of(a).len()) > 1;
+            let left_out = asked.iter().filter(|(number, m)| fold_of(*number) == fold && others(m));
             let left_out = left_out
                 .map(|(number, message)| Asked { message, exclude: Exclude::Phrasing(*number) });
             let answers = |m: &Message| m.answer.is_some();
