@@ -143,7 +143,7 @@ fn prepare(app: &App, desk: Desk) -> Result<()> {
     store.add_labels(&files, "demo", now)?;
     let name = desk.prefix();
     output::note(&format!("Training the {name} desk on its labelled messages (once) …"));
-    rebuild(app, store.as_ref(), PROMISE)?;
+    rebuild(app, store.as_ref(), PROMISE, None)?;
     write_atomic(&stamp, material.as_bytes())?;
     Ok(())
 }

@@ -15,6 +15,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::output::{self, Bar};
+use super::train;
 use crate::app::App;
 use crate::base::file::write_atomic;
 use crate::eval::gate::{self, GateInput};
@@ -42,6 +43,9 @@ pub(super) enum EvalCommand {
         /// Labels for the trained head; without them, before any training.
         #[arg(long, num_args = 1..)]
         labels: Vec<PathBuf>,
+        /// Pairs of questions for an adapter, as `train --pairs` takes them.
+        #[arg(long, num_args = 1..)]
+        pairs: Vec<PathBuf>,
         /// Run the embedder's weights as floats, to see what its integer arithmetic costs.
         #[arg(long)]
         float: bool,
@@ -101,12 +105,13 @@ pub(super) enum EvalCommand {
 pub(super) fn run(app: &mut App, config: Option<&Path>, command: &EvalCommand) -> Result<()> {
     let mut bar = Bar::new();
     match command {
-        EvalCommand::Retrieval { kb, queries, labels, float, json } => {
+        EvalCommand::Retrieval { kb, queries, labels, pairs, float, json } => {
             let embedder = app.open_embedder_for(arithmetic(*float))?;
             let input = RetrievalInput {
                 kb: kb.clone(),
                 queries: queries.clone(),
                 labels: labels.clone(),
+                pairs: train::pairs(pairs)?.unwrap_or_default(),
                 synonyms: app.synonyms()?,
             };
             let report = retrieval::run(&input, &embedder, &mut |p| bar.fit(p))?;

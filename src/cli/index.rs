@@ -8,12 +8,13 @@ use serde_json::json;
 
 use super::output::{self, Bar};
 use crate::app::App;
-use crate::domain::label::Purpose;
+use crate::domain::label::{Purpose, QuestionPair};
 use crate::engine::embed::EmbedWorker;
 use crate::gate::threshold::Promise;
 use crate::pipeline::embedding::Embedding;
 use crate::pipeline::fit::{Material, build};
 use crate::pipeline::follower::agrees;
+use crate::pipeline::generation::pairs_of;
 use crate::pipeline::generations::Building;
 use crate::store::Store;
 
@@ -41,7 +42,7 @@ pub(super) fn run(app: &App, command: &IndexCommand) -> Result<ExitCode> {
         IndexCommand::Build { json } => {
             let store = app.open_store()?;
             let (promise, _) = asked(app, store.as_ref())?;
-            let id = rebuild(app, store.as_ref(), promise)?;
+            let id = rebuild(app, store.as_ref(), promise, None)?;
             report_built(app, &id, *json)?;
         }
         IndexCommand::Verify { json } => return verify(app, *json),
@@ -60,6 +61,7 @@ pub(super) fn run(app: &App, command: &IndexCommand) -> Result<ExitCode> {
                 "embedder": manifest.space.model,
                 "dim": manifest.space.dim,
                 "head": current.head.is_some(),
+                "adapter": current.trial.as_ref().is_some_and(|trial| trial.promoted),
                 "alpha": promise.alpha,
                 "confidence": promise.confidence,
                 "promised": promise.promised,
@@ -85,15 +87,22 @@ pub(super) fn asked(app: &App, store: &dyn Store) -> Result<(Promise, &'static s
 }
 
 /// Builds from the store and publishes; returns the generation's id.
-pub(super) fn rebuild(app: &App, store: &dyn Store, promise: Promise) -> Result<String> {
-    Ok(build_aside(app, store, promise, app.open_embedder()?.as_ref())?.publish()?)
+pub(super) fn rebuild(
+    app: &App,
+    store: &dyn Store,
+    promise: Promise,
+    pairs: Option<Vec<QuestionPair>>,
+) -> Result<String> {
+    Ok(build_aside(app, store, promise, pairs, app.open_embedder()?.as_ref())?.publish()?)
 }
 
-/// Builds from the store; what serves goes on serving.
+/// Builds from the store; what serves goes on serving. Without `pairs`, those of the last build are
+/// used again.
 pub(super) fn build_aside(
     app: &App,
     store: &dyn Store,
     promise: Promise,
+    pairs: Option<Vec<QuestionPair>>,
     embedder: &EmbedWorker,
 ) -> Result<Building> {
     // Waits for another builder first: what is read before could be stale once it is our turn.
@@ -101,19 +110,26 @@ pub(super) fn build_aside(
     let entries = store.entries()?;
     let (train, calibrate) = (store.labels(Purpose::Train)?, store.labels(Purpose::Calibrate)?);
     let synonyms = app.synonyms()?;
-    let mut embedding =
-        Embedding::new(embedder, building.earlier()?).resuming(&building.journal())?;
+    let earlier = building.earlier()?;
+    let pairs = pairs.unwrap_or_else(|| pairs_of(&earlier));
+    let mut embedding = Embedding::new(embedder, earlier).resuming(&building.journal())?;
     let mut bar = Bar::new();
     let material = Material {
         entries: &entries,
         synonyms: &synonyms,
         train: &train,
         calibrate: &calibrate,
+        pairs: &pairs,
         promise,
         now: app.clock.now(),
     };
-    build(building.path(), material, &mut embedding, &mut |progress| bar.fit(progress))?;
+    let built =
+        build(building.path(), material, &mut embedding, &mut |progress| bar.fit(progress))?;
     bar.done();
+    if let Some(trial) = built.trial {
+        output::note(&trial.to_string());
+        store.note_training(building.id(), &trial.to_string(), "train", app.clock.now())?;
+    }
     Ok(building)
 }
 
@@ -134,6 +150,7 @@ pub(super) fn report_built(app: &App, id: &str, as_json: bool) -> Result<()> {
             "threshold": threshold.map(|t| t.value),
             "coverage": promise.coverage,
             "made_up": promise.made_up,
+            "adapter": current.trial,
         }));
     }
     output::line(&format!("generation {id}: {} entries", current.index.manifest().entries))?;

@@ -153,6 +153,9 @@ impl Bar {
         let stage = match progress.stage {
             Stage::EmbedKnowledge => "embedding the knowledge",
             Stage::WriteIndex => "writing the index",
+            Stage::EmbedPairs => "embedding pairs of questions",
+            Stage::FitAdapter => "fitting the adapter",
+            Stage::TryAdapter => "trying the adapter",
             Stage::EmbedLabels => "embedding labelled messages",
             Stage::FitHead => "training the head",
             Stage::AskKnowledge => "asking the knowledge about itself",

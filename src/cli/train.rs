@@ -12,9 +12,9 @@ use super::index::{asked, build_aside, rebuild, report_built};
 use super::output;
 use crate::app::App;
 use crate::base::clock::UnixMs;
-use crate::domain::label::Purpose;
+use crate::domain::label::{Purpose, QuestionPair};
 use crate::gate::threshold::Promise;
-use crate::ingest::read_labelled;
+use crate::ingest::{read_labelled, read_pairs};
 use crate::ops::daily;
 use crate::pipeline::challenge::{Asking, challenge};
 use crate::pipeline::generation::Generation;
@@ -25,10 +25,13 @@ use crate::store::{LabelFile, Store};
 #[command(after_help = "Examples:
   huida train --labels desk.jsonl
   huida train --labels train.jsonl --calibrate held_back.jsonl --alpha 0.02
+  huida train --pairs same_questions.jsonl
   huida train --ask 300 --out ask      # which messages to label first
 
 Lines: {\"text\": \"…\", \"kb_id\": \"shop.refund.time\"}; without kb_id, or with \"label\": \"oos\",
-no entry answers. Labels are kept: the next build uses them too.")]
+no entry answers. Labels are kept: the next build uses them too.
+Pairs: {\"q1\": \"…\", \"q2\": \"…\", \"label\": 1}; 1 where both ask the same. A map of the embedding space is
+fitted from them and takes part only if it wins on held-back messages; they are kept until others are given.")]
 pub(super) struct TrainArgs {
     /// Labelled messages to learn from.
     #[arg(long, num_args = 1.., value_name = "FILE")]
@@ -36,6 +39,9 @@ pub(super) struct TrainArgs {
     /// Labelled messages for the threshold alone; without them a third of the labels is kept back.
     #[arg(long, num_args = 1.., value_name = "FILE")]
     calibrate: Vec<PathBuf>,
+    /// Pairs of questions that ask the same, in place of earlier ones.
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    pairs: Vec<PathBuf>,
     /// Highest share of wrong automatic replies. Remembered: later builds keep it; until it is
     /// first given, the configuration's.
     #[arg(long)]
@@ -44,7 +50,7 @@ pub(super) struct TrainArgs {
     #[arg(long)]
     confidence: Option<f64>,
     /// Do not train: write the messages on record whose labels would tell most, at most so many.
-    #[arg(long, value_name = "N", conflicts_with_all = ["labels", "calibrate"])]
+    #[arg(long, value_name = "N", conflicts_with_all = ["labels", "calibrate", "pairs"])]
     ask: Option<usize>,
     /// The folder for what `--ask` writes.
     #[arg(long, value_name = "DIR", default_value = "ask", requires = "ask")]
@@ -69,6 +75,7 @@ pub(super) fn run(app: &App, args: &TrainArgs) -> Result<()> {
     // All files are read and the promise is checked before anything is kept.
     let mut files = read(Purpose::Train, &args.labels)?;
     files.extend(read(Purpose::Calibrate, &args.calibrate)?);
+    let pairs = pairs(&args.pairs)?;
     let (known, _) = asked(app, store.as_ref())?;
     let promise = Promise {
         alpha: args.alpha.unwrap_or(known.alpha),
@@ -84,22 +91,28 @@ pub(super) fn run(app: &App, args: &TrainArgs) -> Result<()> {
         store.set_promise(promise, "cli", now)?;
     }
     if args.challenge {
-        return compete(app, store.as_ref(), promise, args.json);
+        return compete(app, store.as_ref(), promise, pairs, args.json);
     }
-    let id = rebuild(app, store.as_ref(), promise)?;
+    let id = rebuild(app, store.as_ref(), promise, pairs)?;
     report_built(app, &id, args.json)
 }
 
 /// Trains, and publishes what does not lose against what serves.
-fn compete(app: &App, store: &dyn Store, promise: Promise, as_json: bool) -> Result<()> {
+fn compete(
+    app: &App,
+    store: &dyn Store,
+    promise: Promise,
+    pairs: Option<Vec<QuestionPair>>,
+    as_json: bool,
+) -> Result<()> {
     let embedder = app.open_embedder()?;
     let champion = app.generation_dir().open_current(embedder.identity())?;
     let fresh = store.labels_since(begun_at(champion.id()).unwrap_or(UnixMs::MIN))?.len();
-    if fresh == 0 {
+    if fresh == 0 && pairs.is_none() {
         let report = json!({"outcome": "no_new_labels", "generation": champion.id()});
         return output::report(&report, as_json);
     }
-    let building = build_aside(app, store, promise, &embedder)?;
+    let building = build_aside(app, store, promise, pairs, &embedder)?;
     let challenger = Generation::open(building.path())?;
     let labels = [Purpose::Train, Purpose::Calibrate].map(|purpose| store.labels(purpose));
     let [train, calibrate] = labels;
@@ -121,6 +134,15 @@ fn compete(app: &App, store: &dyn Store, promise: Promise, as_json: bool) -> Res
         "mrr": held.challenger,
     });
     output::report(&report, as_json)
+}
+
+/// The pairs of several files; `None` where no file is given.
+pub(super) fn pairs(files: &[PathBuf]) -> Result<Option<Vec<QuestionPair>>> {
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let read = files.iter().map(|file| read_pairs(file)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Some(read.into_iter().flatten().collect()))
 }
 
 /// Labels of several files, each with its name.

@@ -21,6 +21,14 @@ pub struct Labelled {
     pub answer: Option<EntryId>,
 }
 
+/// Two questions, and whether they ask the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuestionPair {
+    pub one: String,
+    pub other: String,
+    pub same: bool,
+}
+
 /// A message with the class that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Classed {

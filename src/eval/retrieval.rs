@@ -1,17 +1,17 @@
 //! `eval retrieval`: does the right entry come first, and how fast?
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::base::clock::{Clock, Stopwatch};
 use crate::domain::knowledge::{EntryId, VersionedEntry};
-use crate::domain::label::Labelled;
+use crate::domain::label::{Labelled, QuestionPair};
 use crate::engine::embed::EmbedWorker;
 use crate::eval::{EvalError, percentile, read_all};
 use crate::ingest::read_entries;
 use crate::model::Control;
+use crate::pipeline::adapt::{Adapted, Lessons, Trial, adapt};
 use crate::pipeline::embedding::Embedding;
 use crate::pipeline::fit::{FitProgress, build_index};
 use crate::pipeline::observe::Bench;
@@ -32,6 +32,9 @@ pub struct RetrievalReport {
     /// Understanding, embedding and search of one query alone.
     pub ms_p50: f64,
     pub ms_p99: f64,
+    /// How a map of the embedding space did, where pairs were given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<Trial>,
 }
 
 /// Files of one evaluation.
@@ -41,6 +44,8 @@ pub struct RetrievalInput {
     pub queries: Vec<PathBuf>,
     /// Labels for the trained head; empty: before any training.
     pub labels: Vec<PathBuf>,
+    /// Pairs of questions for a map of the embedding space.
+    pub pairs: Vec<QuestionPair>,
     pub synonyms: Synonyms,
 }
 
@@ -56,12 +61,17 @@ pub fn run(
     let now = Clock::System.now();
     let mut embedding = Embedding::new(embedder, Vec::new());
     let index = build_index(&dir, &entries, &input.synonyms, &mut embedding, progress)?;
-    let knowledge = Layers::of(Arc::new(index));
+    let train = read_all(&input.labels)?;
+    // No map may be fitted from what is asked here.
+    let lessons = Lessons { pairs: &input.pairs, train: &train, calibrate: &queries, now };
+    let Adapted { index, trial, .. } = adapt(&dir, index, lessons, &mut embedding, progress)?;
+    let knowledge = Layers::of(index);
     let mut bench = Bench { knowledge: &knowledge, embedder, now, progress };
-    let train = bench.messages(&read_all(&input.labels)?)?;
+    let train = bench.messages(&train)?;
     // Nothing is promised here: no label is kept back for a threshold, as with `train --calibrate`.
     let ranking = bench.train(&train)?;
-    measure(&knowledge, ranking.trained(), &queries, embedder)
+    let report = measure(&knowledge, ranking.trained(), &queries, embedder)?;
+    Ok(RetrievalReport { adapter: trial, ..report })
 }
 
 /// Entries of a file, all at version 1.
@@ -99,6 +109,7 @@ fn measure(
         mrr_at_10: reciprocal / n as f64,
         ms_p50: percentile(&times, 0.5),
         ms_p99: percentile(&times, 0.99),
+        adapter: None,
     })
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::rows::{json_lines, read_text};
 use super::{IngestError, RowError};
 use crate::domain::knowledge::EntryId;
-use crate::domain::label::{Classed, Labelled, SaidIn};
+use crate::domain::label::{Classed, Labelled, QuestionPair, SaidIn};
 use crate::domain::message::{Role, Utterance};
 
 /// What is wrong with a line: the field, and why.
@@ -22,6 +22,17 @@ pub fn read_labelled(path: &Path) -> Result<Vec<Labelled>, IngestError> {
 /// `{"text", "dialog"?, "speaker"?}` a line, and its class in `field`.
 pub fn read_classed(path: &Path, field: &'static str) -> Result<Vec<Classed>, IngestError> {
     read_lines(path, |object| classed(object, field))
+}
+
+/// `{"q1", "q2", "label"}` a line; the label is 1 where both ask the same, and 0 where not.
+pub fn read_pairs(path: &Path) -> Result<Vec<QuestionPair>, IngestError> {
+    read_lines(path, |object| {
+        let same = match object.get("label").and_then(Value::as_u64) {
+            Some(label @ (0 | 1)) => label == 1,
+            _ => return Err(("label", "must be 1 (they ask the same) or 0")),
+        };
+        Ok(QuestionPair { one: required(object, "q1")?, other: required(object, "q2")?, same })
+    })
 }
 
 /// What `parse` makes of the object on each line; every bad line is named.
@@ -115,6 +126,26 @@ mod tests {
         std::fs::write(&path, "{\"text\":\"a\"}\n{\"kb_id\":\"a\"}").unwrap();
         let error = read_labelled(&path).unwrap_err().to_string();
         assert!(error.contains("q.jsonl:2: text: is missing"), "{error}");
+    }
+
+    #[test]
+    fn pairs_say_whether_they_ask_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.jsonl");
+        let lines = r#"{"q1":"退钱","q2":"退款","label":1,"source":"desk"}
+{"q1":"退钱","q2":"还钱","label":0}"#;
+        std::fs::write(&path, lines).unwrap();
+        let pairs = read_pairs(&path).unwrap();
+        assert_eq!(pairs.iter().map(|p| p.same).collect::<Vec<_>>(), [true, false]);
+        assert_eq!((pairs[1].one.as_str(), pairs[1].other.as_str()), ("退钱", "还钱"));
+        std::fs::write(
+            &path,
+            "{\"q1\":\"a\",\"q2\":\"b\",\"label\":\"1\"}\n{\"q1\":\"a\",\"label\":1}",
+        )
+        .unwrap();
+        let error = read_pairs(&path).unwrap_err().to_string();
+        assert!(error.contains("p.jsonl:1: label: must be 1"), "{error}");
+        assert!(error.contains("p.jsonl:2: q2: is missing"), "{error}");
     }
 
     #[test]

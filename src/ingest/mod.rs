@@ -27,7 +27,7 @@ pub use entries::{
 };
 pub use kind::{FILE_BYTES, FileKind, kind};
 pub use knowledge::{Knowledge, read_knowledge};
-pub use labelled::{Fault, UNLABELLED, read_classed, read_labelled, read_lines};
+pub use labelled::{Fault, UNLABELLED, read_classed, read_labelled, read_lines, read_pairs};
 pub use marked::{Mark, Marked, read_marked};
 pub use passages::{Passage, passages};
 pub use rewrites::{Rewrite, read_rewrites};

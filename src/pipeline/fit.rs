@@ -2,17 +2,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::base::clock::UnixMs;
 use crate::domain::knowledge::{EntryState, VersionedEntry};
-use crate::domain::label::Labelled;
+use crate::domain::label::{Labelled, QuestionPair};
 use crate::domain::message::Utterance;
 use crate::engine::EngineError;
 use crate::gate::model::{Fingerprint, FitOptions, GateError, GateModel};
 use crate::gate::threshold::Promise;
+use crate::pipeline::adapt::{Adapted, Lessons, Trial, adapt};
 use crate::pipeline::embedding::Embedding;
-use crate::pipeline::generation::{WriteError, write_fitted};
+use crate::pipeline::generation::{Parts, WriteError, write_fitted};
 use crate::pipeline::observe::{Bench, Learned, Message};
 use crate::search::SearchError;
 use crate::search::index::{Embedded, EntryTexts, KnowledgeIndex};
@@ -56,8 +56,17 @@ pub struct Material<'a> {
     pub train: &'a [Labelled],
     /// Messages for the threshold. Empty: a part of `train` is kept back for it.
     pub calibrate: &'a [Labelled],
+    /// Questions that ask the same, or not, for a map of the embedding space.
+    pub pairs: &'a [QuestionPair],
     pub promise: Promise,
     pub now: UnixMs,
+}
+
+/// What a build came to.
+pub struct Built {
+    pub gate: GateModel,
+    /// How a map of the embedding space did, if there was anything to fit one from.
+    pub trial: Option<Trial>,
 }
 
 /// How far the work has come.
@@ -72,6 +81,10 @@ pub struct FitProgress {
 pub enum Stage {
     EmbedKnowledge,
     WriteIndex,
+    EmbedPairs,
+    FitAdapter,
+    /// Asks labelled messages with the map and without it.
+    TryAdapter,
     EmbedLabels,
     FitHead,
     /// Asks the knowledge its own questions without their answers.
@@ -85,14 +98,18 @@ pub fn build(
     material: Material<'_>,
     embedding: &mut Embedding<'_>,
     progress: &mut dyn FnMut(FitProgress),
-) -> Result<GateModel, FitError> {
-    let index = build_index(dir, material.entries, material.synonyms, embedding, progress)?;
-    let (knowledge, embedder) = (Layers::of(Arc::new(index)), embedding.embedder());
-    let mut bench = Bench { knowledge: &knowledge, embedder, now: material.now, progress };
-    let Fitted { learned, gate, .. } =
-        fit(&mut bench, material.train, material.calibrate, material.promise)?;
-    write_fitted(dir, learned.ranking.head.as_ref(), &gate)?;
-    Ok(gate)
+) -> Result<Built, FitError> {
+    let Material { entries, synonyms, train, calibrate, pairs, promise, now } = material;
+    let index = build_index(dir, entries, synonyms, embedding, progress)?;
+    let lessons = Lessons { pairs, train, calibrate, now };
+    let Adapted { index, adapter, trial } = adapt(dir, index, lessons, embedding, progress)?;
+    let (knowledge, embedder) = (Layers::of(index), embedding.embedder());
+    let mut bench = Bench { knowledge: &knowledge, embedder, now, progress };
+    let Fitted { learned, gate, .. } = fit(&mut bench, train, calibrate, promise)?;
+    let (head, adapter, trial_of) =
+        (learned.ranking.head.as_ref(), adapter.as_ref(), trial.as_ref());
+    write_fitted(dir, &Parts { head, gate: &gate, adapter, trial: trial_of, pairs })?;
+    Ok(Built { gate, trial })
 }
 
 /// What labels and knowledge give beside the index.
@@ -184,7 +201,7 @@ pub(super) fn write_index(
 const KEPT_BACK: usize = 3;
 
 /// What makes two labels speak of the same message.
-fn message(label: &Labelled) -> (String, &[Utterance]) {
+pub(super) fn message(label: &Labelled) -> (String, &[Utterance]) {
     (normalize(&label.text), &label.context)
 }
 
@@ -195,7 +212,7 @@ pub fn held_back(train: &[Labelled], calibrate: &[Labelled]) -> Vec<Labelled> {
 
 /// Without calibration messages, every third training message becomes one. No message is in both,
 /// and none twice: of labels that say different things of one message the last is the corrected one.
-fn split(train: &[Labelled], calibrate: &[Labelled]) -> (Vec<Labelled>, Vec<Labelled>) {
+pub(super) fn split(train: &[Labelled], calibrate: &[Labelled]) -> (Vec<Labelled>, Vec<Labelled>) {
     let (train, calibrate) = (last_of_each(train), last_of_each(calibrate));
     if !calibrate.is_empty() {
         // A message that the head has seen would calibrate the threshold too boldly.

@@ -2,16 +2,20 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::fault::Fault;
 use crate::base::file::write_atomic;
+use crate::domain::label::QuestionPair;
 use crate::gate::model::{Fingerprint, GateError, GateModel};
+use crate::ingest::read_pairs;
 use crate::model::ModelIdentity;
+use crate::pipeline::adapt::Trial;
 use crate::pipeline::retrieve::Trained;
-use crate::pipeline::seal::{GATE_FILE, HEAD_FILE, Seal};
+use crate::pipeline::seal::{ADAPTER_FILE, GATE_FILE, HEAD_FILE, PAIRS_FILE, Seal};
 use crate::search::SearchError;
+use crate::search::adapter::Adapter;
 use crate::search::head::Head;
 use crate::search::index::KnowledgeIndex;
 use crate::search::manifest::Manifest;
@@ -74,6 +78,8 @@ pub struct Generation {
     pub index: Arc<KnowledgeIndex>,
     pub head: Option<Head>,
     pub gate: GateModel,
+    /// How a map of the embedding space did, if one was tried; the index has it if it was promoted.
+    pub trial: Option<Trial>,
 }
 
 impl Generation {
@@ -86,7 +92,12 @@ impl Generation {
         let unreadable = |e: SearchError| GenerationError::unreadable(dir, e);
         let id = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let seal = Seal::verify(dir).map_err(unreadable)?;
-        let index = Arc::new(KnowledgeIndex::open(dir).map_err(unreadable)?);
+        let index = match seal.has_adapter() {
+            false => KnowledgeIndex::open(dir),
+            true => Adapter::read(&dir.join(ADAPTER_FILE))
+                .and_then(|adapter| KnowledgeIndex::open_adapted(dir, adapter)),
+        };
+        let index = Arc::new(index.map_err(unreadable)?);
         let gate_file = dir.join(GATE_FILE);
         let gate = fs::read_to_string(&gate_file)
             .map_err(|source| GenerationError::Io { path: gate_file.display().to_string(), source })
@@ -105,7 +116,8 @@ impl Generation {
             return Err(damaged(&"its head was fitted on vectors of another width"));
         }
         let files = seal.files().count() + manifest.files.len();
-        Ok(Self { id, files, index, head, gate })
+        let trial = seal.trial().cloned();
+        Ok(Self { id, files, index, head, gate, trial })
     }
 
     /// As [`Generation::open`], of a service that embeds with `running`: vectors of other weights
@@ -145,20 +157,57 @@ impl Generation {
 }
 
 /// Completes a directory into which the index was already written.
-pub(super) fn write_fitted(
-    dir: &Path,
-    head: Option<&Head>,
-    gate: &GateModel,
-) -> Result<(), WriteError> {
+pub(super) fn write_fitted(dir: &Path, parts: &Parts<'_>) -> Result<(), WriteError> {
+    let Parts { head, gate, adapter, trial, pairs } = *parts;
+    if let Some(adapter) = adapter {
+        adapter.write(&dir.join(ADAPTER_FILE))?;
+    }
+    if trial.is_some() {
+        write_pairs(&dir.join(PAIRS_FILE), pairs)?;
+    }
     if let Some(head) = head {
         head.write(&dir.join(HEAD_FILE))?;
         Fault::BuiltHead.passes();
     }
     write_atomic(&dir.join(GATE_FILE), gate.to_json()?.as_bytes())?;
     Fault::BuiltGate.passes();
-    Seal::write(dir, head.is_some())?;
+    Seal::write(dir, parts)?;
     Fault::BuiltSeal.passes();
     Ok(())
+}
+
+/// What completes an index.
+pub(super) struct Parts<'a> {
+    pub(super) head: Option<&'a Head>,
+    pub(super) gate: &'a GateModel,
+    /// There only if its trial promoted it.
+    pub(super) adapter: Option<&'a Adapter>,
+    pub(super) trial: Option<&'a Trial>,
+    /// Kept where a map was tried, for the next build.
+    pub(super) pairs: &'a [QuestionPair],
+}
+
+/// In the form in which pairs are read.
+fn write_pairs(path: &Path, pairs: &[QuestionPair]) -> std::io::Result<()> {
+    let line = |QuestionPair { one, other, same }: &QuestionPair| {
+        serde_json::json!({"q1": one, "q2": other, "label": u8::from(*same)}).to_string() + "\n"
+    };
+    write_atomic(path, pairs.iter().map(line).collect::<String>().as_bytes())
+}
+
+/// The pairs that the newest of some generations was built with; none where it had none, or where
+/// they cannot be read.
+pub fn pairs_of(newest_first: &[PathBuf]) -> Vec<QuestionPair> {
+    let Some(dir) = newest_first.first() else { return Vec::new() };
+    match Seal::verify(dir) {
+        Ok(seal) if seal.trial().is_some() => {
+            read_pairs(&dir.join(PAIRS_FILE)).unwrap_or_else(|error| {
+                tracing::warn!(%error, "pairs of questions cannot be used again");
+                Vec::new()
+            })
+        }
+        _ => Vec::new(),
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -258,7 +307,9 @@ pub(super) mod testing {
             Fingerprint { knowledge: manifest.entries_digest, embedder: model.sha256.clone() };
         let mut gate = GateModel::closed(&FitOptions { fingerprint, ..Default::default() });
         change(&mut gate);
-        write_fitted(dir, head.as_ref(), &gate).unwrap();
+        let head = head.as_ref();
+        write_fitted(dir, &Parts { head, gate: &gate, adapter: None, trial: None, pairs: &[] })
+            .unwrap();
     }
 }
 

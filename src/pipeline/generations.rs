@@ -149,6 +149,11 @@ fn number(name: &str) -> Option<u64> {
 }
 
 impl Building {
+    /// The id of what is built.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// Where to write.
     pub fn path(&self) -> &Path {
         &self.path

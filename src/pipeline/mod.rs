@@ -4,6 +4,7 @@
 //! holds the knowledge that answers, [`delivery`] sends what the desk decided.
 
 pub mod accounts;
+pub mod adapt;
 pub mod ask;
 pub mod challenge;
 pub mod delivery;

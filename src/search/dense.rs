@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use crate::base::lease::step_back;
+use crate::search::adapter::Adapter;
 use crate::search::codes::Code;
 use crate::search::flat::FlatIndex;
 use crate::search::hnsw::Hnsw;
@@ -62,12 +63,18 @@ impl Upkeep {
 impl DenseIndex {
     /// An exact scan, until [`DenseIndex::grow`].
     pub fn new(vectors: Matrix) -> Self {
-        Self::of(FlatIndex::new(vectors))
+        Self::adapted(vectors, None)
     }
 
-    /// As [`DenseIndex::new`], around the centre of `other`: cosines of both can be compared.
+    /// As [`DenseIndex::new`], of vectors as a trained map sees them.
+    pub(super) fn adapted(vectors: Matrix, adapter: Option<Arc<Adapter>>) -> Self {
+        Self::of(FlatIndex::new(vectors, adapter))
+    }
+
+    /// As [`DenseIndex::new`], around the centre of `other` and through its map: cosines of both can
+    /// be compared.
     pub(super) fn beside(vectors: Matrix, other: &Self) -> Self {
-        Self::of(FlatIndex::around(vectors, other.flat().centre().to_vec()))
+        Self::of(FlatIndex::beside(vectors, other.flat()))
     }
 
     fn of(flat: FlatIndex) -> Self {

@@ -4,8 +4,11 @@
 //! rows that the codes' error leaves in question: less to read, and the same result.
 //!
 //! e5 puts all texts into a narrow cone, so the mean of the indexed vectors is taken off both sides
-//! before the cosine.
+//! before the cosine; where there is a trained map, it comes after that.
 
+use std::sync::Arc;
+
+use crate::search::adapter::Adapter;
 use crate::search::codes::{Code, Codes};
 use crate::search::distance::dot;
 use crate::search::near::{top_groups, top_groups_above};
@@ -19,30 +22,40 @@ const CENTRE_PRIOR: f32 = 8.0;
 #[derive(Clone, Debug)]
 pub(super) struct FlatIndex {
     centre: Vec<f32>,
+    adapter: Option<Arc<Adapter>>,
     rows: Matrix,
     codes: Codes,
 }
 
 impl FlatIndex {
     /// Takes the vectors over, since two copies of very many may not fit.
-    pub(super) fn new(vectors: Matrix) -> Self {
+    pub(super) fn new(vectors: Matrix, adapter: Option<Arc<Adapter>>) -> Self {
         let centre = centre_of(&vectors);
-        Self::around(vectors, centre)
+        Self::around(vectors, centre, adapter)
     }
 
-    /// Around a centre that was taken from other rows.
-    pub(super) fn around(mut vectors: Matrix, centre: Vec<f32>) -> Self {
-        vectors.rows_mut().for_each(|row| centre_in_place(row, &centre));
+    /// As `other` sees vectors, around its centre.
+    pub(super) fn beside(vectors: Matrix, other: &Self) -> Self {
+        Self::around(vectors, other.centre.clone(), other.adapter.clone())
+    }
+
+    fn around(mut vectors: Matrix, centre: Vec<f32>, adapter: Option<Arc<Adapter>>) -> Self {
+        vectors.rows_mut().for_each(|row| {
+            centre_in_place(row, &centre);
+            if let Some(adapter) = &adapter {
+                adapter.apply(row);
+            }
+        });
         let codes = Codes::new(&vectors);
-        Self { centre, rows: vectors, codes }
+        Self { centre, adapter, rows: vectors, codes }
+    }
+
+    pub(super) fn is_adapted(&self) -> bool {
+        self.adapter.is_some()
     }
 
     pub(super) fn dim(&self) -> usize {
         self.rows.dim()
-    }
-
-    pub(super) fn centre(&self) -> &[f32] {
-        &self.centre
     }
 
     pub(super) fn len(&self) -> usize {
@@ -55,7 +68,11 @@ impl FlatIndex {
 
     /// The query as the rows see it: centre taken off, length one.
     pub(super) fn centred(&self, vector: &[f32]) -> Vec<f32> {
-        centred(vector, &self.centre)
+        let mut vector = centred(vector, &self.centre);
+        if let Some(adapter) = &self.adapter {
+            adapter.apply(&mut vector);
+        }
+        vector
     }
 
     /// Row `at`, centred, of length one.
@@ -159,7 +176,7 @@ mod tests {
         let rows: Vec<[f32; 3]> =
             (0..40).map(|i| if i % 2 == 0 { [5.0, 1.0, 0.0] } else { [5.0, 0.0, 1.0] }).collect();
         let matrix = Matrix::from_rows(3, rows.iter().map(|r| &r[..])).unwrap();
-        let index = FlatIndex::new(matrix);
+        let index = FlatIndex::new(matrix, None);
         let scores = index.scores(&index.centred(&[5.0, 0.9, 0.1]));
         assert!(dot(&rows[0], &rows[1]) / 26.0 > 0.96);
         assert!(scores[0] - scores[1] > 0.5, "{scores:?}");
@@ -168,7 +185,7 @@ mod tests {
     #[test]
     fn a_single_row_can_still_be_found() {
         let matrix = Matrix::from_rows(2, [&[0.6, 0.8][..]]).unwrap();
-        let index = FlatIndex::new(matrix);
+        let index = FlatIndex::new(matrix, None);
         let score = index.scores(&index.centred(&[0.6, 0.8]))[0];
         assert!((score - 1.0).abs() < 1e-6);
     }
@@ -176,7 +193,7 @@ mod tests {
     #[test]
     fn a_vector_without_direction_is_far_from_everything() {
         let matrix = Matrix::from_rows(2, [&[1.0, 0.0][..], &[0.0, 1.0][..]]).unwrap();
-        let index = FlatIndex::new(matrix);
+        let index = FlatIndex::new(matrix, None);
         let middle = [index.centre[0], index.centre[1]];
         for odd in [[f32::NAN, 0.0], [f32::INFINITY, 1.0], [0.0, 0.0], middle] {
             assert_eq!(index.scores(&index.centred(&odd)), [0.0, 0.0]);
@@ -190,7 +207,7 @@ mod tests {
         ) {
             let rows = clustered(count, dim, seed);
             let wanted = rows.row(count / 2).to_vec();
-            let index = FlatIndex::new(rows);
+            let index = FlatIndex::new(rows, None);
             let query = index.centred(&wanted);
             let group = |row: u32| (row % 3 != 1).then_some(row / 5);
             let all = (0..).zip(index.scores(&query));

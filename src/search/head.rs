@@ -243,7 +243,7 @@ struct KinHeader {
     parts: kin::Header,
 }
 
-fn softmax(scores: &mut [f32]) {
+pub(super) fn softmax(scores: &mut [f32]) {
     let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     scores.iter_mut().for_each(|s| *s = (*s - top).exp());
     let total: f32 = scores.iter().sum();

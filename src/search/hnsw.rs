@@ -452,7 +452,7 @@ mod tests {
 
     #[test]
     fn threads_build_a_graph_that_finds_the_nearest() {
-        let index = FlatIndex::new(clustered(3000, 48, 5));
+        let index = FlatIndex::new(clustered(3000, 48, 5), None);
         let graph = Hnsw::build(index.codes(), all(&index), 2, &|| true).unwrap();
         let recall = recall(&index, &graph, |_| true);
         assert!(recall > 0.99, "{recall}");
@@ -460,7 +460,7 @@ mod tests {
 
     #[test]
     fn a_way_leads_to_every_row() {
-        let index = FlatIndex::new(clustered(2000, 24, 8));
+        let index = FlatIndex::new(clustered(2000, 24, 8), None);
         for threads in 1..=8 {
             let graph = Hnsw::build(index.codes(), all(&index), threads, &|| true).unwrap();
             assert_eq!(reachable(&graph), 2000, "{threads} threads");
@@ -473,7 +473,7 @@ mod tests {
         // Each tenth row is there 120 times, in one piece, as a file might have it.
         let times = |at: usize| if at.is_multiple_of(10) { 120 } else { 1 };
         let rows = (0..300).flat_map(|at| std::iter::repeat_n(some.row(at), times(at)));
-        let index = FlatIndex::new(Matrix::from_rows(24, rows).unwrap());
+        let index = FlatIndex::new(Matrix::from_rows(24, rows).unwrap(), None);
         let graph = Hnsw::build(index.codes(), all(&index), 2, &|| true).unwrap();
         let recall = recall(&index, &graph, |_| true);
         assert!(recall > 0.99, "{recall}");
@@ -485,7 +485,7 @@ mod tests {
 
     #[test]
     fn a_stopped_build_leaves_nothing() {
-        let index = FlatIndex::new(clustered(50, 8, 5));
+        let index = FlatIndex::new(clustered(50, 8, 5), None);
         let asked = AtomicUsize::new(0);
         let proceed = || asked.fetch_add(1, atomic::Ordering::Relaxed) < 20;
         assert!(Hnsw::build(index.codes(), all(&index), 2, &proceed).is_none());
@@ -493,7 +493,7 @@ mod tests {
 
     #[test]
     fn a_build_waits_while_a_reply_is_being_made() {
-        let index = FlatIndex::new(clustered(50, 8, 5));
+        let index = FlatIndex::new(clustered(50, 8, 5), None);
         let build = || {
             let watch = Stopwatch::start();
             Hnsw::build(index.codes(), all(&index), 1, &|| true).unwrap();
@@ -510,7 +510,7 @@ mod tests {
         fn holds_the_given_rows_and_only_those(
             seed in any::<u64>(), count in 0_usize..400, threads in 1_usize..4,
         ) {
-            let index = FlatIndex::new(clustered(count, 16, seed));
+            let index = FlatIndex::new(clustered(count, 16, seed), None);
             let even = |row: u32| row.is_multiple_of(2);
             let rows: Vec<u32> = (0..count as u32).filter(|&row| even(row)).collect();
             let graph = Hnsw::build(index.codes(), rows.clone(), threads, &|| true).unwrap();

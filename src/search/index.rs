@@ -15,6 +15,7 @@ use crate::base::fault::Fault;
 use crate::domain::evidence::{Evidence, Scores};
 use crate::domain::knowledge::{Asker, EntryId, Validity, VersionedEntry};
 use crate::search::SearchError;
+use crate::search::adapter::Adapter;
 use crate::search::bm25::Bm25Index;
 use crate::search::dense::DenseIndex;
 use crate::search::distance::dot;
@@ -179,17 +180,33 @@ impl KnowledgeIndex {
     /// Opens a generation after checking the digest of every file in it. It is searched exactly, and
     /// so the same every time, until [`KnowledgeIndex::grow`].
     pub fn open(dir: &Path) -> Result<Self, SearchError> {
-        Self::open_with(dir, None)
+        Self::open_with(dir, None, None)
+    }
+
+    /// As [`KnowledgeIndex::open`], with vectors as a trained map sees them.
+    ///
+    /// # Errors
+    /// Also [`SearchError::BadInput`] for a map of vectors of another width.
+    pub fn open_adapted(dir: &Path, adapter: Adapter) -> Result<Self, SearchError> {
+        Self::open_with(dir, Some(Arc::new(adapter)), None)
     }
 
     /// Opens an index of few entries whose scores are to be compared with those of `whole`: centre
     /// of the vectors and rarity of the words are taken from there.
     pub fn open_beside(dir: &Path, whole: Arc<KnowledgeIndex>) -> Result<Self, SearchError> {
-        Self::open_with(dir, Some(whole))
+        Self::open_with(dir, None, Some(whole))
     }
 
-    fn open_with(dir: &Path, whole: Option<Arc<KnowledgeIndex>>) -> Result<Self, SearchError> {
+    fn open_with(
+        dir: &Path,
+        adapter: Option<Arc<Adapter>>,
+        whole: Option<Arc<KnowledgeIndex>>,
+    ) -> Result<Self, SearchError> {
         let manifest = Manifest::verify(dir)?;
+        let dim = manifest.space.dim;
+        if let Some(other) = adapter.as_ref().map(|a| a.dim()).filter(|&width| width != dim) {
+            return Err(SearchError::BadInput(format!("an adapter {other} wide for {dim}")));
+        }
         let entries = read_entries(&dir.join(ENTRIES))?;
         let vectors = Matrix::read(&dir.join(PHRASING_VECTORS))?;
         let answers = Matrix::read(&dir.join(ANSWER_VECTORS))?;
@@ -218,7 +235,10 @@ impl KnowledgeIndex {
             |e: &VersionedEntry| !e.entry.accounts.is_empty() || !e.entry.audiences.is_empty();
         let bound = entries.iter().map(bound).collect();
         let (dense, answer_dense) = match &whole {
-            None => (DenseIndex::new(vectors), DenseIndex::new(answers)),
+            None => (
+                DenseIndex::adapted(vectors, adapter.clone()),
+                DenseIndex::adapted(answers, adapter),
+            ),
             Some(whole) => (
                 DenseIndex::beside(vectors, &whole.dense),
                 DenseIndex::beside(answers, &whole.answer_dense),
@@ -259,6 +279,11 @@ impl KnowledgeIndex {
     #[cfg(test)]
     pub(crate) fn grows(&self) -> bool {
         self.dense.grows() && self.answer_dense.grows()
+    }
+
+    /// Whether a trained map lies between its vectors and its lists.
+    pub fn is_adapted(&self) -> bool {
+        self.dense.flat().is_adapted()
     }
 
     pub fn manifest(&self) -> &Manifest {

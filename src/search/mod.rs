@@ -4,9 +4,10 @@
 //! [`index::KnowledgeIndex`] is the door: built once per knowledge generation, read-only afterwards.
 //! It stands on dense vectors ([`dense`]: an exact scan, [`flat`], and for many a graph, [`hnsw`]),
 //! an inverted index ([`bm25`]), a trained vote ([`head`], with [`kin`] beside it) and one formula
-//! that joins them ([`fuse`]). An operator's [`synonyms`] are one word to all of it.
+//! that joins them ([`fuse`]); a trained map ([`adapter`]) may lie between vectors and lists. An operator's [`synonyms`] are one word to all of it.
 //! [`classifier::Classifier`] puts messages into classes of any kind.
 
+pub mod adapter;
 mod bag;
 mod bm25;
 mod cholesky;

@@ -70,10 +70,8 @@ pub(super) fn top_groups_above(
         if heap.len() < k { least } else { heap.peek().map_or(least, |worst| worst.0.score) }
     };
     for (row, &score) in (0..).zip(scores) {
-        if !(score > bar) {
-            continue;
-        }
-        let Some(row) = group(row) else { continue };
+        // No number is above nothing, and is left out.
+        let Some(row) = (score > bar).then(|| group(row)).flatten() else { continue };
         match &mut open {
             Some(best) if best.row == row => best.score = best.score.max(score),
             _ => bar = close(open.replace(Near { score, row })),

@@ -122,6 +122,7 @@ pub(crate) fn built() -> &'static Path {
             synonyms: &Synonyms::default(),
             train: &[],
             calibrate: &[],
+            pairs: &[],
             promise: Promise::default(),
             now: Clock::System.now(),
         };

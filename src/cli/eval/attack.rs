@@ -63,7 +63,7 @@ pub(super) fn run(app: &mut App, args: &AttackArgs) -> Result<()> {
     let mut files = train::read(Purpose::Train, &args.labels)?;
     files.extend(train::read(Purpose::Calibrate, &args.calibrate)?);
     store.add_labels(&files, "eval", now)?;
-    rebuild(app, store.as_ref(), promise)?;
+    rebuild(app, store.as_ref(), promise, None)?;
     let service = app.desk()?;
     let target = Target {
         desk: &service.desk,

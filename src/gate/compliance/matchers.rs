@@ -59,7 +59,9 @@ impl Matcher {
         while let Some(found) = pattern.find_at(folded, from) {
             let span = match self {
                 Self::Link => is_foreign_link(found.as_str(), lists).then(|| found.range()),
-                number => number.judge(folded, found.range(), lists),
+                Self::Mobile | Self::IdCard | Self::BankCard => {
+                    self.judge(folded, found.range(), lists)
+                }
             };
             if span.is_some() {
                 return span;
@@ -67,7 +69,9 @@ impl Matcher {
             // A rejected number may hide a true one that starts inside it.
             from = match self {
                 Self::Link => found.end(),
-                _ => found.start() + found.as_str().chars().next().map_or(1, char::len_utf8),
+                Self::Mobile | Self::IdCard | Self::BankCard => {
+                    found.start() + found.as_str().chars().next().map_or(1, char::len_utf8)
+                }
             };
         }
         None
