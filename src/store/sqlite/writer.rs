@@ -22,7 +22,7 @@ const GROUP: usize = 64;
 /// Jobs that may wait; beyond it callers block, which slows intake instead of growing memory.
 const QUEUE: usize = 256;
 /// How long what is written ahead waits for what follows from it: a known question is decided sooner.
-const AHEAD: Duration = Duration::from_millis(10);
+const AHEAD: Duration = Duration::from_millis(20);
 /// How long what nobody waits for does.
 const SOME_TIME: Duration = Duration::from_millis(100);
 
