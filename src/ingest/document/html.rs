@@ -9,9 +9,42 @@ use super::{BlockKind, Draft, table, tidy};
 
 pub(super) fn read(bytes: &[u8]) -> Result<Draft, String> {
     let mut draft = Draft::default();
-    append(&mut draft, &decode(bytes)?);
+    let page = decode(bytes)?;
+    if nests_too_deep(&page) {
+        return Err(format!("nests more than {MOST_NESTED} elements in one another"));
+    }
+    append(&mut draft, &page);
     Ok(draft)
 }
+
+/// The parser looks through all open elements at every tag; no page for readers comes near this.
+const MOST_NESTED: usize = 2_000;
+
+/// Told from the tags alone, so that a page made to be slow is refused before it is parsed.
+fn nests_too_deep(page: &str) -> bool {
+    let mut depth = 0_usize;
+    for tag in page.split('<').skip(1) {
+        let name = tag.trim_start_matches('/');
+        if !name.starts_with(|c: char| c.is_ascii_alphabetic()) {
+            continue;
+        }
+        let name_end = name.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(name.len());
+        if UNNESTED.contains(&name[..name_end].to_ascii_lowercase().as_str()) {
+            continue;
+        }
+        depth = if tag.starts_with('/') { depth.saturating_sub(1) } else { depth + 1 };
+        if depth > MOST_NESTED {
+            return true;
+        }
+    }
+    false
+}
+
+/// Elements without an end, or whose end is commonly left out.
+const UNNESTED: [&str; 22] = [
+    "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track",
+    "wbr", "p", "li", "td", "th", "tr", "dt", "dd", "option", "path",
+];
 
 /// Takes what a page or a piece of one says.
 pub(super) fn append(draft: &mut Draft, source: &str) {
@@ -291,6 +324,14 @@ fn visible_text(cell: ElementRef<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_nests_without_end_is_refused_unparsed() {
+        assert!(nests_too_deep(&"<div>".repeat(MOST_NESTED + 1)));
+        assert!(!nests_too_deep(&"<div><br><p>一<p>二</div>".repeat(MOST_NESTED)));
+        assert!(!nests_too_deep(&"1 < 2 && 3 <= 4 ".repeat(MOST_NESTED)));
+        assert!(read("<b>".repeat(MOST_NESTED + 1).as_bytes()).is_err());
+    }
 
     const PAGE: &str = r#"<!DOCTYPE html><html><head><title>帮助 中心</title><style>p{}</style></head><body>
         <nav><a>首页</a></nav><header><h1>退货<br>政策</h1></header>
