@@ -373,6 +373,7 @@ impl App {
             },
             operators: Arc::new(self.operators()?),
             metrics: telemetry::metrics()?,
+            refusals: Arc::default(),
             pages: Arc::new(Pages::new()?),
             clock: self.clock.clone(),
             deadline,

@@ -9,6 +9,7 @@ mod observe;
 mod pages;
 mod people;
 mod personal;
+mod refusals;
 mod server;
 mod state;
 mod view;

@@ -10,6 +10,7 @@ use crate::base::clock::Clock;
 use crate::base::vault::Vault;
 use crate::engine::embed::EmbedWorker;
 use crate::http::pages::Pages;
+use crate::http::refusals::Refusals;
 use crate::pipeline::accounts::Accounts;
 use crate::pipeline::delivery::Bell;
 use crate::pipeline::desk::Desk;
@@ -49,6 +50,7 @@ pub struct HttpState {
     pub operators: Arc<OperatorAccess>,
     pub metrics: PrometheusHandle,
     pub pages: Arc<Pages>,
+    pub refusals: Arc<Refusals>,
     pub clock: Clock,
     /// From the first byte of a request to its reply.
     pub deadline: Duration,

@@ -31,7 +31,7 @@ pub(super) async fn verify(
     match channel.check_url(&Callback { query: &query, headers: &headers, body: b"", received_at })
     {
         Ok(answer) => answered(answer),
-        Err(error) => refused(&error),
+        Err(error) => refused(&state, &account, &error),
     }
 }
 
@@ -55,7 +55,7 @@ pub(super) async fn receive(
     let received = match channel.receive(&callback) {
         Ok(Received::Answer(answer)) => return answered(answer),
         Ok(received) => received,
-        Err(error) => return refused(&error),
+        Err(error) => return refused(&state, &account, &error),
     };
     let taking = state.clone();
     let taken = tokio::task::spawn_blocking(move || take(&taking, channel, received, deadline));
@@ -181,7 +181,8 @@ fn readable(headers: &HeaderMap) -> Vec<(&str, &str)> {
     headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))).collect()
 }
 
-fn refused(error: &PushError) -> Response {
+fn refused(state: &HttpState, account: &str, error: &PushError) -> Response {
+    state.refusals.note(account, error, state.clock.now());
     metrics::counter!("huida_pushes_refused_total", "code" => error.code()).increment(1);
     let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
     (status, error.code()).into_response()
