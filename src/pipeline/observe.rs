@@ -45,7 +45,7 @@ const LEAST_PHRASINGS: usize = 250;
 /// ... and so many of an entry: one alone says no more than the lists do.
 const PHRASINGS_PER_ENTRY: usize = 2;
 /// Phrasings times entries beyond which training it over and over takes minutes.
-const MOST_UNLABELLED_WORK: usize = 50_000;
+const MOST_UNLABELLED_WORK: usize = 250_000;
 /// What the vote by likeness may count in the sum of the lists; it runs from 0 to 1.
 const KIN_WEIGHTS: [f32; 3] = [2.5, 5.0, 10.0];
 /// What it counts while labels are too few to find out. In a trial beside this code, a bank's 63
