@@ -13,6 +13,9 @@ use crate::search::kin::{Kin, Kindred, thinned};
 
 /// Messages whose likenesses to each other are kept while fitting; so many take 512 MB.
 const MOST_MESSAGES: usize = 16_000;
+/// How fast likeness falls with distance. Classes lie closer together than entries: with half of it,
+/// as entries have it, .9285 instead of .9315 of 2001 banking questions were put right.
+const SHARPNESS: f32 = 1.0;
 /// Share of the examples that are held back to find out when to abstain.
 const HELD_SHARE: f32 = 0.2;
 /// Share of the rightly classified that abstaining may cost.
@@ -63,7 +66,7 @@ impl Classifier {
         let mut examples = examples.to_vec();
         SplitMix64::new(SEED).shuffle(&mut examples);
         let examples = thinned(&examples, MOST_MESSAGES);
-        let kindred = Kindred::of(&examples, options.ridge)?;
+        let kindred = Kindred::of(&examples, options.ridge, SHARPNESS)?;
         let outside = options.outside.and_then(|name| classes.iter().position(|c| c == name));
         let mut classifier = Self {
             classes: classes.to_vec(),

@@ -27,7 +27,7 @@ use crate::search::vectors::Matrix;
 
 pub use crate::search::head::train::FitOptions;
 
-const FRAME: Frame = Frame { magic: *b"HUIDAHED", version: 3, what: "head file" };
+const FRAME: Frame = Frame { magic: *b"HUIDAHED", version: 4, what: "head file" };
 
 /// Length of the embedding's part of the features; the terms' part has length 1.
 const DENSE_SCALE: f32 = 3.0;

@@ -11,7 +11,7 @@ use crate::base::random::SplitMix64;
 use crate::search::SearchError;
 use crate::search::distance::dot;
 use crate::search::flat::{centre_of, centred};
-use crate::search::kin::{RIDGE, of_vectors};
+use crate::search::kin::{RIDGE, SHARPNESS, of_vectors};
 use crate::search::vectors::Matrix;
 
 /// Messages among which is chosen; doubt is kept for each pair.
@@ -71,8 +71,10 @@ impl Doubt {
         }
         let centre = centre_of(&Matrix::from_rows(dim, messages.iter().copied())?);
         let vectors: Vec<Vec<f32>> = all().map(|row| centred(row, &centre)).collect();
-        let covariance: Vec<Vec<f32>> =
-            vectors.iter().map(|a| vectors.iter().map(|b| of_vectors(a, b)).collect()).collect();
+        let covariance: Vec<Vec<f32>> = vectors
+            .iter()
+            .map(|a| vectors.iter().map(|b| of_vectors(a, b, SHARPNESS)).collect())
+            .collect();
         let rows = Matrix::from_rows(vectors.len(), covariance.iter().map(Vec::as_slice))?;
         let mut doubt = Self { rows };
         (messages.len()..vectors.len()).for_each(|phrasing| doubt.resolve(phrasing));

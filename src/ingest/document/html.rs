@@ -17,8 +17,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<Draft, String> {
     Ok(draft)
 }
 
-/// The parser looks through all open elements at every tag; no page for readers comes near this.
-const MOST_NESTED: usize = 2_000;
+/// The parser looks through all open elements at every tag, some seconds for so many; no page for
+/// readers comes near this.
+const MOST_NESTED: usize = 30_000;
 
 /// Told from the tags alone, so that a page made to be slow is refused before it is parsed.
 fn nests_too_deep(page: &str) -> bool {
