@@ -7,13 +7,18 @@ use regex::Regex;
 use crate::base::limits;
 use crate::base::pattern::pattern;
 use crate::base::text::{is_han, prefix_chars};
+use crate::base::words;
 use crate::domain::message::{Role, Utterance};
 
+mod candidates;
 mod content;
 mod topic;
 
-use content::{has_bare_verb, is_frame, is_latin, leans, names_matter, own_content, shares_topic};
-use topic::{Exchange, TOPIC_CHARS, asks, frame_of};
+use content::{
+    denies, has_bare_verb, is_attribute, is_frame, is_latin, leans, names_matter, own_content,
+    shares_topic,
+};
+use topic::{Exchange, TOPIC_CHARS, asks, frame_of, place_in};
 
 /// What to search with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +55,12 @@ pattern!(
     PRONOUN = r"[我你您他她它到在]这|其[他它]|吉他|他[人行乡国]|维他|这[个]?(?:里|边|儿|么|些天|几天|两天|次|时候|月|周|星期|礼拜|年|天|阵子|会儿|期|样)|那[个]?(?:里|边|儿|么|些天|几天|时候|月|天|年|样|阵子|会儿|就|我|你|要|怎|为|如|能|可|是|有|会|还)|(?P<p>它们?|他们?|她们?|(?:这|那)(?:(?:一?个|款|种|件|双|台|套|张|本|部|首|家|项|笔|条|些)(?:人|家伙|东西|游戏|电影|电视剧|书|歌|剧|动漫|小说|产品|商品|活动|业务|功能|服务|套餐|卡|券)?|(?:人|家伙|东西|游戏|电影|电视剧|书|歌|剧|动漫|小说|产品|商品|活动|业务|功能|服务|套餐|卡|券))|这(?:怎|要|能|可|是|有|会|多|好|为|需|算|还|支持|什么)|\b(?:it|they|them|this one|that one)\b)"
 );
 pattern!(PRONOUN_VERB = r"^这(?P<v>怎|要|能|可|是|有|会|多|好|为|需|算|还|支持|什么)$");
+pattern!(WEATHER = "天气|气温|温度|空气|湿度|下雨|下雪|多云");
+// A place pointed at.
+pattern!(HERE = "[这那](?:里|儿|边)|当地");
+// Asks for more of the same (“还有呢”, “还有别的吗”).
+pattern!(AGAIN = "^(?:那么?)?(?:还有|另外还有|除此之外|其[他它]|别的)");
+pattern!(HAVE = "(?P<before>^|[^没还只所])有(?P<after>[^时点些的])");
 pattern!(MODAL = "能|可以|支持|会|需要|要|算|有");
 pattern!(
     DOING = r"^(?:开通|办理?|申请|购买|买|取消|查询?|修改|更改|关闭|使用|注销|退|换|领取?|看|找)(?P<rest>.{2,})$"
@@ -109,14 +120,27 @@ fn new_object(core: &str, exchange: &Exchange) -> Option<Standalone> {
     let names_something =
         own_content(object) >= 1 || CLASSES.iter().any(|class| class.is_match(object));
     let names_something = names_something && !asks(object);
-    if !names_something || PRONOUN.captures(object).is_some_and(|c| c.name("p").is_some()) {
+    let points = PRONOUN.captures(object).is_some_and(|c| c.name("p").is_some());
+    if !names_something || points || denies(object) {
         return None;
     }
-    let text = replace_kin(&exchange.asked, object)
-        .or_else(|| replace_subject(&exchange.asked, object))
-        .unwrap_or_else(|| {
-            join(&exchange.topic().unwrap_or_else(|| exchange.asked.clone()), object)
-        });
+    let time = CLASSES.first().is_some_and(|times| times.is_match(object));
+    let part = !time && is_attribute(object);
+    // An attribute or a day is asked of the same thing; anything else takes its place.
+    let replaced = replace_kin(&exchange.asked, object)
+        .or_else(|| replace_subject(&exchange.asked, object).filter(|_| !part && !time));
+    let text = replaced.unwrap_or_else(|| {
+        let topic = exchange.topic(object).unwrap_or_else(|| exchange.asked.clone());
+        let object = object.trim_end_matches('的');
+        let weather = WEATHER.find(&exchange.asked).or_else(|| WEATHER.find(&exchange.replied));
+        match (exchange.place(), weather) {
+            (Some(place), Some(weather)) if time => {
+                format!("{place}{object}的{}", weather.as_str())
+            }
+            _ if part && !topic.is_ascii() => format!("{topic}的{object}"),
+            _ => join(&topic, object),
+        }
+    });
     Some(Standalone::made(text, "followup.new_object"))
 }
 
@@ -130,18 +154,37 @@ fn replace_kin(previous: &str, object: &str) -> Option<String> {
             return Some(format!("{}{object}{}", &previous[..old.start()], &previous[old.end()..]));
         }
     }
+    // A member of a class has no kin but the class (“上海天气” names no day).
+    if CLASSES.iter().any(|class| class.is_match(object)) {
+        return None;
+    }
     let wanted: Vec<char> = object.chars().collect();
     let chars: Vec<(usize, char)> = previous.char_indices().collect();
     // One shared character makes kin of words of two; longer ones must share two.
     let end = if wanted.len() > 2 { 2 } else { 1 };
     let shared = wanted.get(wanted.len().checked_sub(end)?..).filter(|_| wanted.len() > 1)?;
+    let edges = word_edges(previous);
     let window = chars.windows(wanted.len()).find(|window| {
         let end = window.iter().rev().zip(shared.iter().rev());
-        end.clone().all(|((_, old), new)| old == new) && window.iter().all(|(_, c)| is_han(*c))
+        let whole = window.first().is_some_and(|(at, _)| edges.contains(at))
+            && window.last().is_some_and(|(at, c)| edges.contains(&(at + c.len_utf8())));
+        whole
+            && end.clone().all(|((_, old), new)| old == new)
+            && window.iter().all(|(_, c)| is_han(*c))
     })?;
     let start = window.first()?.0;
     let end = window.last().map(|(at, c)| at + c.len_utf8())?;
     Some(format!("{}{object}{}", &previous[..start], &previous[end..]))
+}
+
+/// Where words begin and end, bytes.
+fn word_edges(text: &str) -> Vec<usize> {
+    let mut at = 0;
+    let ends = words::cut(text).into_iter().map(|word| {
+        at += word.len();
+        at
+    });
+    std::iter::once(0).chain(ends).collect()
 }
 
 static CLASSES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
@@ -181,17 +224,50 @@ fn join(topic: &str, rest: &str) -> String {
 
 /// A pronoun gives way to the topic.
 fn pronoun(core: &str, exchange: &Exchange) -> Option<Standalone> {
-    let found = PRONOUN.captures_iter(core).find_map(|captures| captures.name("p"))?;
+    let Some(found) = PRONOUN.captures_iter(core).find_map(|captures| captures.name("p")) else {
+        return here(core, exchange);
+    };
+    let before = &core[..found.start()];
     // What it stands for may have been said in the same breath.
-    if own_content(&core[..found.start()]) > 3 {
+    if own_content(before) > 3 || exchange.named_in(before) {
         return None;
     }
-    let topic = exchange.topic()?;
+    let topic = exchange.topics(core)?;
     let verb = PRONOUN_VERB.captures(found.as_str()).and_then(|c| c.name("v"));
     let kept = verb.map_or("", |verb| verb.as_str());
-    let before = MARKER.replace(&core[..found.start()], "");
     let text = format!("{before}{topic}{kept}{}", &core[found.end()..]);
     Some(Standalone::made(text, "followup.pronoun"))
+}
+
+/// “这里” gives way to the place that was named.
+fn here(core: &str, exchange: &Exchange) -> Option<Standalone> {
+    let found = HERE.find(core)?;
+    let place = exchange.place().filter(|_| place_in(core).is_none())?;
+    let text = format!("{}{place}{}", &core[..found.start()], &core[found.end()..]);
+    Some(Standalone::made(text, "followup.place"))
+}
+
+/// “还有呢”: the last question again, for more.
+fn again(core: &str, exchange: &Exchange) -> Option<Standalone> {
+    let rest = &core[AGAIN.find(core)?.end()..];
+    let asked = exchange.asked.trim_end_matches(['吗', '呢', '么', '啊', '呀', '吧']);
+    let short = asked.chars().nth(TOPIC_CHARS + 6).is_none();
+    if !is_frame(rest) || !short || !HAVE.is_match(asked) {
+        return None;
+    }
+    let text = HAVE.replace(asked, "${before}还有${after}").into_owned();
+    Some(Standalone::made(text, "followup.again"))
+}
+
+/// A question about the weather takes the place along, whatever else it names.
+fn weather(rest: &str, exchange: &Exchange) -> Option<Standalone> {
+    let days = CLASSES.first().is_some_and(|times| times.is_match(rest));
+    let before = WEATHER.is_match(&exchange.asked) || WEATHER.is_match(&exchange.replied);
+    if !(WEATHER.is_match(rest) || days && before) {
+        return None;
+    }
+    let place = exchange.place().filter(|_| place_in(rest).is_none())?;
+    Some(Standalone::made(format!("{place}{rest}"), "followup.place"))
 }
 
 // A reply that asks back, and a message that is no question itself.
@@ -209,7 +285,13 @@ const PREDICATE_CHARS: usize = 10;
 fn leaning(core: &str, exchange: &Exchange) -> Option<Standalone> {
     let rest = MARKER.replace(core, "");
     let marked = rest.len() < core.len();
-    if shares_topic(&rest, &exchange.asked) || shares_topic(&rest, &exchange.replied) {
+    if let Some(made) = again(core, exchange).or_else(|| weather(&rest, exchange)) {
+        return Some(made);
+    }
+    if exchange.named_in(&rest)
+        || shares_topic(&rest, &exchange.asked)
+        || shares_topic(&rest, &exchange.replied)
+    {
         return None;
     }
     let states = !is_latin(&rest) && !names_matter(&rest) && !QUESTION.is_match(&rest);
@@ -223,7 +305,7 @@ fn leaning(core: &str, exchange: &Exchange) -> Option<Standalone> {
     } else {
         return None;
     };
-    let text = match exchange.topic() {
+    let text = match exchange.topics(&rest) {
         Some(topic) if rest.contains(&topic) => return None,
         Some(topic) => {
             // “开通会员” + “怎么取消”: the new verb replaces the old one.

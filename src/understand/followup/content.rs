@@ -15,6 +15,9 @@ pattern!(
     BARE = r"取消|开通|关门|开门|办理?|弄|操作|申请|查询?|看|找|开始?|关闭?|修改|更改|改|设置|处理|提交|解除|解决|恢复|生效|到账?|收到?|发|寄|拿|领取?|使用|激活|绑定?|解绑|通过|成功|失败|行|安全|靠谱|合适|划算|快|慢|贵|便宜|好用|手续费|利息|费用|收费|条件|材料|资料|证件|流程|步骤|时间|期限|次数|限制|金额|价格|方式|方法|地方|地址|电话|原因|区别|影响|优惠|要求|结果|进度|钱|买|选|填|写|说|问|知道|算|做|等|换|退|加|减|交|付|联系|推荐|喜欢|认识|看过|听过|玩|吃|喝|学|去过|觉得|支持|适合|包括|包含"
 );
 
+// What opens a guessed word that says something instead of naming something (“太苦”, “没听过”).
+pattern!(DEGREE = r"^[太很超挺好真不没最更蛮都也又别有无]\p{Han}+$");
+
 /// Attributes and parts: they belong to something, and only that something is a topic.
 const RELATIONAL: &str = " 作者 主角 主演 演员 女演员 男演员 男主 女主 男主角 女主角 导演 主持人 结局 剧情 内容 故事 情节 画面 主题 主题曲 原著 版本 时间 时候 地方 地点 位置 路线 国家 城市 价格 价钱 原因 理由 方法 方式 办法 区别 影响 优惠 要求 结果 进度 手续费 利息 费用 收费 条件 材料 资料 证件 流程 步骤 期限 次数 限制 金额 地址 电话 号码 钱 人 人家 大家 东西 意思 问题 感觉 名字 图 图片 照片 样子 歌 歌曲 歌词 歌手 新歌 专辑 书 小说 电影 电视剧 动漫 游戏 作品 天气 味道 口味 颜色 风格 关系 事 事情 好处 坏处 缺点 优点 特点 功能 作用 效果 寓意 含义 部分 情况 质量 声音 男朋友 女朋友 朋友 老婆 老公 爸爸 妈妈 儿子 女儿 粉丝 家 家乡 国籍 民族 性别 年龄 生日 星座 身高 体重 长相 性格 心情 爱好 评价 评论 看法 建议 经验 技巧 诀窍 信息 介绍 例子 类型 种类 牌子 款式 型号 尺寸 大小 重量 长度 高度 面积 温度 气温 人口 交通 美食 景点 特产 小吃 路 今天 明天 后天 昨天 现在 第一季 第二季 ";
 
@@ -58,6 +61,9 @@ fn part(word: &str, tag: &str) -> Part {
     if in_list(LIGHT, word) {
         return Part::Frame;
     }
+    if tag == "x" && chars <= 3 && DEGREE.is_match(word) {
+        return Part::Predicate(chars - 1);
+    }
     match (tag.as_bytes(), tag) {
         ([b'n' | b's' | b'x' | b'i' | b'j' | b'b', ..], _) | (_, "eng" | "vn" | "an") => {
             Part::Thing
@@ -68,6 +74,22 @@ fn part(word: &str, tag: &str) -> Part {
         ([b'v' | b'a', ..], _) => Part::Predicate(chars),
         _ => Part::Frame,
     }
+}
+
+/// Whether it names nothing but attributes (“价格”).
+pub(super) fn is_attribute(text: &str) -> bool {
+    let parts = parts(text);
+    parts.iter().any(|(_, part)| *part == Part::Attribute)
+        && parts.iter().all(|(_, part)| matches!(part, Part::Attribute | Part::Frame))
+}
+
+/// Whether it only says something, and that it is not or no longer so (“还没吃”).
+pub(super) fn denies(text: &str) -> bool {
+    let parts = parts(text);
+    parts.iter().any(|(_, part)| matches!(part, Part::Predicate(_)))
+        && parts.iter().all(|(_, part)| matches!(part, Part::Predicate(_) | Part::Frame))
+        && !names_matter(text)
+        && (text.contains(['没', '不', '要']) || text.ends_with('了'))
 }
 
 /// Most characters of attributes and predicates that still lean on a topic (“手续费多少”).
@@ -107,6 +129,11 @@ pub(super) fn shares_topic(text: &str, earlier: &str) -> bool {
 /// Whether it names a matter of the service, as a thing or as what is done (“还款”).
 pub(super) fn names_matter(text: &str) -> bool {
     TOPICAL.is_match(text)
+}
+
+/// How many matters of the service it names.
+pub(super) fn matters(text: &str) -> usize {
+    TOPICAL.find_iter(text).count()
 }
 
 /// Whether it does something that needs an object (“取消”).

@@ -1,9 +1,9 @@
 //! What a conversation is about: the things that were named last.
 
-use super::content::{Part, is_latin, own_content, parts};
-use super::{MARKER, PRONOUN};
-
+use super::content::{Part, is_latin, parts};
+use super::{MARKER, PRONOUN, candidates};
 use crate::base::pattern::pattern;
+use crate::base::words::tagged;
 
 /// A topic longer than this is a story; it is put before the message instead of into it.
 pub(super) const TOPIC_CHARS: usize = 14;
@@ -15,9 +15,6 @@ pattern!(
 pattern!(
     ASKER = r"^(?:请问|我(?:们)?(?:想|要|需要|打算|准备|可以|能)?(?:问|咨询|了解|知道|看看|买|办|查|找|去)?(?:一下|下|的)?|你们?(?:有没有|有|这|那|家|平时|最|都|能|会|会不会|可以)?(?:听说过?|知道|认识|喜欢|看过|听过|了解|觉得|见过|去过|玩过|吃过|爱)?|想(?:要|去|买|看|问|吃)?|听说过?|知道|认识|喜欢|看过|最近|话说|关于|有(?:没有)?|是不是|能不能|能否|可否|可以|能)+"
 );
-// Questions that the reply answers with a name.
-pattern!(WHICH = "(?:什么|啥)[^意样时呀啊呢吗?？]|哪[^里儿]|谁|推荐");
-
 /// Words for a kind of thing: “什么零食” asks which one.
 const KINDS: &str = " 零食 水果 菜 菜品 乐器 运动 组织 动画 动画片 节目 综艺 综艺节目 职业 专业 学校 大学 公司 品牌 手机 衣服 鞋 酒店 餐馆 饭店 公园 商场 商品 产品 套餐 女生 男生 女孩子 男孩子 小姐 美女 帅哥 机器人 宝贝 ";
 
@@ -30,39 +27,41 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// What a message after this exchange is about: what both named, else the two things that
-    /// the customer named last; and where the question was which one, what the reply named. `None`: too much or
-    /// nothing.
-    pub(super) fn topic(&self) -> Option<String> {
+    /// What `message` after this exchange is most likely about.
+    pub(super) fn topic(&self, message: &str) -> Option<String> {
         if is_latin(&self.asked) {
             return bare_question(&self.asked);
         }
-        let asked = things(&self.asked);
-        let replied = things(&self.replied);
-        let both = asked.iter().filter(|thing| self.replied.contains(*thing));
-        let both = both.chain(replied.iter().filter(|thing| self.asked.contains(*thing)));
-        let mut topic = both
-            .max_by_key(|thing| thing.len())
-            .cloned()
-            .or_else(|| Some(asked[asked.len().saturating_sub(2)..].concat()))
-            .filter(|topic| !topic.is_empty())
-            .or_else(|| bare_question(&self.asked).filter(|topic| own_content(topic) > 0))
-            .unwrap_or_default();
-        if (topic.is_empty() || WHICH.is_match(&self.asked))
-            && let Some(named) = replied.first().filter(|named| !topic.contains(*named))
-        {
-            // “畅享套餐” says which “套餐”.
-            if named.contains(&topic) {
-                topic.clear();
-            }
-            topic.push_str(named);
+        candidates::best(self, message)
+    }
+
+    /// The same for a search: where the question and the reply name one each that is about as
+    /// likely, both.
+    pub(super) fn topics(&self, message: &str) -> Option<String> {
+        if is_latin(&self.asked) {
+            return bare_question(&self.asked);
         }
-        (!topic.is_empty()).then_some(topic)
+        candidates::best_of_each(self, message)
+    }
+
+    /// The place that was named, if any.
+    pub(super) fn place(&self) -> Option<&str> {
+        place_in(&self.asked).or_else(|| place_in(&self.replied))
+    }
+
+    /// Whether `message` names what was named before.
+    pub(super) fn named_in(&self, message: &str) -> bool {
+        let mut named = things(&self.asked).into_iter().chain(things(&self.replied));
+        named.any(|thing| thing.chars().nth(1).is_some() && message.contains(&thing))
     }
 }
 
+pub(super) fn place_in(text: &str) -> Option<&str> {
+    tagged(text).into_iter().find(|found| found.tag == "ns").map(|found| found.word)
+}
+
 /// The things that a text names, each with its attributes before and “的” inside; kinds are none.
-fn things(text: &str) -> Vec<String> {
+pub(super) fn things(text: &str) -> Vec<String> {
     let mut things = Vec::new();
     let mut open = Run::default();
     for (word, part) in parts(text) {
@@ -108,14 +107,18 @@ pub(super) fn frame_of(question: &str) -> Option<regex::Match<'_>> {
     ASKING.find(question).filter(|frame| frame.start() > 0)
 }
 
-/// The question without the asking; `None` when too much or nothing is left.
-fn bare_question(question: &str) -> Option<String> {
+/// The question without the asking.
+pub(super) fn body_of(question: &str) -> String {
     let body = MARKER.replace(question, "");
     let asked = ASKER.replace(&body, "");
     let topic = ASKING.replace_all(&asked, "").trim().to_owned();
-    let topic =
-        topic.strip_prefix('的').unwrap_or(&topic).trim_end_matches(['的', '了', '要', '是']);
-    let length = topic.chars().count();
-    let points_away = PRONOUN.captures_iter(topic).any(|c| c.name("p").is_some());
-    ((2..=TOPIC_CHARS).contains(&length) && !points_away).then(|| topic.to_owned())
+    let topic = topic.strip_prefix('的').unwrap_or(&topic);
+    topic.trim_end_matches(['的', '了', '要', '是']).to_owned()
+}
+
+/// The same; `None` when too much or nothing is left.
+fn bare_question(question: &str) -> Option<String> {
+    let topic = body_of(question);
+    let points_away = PRONOUN.captures_iter(&topic).any(|c| c.name("p").is_some());
+    ((2..=TOPIC_CHARS).contains(&topic.chars().count()) && !points_away).then_some(topic)
 }
