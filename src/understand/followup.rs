@@ -140,7 +140,9 @@ fn new_object(core: &str, exchange: &Exchange) -> Option<Standalone> {
         let object = object.trim_end_matches('的');
         let weather = WEATHER.find(&exchange.asked).or_else(|| WEATHER.find(&exchange.replied));
         match (exchange.place(), weather) {
-            (Some(place), Some(weather)) if time => format!("{place}{object}的{}", weather.as_str()),
+            (Some(place), Some(weather)) if time => {
+                format!("{place}{object}的{}", weather.as_str())
+            }
             _ if part && !topic.is_ascii() => format!("{topic}的{object}"),
             _ => join(&topic, object),
         }
@@ -292,7 +294,10 @@ fn leaning(core: &str, exchange: &Exchange) -> Option<Standalone> {
     if let Some(made) = again(core, exchange).or_else(|| weather(&rest, exchange)) {
         return Some(made);
     }
-    if exchange.named_in(&rest) || shares_topic(&rest, &exchange.asked) || shares_topic(&rest, &exchange.replied) {
+    if exchange.named_in(&rest)
+        || shares_topic(&rest, &exchange.asked)
+        || shares_topic(&rest, &exchange.replied)
+    {
         return None;
     }
     let states = !is_latin(&rest) && !names_matter(&rest) && !QUESTION.is_match(&rest);
@@ -385,7 +390,12 @@ mod tests {
     fn answers_and_statements_lean_on_what_was_asked() {
         for (previous, reply, text, expected) in [
             ("怎么退款", "请问是哪种商品？", "生鲜", "退款生鲜"),
-            ("这款耳机能退吗", "拆封的耳机不能退", "那没拆呢", "耳机没拆"),
+            ("这款耳机能退吗", "拆封的耳机不能退", "那没拆呢", "耳机没拆呢"),
+            ("会员有什么权益", "免运费", "还有呢", "会员还有什么权益"),
+            ("怎么退货", "点申请售后，选择退货", "那运费呢", "退货运费"),
+            ("手机壳有黑色吗", "有的亲", "白色呢", "手机壳有白色吗"),
+            ("空调怎么安装", "师傅上门安装空调", "要收费吗", "空调要收费吗"),
+            ("上海天气", "上海今天多云", "后天呢", "上海后天的天气"),
             ("延长保修是什么", "一种服务", "是免费的", "保修是免费的"),
         ] {
             let found = standalone(text, &[customer(previous), agent(reply)]);

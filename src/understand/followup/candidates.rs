@@ -7,9 +7,9 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+use super::PRONOUN;
 use super::content::{Part, matters, parts};
 use super::topic::{Exchange, asks, body_of, things};
-use super::PRONOUN;
 use crate::base::text::prefix_chars;
 use crate::base::words::tagged;
 
@@ -242,13 +242,17 @@ mod tests {
     fn the_reply_names_what_a_question_which_one_asked_for() {
         let asked = "有什么套餐推荐";
         assert_eq!(topic(asked, "畅享套餐", "没听过").as_deref(), Some("畅享套餐"));
-        assert_eq!(topic("信用卡怎么还款", "请看说明", "要手续费吗").as_deref(), Some("信用卡还款"));
+        assert_eq!(
+            topic("信用卡怎么还款", "请看说明", "要手续费吗").as_deref(),
+            Some("信用卡还款")
+        );
     }
 
     #[test]
     fn both_are_named_when_either_may_be_meant() {
-        let exchange = Exchange { asked: "蓝牙耳机".into(), replied: "送充电宝".into() };
-        let both = best_of_each(&exchange, "不喜欢").unwrap();
-        assert!(both.contains("蓝牙耳机") && both.contains("充电宝"), "{both}");
+        let exchange =
+            Exchange { asked: "能开专票吗".into(), replied: "请联系客服".into() };
+        let both = best_of_each(&exchange, "要多久").unwrap();
+        assert!(both.contains("专票") && both.contains("客服"), "{both}");
     }
 }
