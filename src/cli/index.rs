@@ -155,7 +155,7 @@ pub(super) fn report_built(app: &App, id: &str, as_json: bool) -> Result<()> {
     }
     output::line(&format!("generation {id}: {} entries", current.index.manifest().entries))?;
     let share = promise.coverage * 100.0;
-    let text = match (threshold, promise.promised) {
+    let text = match (current.gate.strictest(), promise.promised) {
         (None, _) => "no threshold keeps the promise yet: every message goes to a person. Label \
                       messages and run `huida train --labels FILE`."
             .to_owned(),

@@ -31,9 +31,9 @@ pub struct GateReport {
     pub confidence: f64,
     /// Of all domains without one of their own; `null` when nothing may go out by itself.
     pub threshold: Option<f32>,
-    /// Of domains whose labels suffice for a promise about them alone.
+    /// Of domains whose labels suffice to judge them alone; `null` where nothing of one goes out.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub threshold_by_domain: BTreeMap<Domain, f32>,
+    pub threshold_by_domain: BTreeMap<Domain, Option<f32>>,
     /// Whether the bound was shown on unseen labels.
     pub promised: bool,
     /// Queries labelled with an entry that the knowledge does not hold: they count as unanswerable.
@@ -136,7 +136,7 @@ pub fn run(
         alpha: input.promise.alpha,
         confidence: input.promise.confidence,
         threshold,
-        threshold_by_domain: own.map(|(domain, t)| (*domain, t.value)).collect(),
+        threshold_by_domain: own.map(|(domain, t)| (*domain, t.map(|t| t.value))).collect(),
         promised: fitted.gate.promised(),
         unknown_answers: unknown_answers(&queries, &messages),
         metrics: measure(&scored),

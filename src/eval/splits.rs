@@ -12,8 +12,8 @@ use crate::pipeline::observe::ASK_WITHOUT;
 #[derive(Clone, Copy, Debug)]
 pub struct Judged {
     pub row: ScoredRow,
-    /// False: a hard rule, a greeting or noise decides this message, or its best evidence cannot go
-    /// out as it stands; no threshold is fitted on it.
+    /// False: a hard rule, a greeting or noise decides this message, or nothing of its best evidence
+    /// can go out; no threshold is fitted on it.
     pub gated: bool,
     /// The confidence had its entry been taken out, where that was asked.
     pub without: Option<f32>,

@@ -13,7 +13,7 @@ use crate::gate::judge::Judge;
 use crate::gate::logistic::{Logistic, Row};
 use crate::gate::observation::{Counts, Kind, Observation};
 use crate::gate::reranker::Reranker;
-use crate::gate::threshold::{self, Outcome, Promise, Threshold};
+use crate::gate::threshold::{self, Outcome, Promise, Threshold, Unproven};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -69,12 +69,12 @@ pub struct GateModel {
     /// Where the observations said that the promise would be easiest to show.
     #[serde(default)]
     pub start: Option<f32>,
-    /// Of all domains together, for those without one of their own. `None`: nothing of them goes out
-    /// by itself.
+    /// Of the domains without one of their own. `None`: nothing of them goes out by itself.
     pub threshold: Option<Threshold>,
-    /// Where the labels of a domain suffice for a promise about it alone.
+    /// Where a domain's labels suffice to judge it alone; `None`: they speak against it, and nothing
+    /// of it goes out by itself.
     #[serde(default)]
-    pub by_domain: BTreeMap<Domain, Threshold>,
+    pub by_domain: BTreeMap<Domain, Option<Threshold>>,
     /// What messages in service are compared with; `None` without labels enough.
     #[serde(default)]
     pub usual: Option<Usual>,
@@ -109,8 +109,12 @@ impl Promise {
 }
 
 impl GateModel {
-    /// Fits weights and calibrator on `observations`, the threshold on `calibration`: labelled
-    /// rows that nothing else was fitted on.
+    /// Fits weights and calibrator on `observations`, thresholds on `calibration`: labelled rows
+    /// that nothing else was fitted on.
+    ///
+    /// A domain with rows enough to judge it alone is judged alone, by them and no others; all other
+    /// domains share one threshold, from their own rows. Every bound holds at once with the promised
+    /// confidence: each is given an equal share of δ.
     ///
     /// A calibration set that does not show the promise does not close the gate either, unless it
     /// speaks against it: the threshold is then taken from out-of-fold confidences of the
@@ -151,16 +155,19 @@ impl GateModel {
         };
         let unseen = model.outcomes(calibration);
         let decisive = unseen.len() >= 2 * rows_needed;
-        let most = if from_labels { UNPROVEN_SHARE * promise.alpha } else { cold_risk(promise) };
-        let unproven = || {
-            let (seen, weights) = (&fitted.out_of_fold, &fitted.weights);
-            threshold::unproven(seen, weights, most, &unseen, promise)
-        };
         model.start =
             threshold::likeliest(&fitted.out_of_fold, &fitted.weights, unseen.len(), promise);
         model.usual = usual(calibration, &unseen);
-        model.by_domain = model.own_thresholds(calibration, &unseen, 2 * rows_needed);
-        model.threshold = threshold::select(&unseen, promise, model.start).or_else(unproven);
+        let strata = Strata::of(calibration, &unseen, 2 * rows_needed);
+        let risk = if from_labels { UNPROVEN_SHARE * promise.alpha } else { cold_risk(promise) };
+        let unproven = Unproven { seen: &fitted.out_of_fold, weights: &fitted.weights, risk };
+        let each = Promise { confidence: strata.confidence_of_each(promise), ..promise };
+        let judge = |rows: &[Outcome]| {
+            threshold::select(rows, each, model.start)
+                .or_else(|| threshold::unproven(&unproven, rows, each))
+        };
+        model.threshold = judge(&strata.rest).filter(|_| !strata.rest_is_unknown());
+        model.by_domain = strata.alone.iter().map(|(d, rows)| (*d, judge(rows))).collect();
         if from_labels || decisive || model.promised() {
             model.origin = Origin::Labelled;
         }
@@ -208,23 +215,28 @@ impl GateModel {
 
     /// A domain's own threshold, or the one of all that have none.
     pub fn threshold_of(&self, domain: Domain) -> Option<Threshold> {
-        self.by_domain.get(&domain).copied().or(self.threshold)
+        self.by_domain.get(&domain).copied().unwrap_or(self.threshold)
     }
 
-    /// The highest threshold of those that let anything out.
+    /// Every threshold that lets something out.
+    fn open(&self) -> impl Iterator<Item = &Threshold> {
+        self.by_domain.values().flatten().chain(&self.threshold)
+    }
+
+    /// The highest threshold of those that let anything out; `None` when nothing goes out by itself.
     pub fn strictest(&self) -> Option<f32> {
-        let all = self.by_domain.values().chain(&self.threshold);
-        all.map(|threshold| threshold.value).max_by(f32::total_cmp)
+        self.open().map(|threshold| threshold.value).max_by(f32::total_cmp)
     }
 
-    /// Share of the rows behind the threshold of all domains together that it admits.
+    /// Share of the rows behind the open thresholds that they admit.
     pub fn coverage(&self) -> f64 {
-        self.threshold.map_or(0.0, |t| t.n_selected as f64 / t.rows.max(1) as f64)
+        let sum = |of: fn(&Threshold) -> usize| self.open().map(of).sum::<usize>();
+        sum(|t| t.n_selected) as f64 / sum(|t| t.rows).max(1) as f64
     }
 
-    /// True when the error bound was shown on unseen labels.
+    /// True when the error bound was shown on unseen labels of all that may go out.
     pub fn promised(&self) -> bool {
-        self.threshold.is_some_and(|t| t.promised)
+        self.strictest().is_some() && self.open().all(|t| t.promised)
     }
 
     /// True for the knowledge and the embedder that this model was fitted with.
@@ -266,34 +278,47 @@ impl GateModel {
         Ok(model)
     }
 
-    /// Of domains with at least `fewest` calibration rows that can show the promise by themselves;
-    /// none where all rows are of one domain.
-    fn own_thresholds(
-        &self,
-        calibration: &[Observation],
-        outcomes: &[Outcome],
-        fewest: usize,
-    ) -> BTreeMap<Domain, Threshold> {
-        let mut domains: BTreeMap<Domain, Vec<Outcome>> = BTreeMap::new();
-        for (row, outcome) in calibration.iter().zip(outcomes) {
-            domains.entry(row.domain).or_default().push(*outcome);
-        }
-        if domains.len() < 2 {
-            return BTreeMap::new();
-        }
-        let own = domains.into_iter().filter(|(_, rows)| rows.len() >= fewest);
-        own.filter_map(|(domain, rows)| {
-            Some((domain, threshold::select(&rows, self.promise, self.start)?))
-        })
-        .collect()
-    }
-
     fn outcomes(&self, rows: &[Observation]) -> Vec<Outcome> {
         let of = |o: &Observation| Outcome {
             confidence: self.confidence(&o.features),
             correct: o.correct,
         };
         rows.iter().map(of).collect()
+    }
+}
+
+/// Calibration rows by what is judged together.
+struct Strata {
+    /// Domains with rows enough to be judged alone.
+    alone: BTreeMap<Domain, Vec<Outcome>>,
+    /// Of all other domains.
+    rest: Vec<Outcome>,
+}
+
+impl Strata {
+    /// Domains with `fewest` rows stand alone, unless there is only one.
+    fn of(calibration: &[Observation], outcomes: &[Outcome], fewest: usize) -> Self {
+        let mut alone: BTreeMap<Domain, Vec<Outcome>> = BTreeMap::new();
+        for (row, outcome) in calibration.iter().zip(outcomes) {
+            alone.entry(row.domain).or_default().push(*outcome);
+        }
+        if alone.len() < 2 {
+            return Self { alone: BTreeMap::new(), rest: outcomes.to_vec() };
+        }
+        let few = alone.extract_if(.., |_, rows| rows.len() < fewest);
+        let rest = few.flat_map(|(_, rows)| rows).collect();
+        Self { alone, rest }
+    }
+
+    /// The bounds of all fail together at most as often as the promise may (Bonferroni).
+    fn confidence_of_each(&self, promise: Promise) -> f64 {
+        let strata = self.alone.len() + usize::from(!self.rest.is_empty());
+        1.0 - (1.0 - promise.confidence) / strata.max(1) as f64
+    }
+
+    /// Domains that no label speaks of, beside others that are judged alone.
+    fn rest_is_unknown(&self) -> bool {
+        self.rest.is_empty() && !self.alone.is_empty()
     }
 }
 
@@ -478,11 +503,30 @@ mod tests {
         let model = GateModel::fit(&fit, &calibration, &options(0.05)).expect("enough rows");
         let value = |domain| model.threshold_of(domain).map(|t| t.value);
         assert!(value(Domain::Finance) < value(Domain::General), "{:?}", model.by_domain);
-        assert!(model.by_domain.contains_key(&Domain::Finance));
         assert!(!model.by_domain.contains_key(&Domain::Medical));
-        assert!(model.promised() && model.coverage() > 0.0);
+        let confidence = model.threshold_of(Domain::Finance).map(|t| t.confidence);
+        assert!(confidence > Some(0.98), "three bounds share what one may fail: {confidence:?}");
+        assert!(!model.promised() && model.coverage() > 0.0, "one row of medicine shows nothing");
         let text = model.to_json().expect("serialisable");
         assert_eq!(GateModel::from_json(&text).expect("own output").by_domain, model.by_domain);
+    }
+
+    #[test]
+    fn a_domain_whose_own_labels_refute_the_promise_is_closed() {
+        let fit = rows(600, Kind::Labelled, true);
+        let mut calibration = rows(600, Kind::Labelled, true);
+        // Finance is always right; of medicine the surest are wrong as often as the others.
+        for (i, row) in calibration.iter_mut().enumerate() {
+            row.domain = if i % 3 == 0 { Domain::Medical } else { Domain::Finance };
+            row.correct = row.domain == Domain::Finance || i % 2 == 0;
+        }
+        let model = GateModel::fit(&fit, &calibration, &options(0.05)).expect("enough rows");
+        assert!(model.admits(1.0, Domain::Finance) && !model.admits(1.0, Domain::Medical));
+        assert!(!model.admits(1.0, GENERAL), "no label speaks of it");
+        assert!(model.promised());
+        let text = model.to_json().expect("serialisable");
+        let back = GateModel::from_json(&text).expect("own output");
+        assert!(!back.admits(1.0, Domain::Medical), "closed stays closed");
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub struct Observation {
     pub kind: Kind,
     /// Of the best evidence.
     pub domain: Domain,
-    /// Its answer can go out as it stands; a passage of a document, say, cannot.
+    /// A reply from it can go out, as it stands or composed; where there is no answer it cannot.
     pub leaves: bool,
 }
 

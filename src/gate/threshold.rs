@@ -119,42 +119,45 @@ pub fn likeliest(
     levels.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(value, _)| value)
 }
 
-/// The loosest threshold above which the mean of 1 − confidence stays within `risk`, if `unseen`
-/// outcomes do not speak against it; where rows are too few or too unlike real messages for a bound.
-/// Never promised. `weights` says how much each outcome counts in the mean.
+/// What a threshold is taken from where rows are too few or too unlike real messages for a bound.
+#[derive(Clone, Copy, Debug)]
+pub struct Unproven<'a> {
+    pub seen: &'a [Outcome],
+    /// How much each of them counts.
+    pub weights: &'a [f64],
+    /// The mean of 1 − confidence may come to so much.
+    pub risk: f64,
+}
+
+/// The loosest threshold above which the mean of 1 − confidence stays within the risk, if `unseen`
+/// outcomes do not speak against it. Never promised.
 ///
 /// Few unseen rows must refute the promise to close the gate. Twice [`Promise::rows_needed`] say
 /// more: the threshold is then the loosest at which no more than α of them are wrong as well.
-pub fn unproven(
-    outcomes: &[Outcome],
-    weights: &[f64],
-    risk: f64,
-    unseen: &[Outcome],
-    promise: Promise,
-) -> Option<Threshold> {
+pub fn unproven(from: &Unproven<'_>, unseen: &[Outcome], promise: Promise) -> Option<Threshold> {
     let within = |value: &f32| {
         let (mut wrong, mut total) = (0.0, 0.0);
-        for (outcome, weight) in outcomes.iter().zip(weights) {
+        for (outcome, weight) in from.seen.iter().zip(from.weights) {
             if outcome.confidence >= *value {
                 wrong += weight * (1.0 - f64::from(outcome.confidence));
                 total += weight;
             }
         }
-        total > 0.0 && wrong <= risk * total
+        total > 0.0 && wrong <= from.risk * total
     };
     let rows_needed = promise.rows_needed()?;
-    let seen = Sorted::new(unseen);
+    let sorted = Sorted::new(unseen);
     let value = if unseen.len() < 2 * rows_needed {
         let loosest = grid().filter(within).last()?;
-        Some(loosest).filter(|value| !seen.refutes(*value, promise))
+        Some(loosest).filter(|value| !sorted.refutes(*value, promise))
     } else {
         let shown = |value: &f32| {
-            let (n_selected, errors) = seen.at_or_above(*value);
+            let (n_selected, errors) = sorted.at_or_above(*value);
             n_selected >= rows_needed && errors as f64 <= promise.alpha * n_selected as f64
         };
         grid().filter(within).filter(shown).last()
     }?;
-    Some(Sorted::new(outcomes).threshold(value, promise, false))
+    Some(Sorted::new(from.seen).threshold(value, promise, false))
 }
 
 /// Thresholds from strict to loose, in even steps of log-odds since confidences crowd near 1;
@@ -299,8 +302,8 @@ mod tests {
     #[test]
     fn expected_risk_opens_to_the_stated_mean() {
         let rows: Vec<Outcome> = (0..100).map(|i| outcome(1.0 - i as f32 / 100.0, true)).collect();
-        let found =
-            unproven(&rows, &[1.0; 100], 0.06, &[], Promise::default()).expect("the top is safe");
+        let from = Unproven { seen: &rows, weights: &[1.0; 100], risk: 0.06 };
+        let found = unproven(&from, &[], Promise::default()).expect("the top is safe");
         // 1 − c runs 0, 0.01, …: the mean of the first n is (n − 1)/200 ≤ 0.06 up to n = 13.
         assert!((11..=13).contains(&found.n_selected), "{}", found.n_selected);
         assert!(!found.promised);
@@ -310,7 +313,8 @@ mod tests {
     fn many_unseen_rows_move_an_unproven_threshold_to_where_they_agree() {
         let promise = Promise { alpha: 0.1, confidence: 0.95 };
         let seen: Vec<Outcome> = (0..100).map(|i| outcome(1.0 - i as f32 / 500.0, true)).collect();
-        let open = |unseen: &[Outcome]| unproven(&seen, &[1.0; 100], 0.09, unseen, promise);
+        let from = Unproven { seen: &seen, weights: &[1.0; 100], risk: 0.09 };
+        let open = |unseen: &[Outcome]| unproven(&from, unseen, promise);
         let loosest = open(&[]).expect("nothing speaks against it").value;
         // The lower half of the unseen is wrong in a third of the cases, the upper half never.
         let unseen: Vec<Outcome> =

@@ -171,7 +171,7 @@ impl Bench<'_> {
     /// unanswerable, some are asked once more without their entry.
     ///
     /// The promise is about replies that leave: what would be handed over whatever its confidence,
-    /// because its evidence cannot go out as it stands, says nothing for or against it.
+    /// because nothing of its evidence can go out, says nothing for or against it.
     pub fn calibration(
         &self,
         messages: &[Message],

@@ -75,7 +75,7 @@ fn judged(turns: &[Trace], labels: Vec<Labelled>, index: &KnowledgeIndex) -> (us
 }
 
 /// Whether the message is of those that the gate was calibrated on: no hard rule, courtesy or failure
-/// decided it, it had a confidence, and its best evidence was an answer that goes out as it stands.
+/// decided it, it had a confidence, and a reply from its best evidence can go out.
 fn was_gated(trace: &Trace) -> bool {
     let decided = trace.decision.reasons.first();
     let by_threshold = matches!(decided, Some(Reason::ConfidenceReached | Reason::LowConfidence));

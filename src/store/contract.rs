@@ -224,16 +224,25 @@ fn labels_are_kept_once_and_by_purpose(store: &dyn Store) {
 }
 
 fn a_label_that_is_said_again_is_the_last_word(store: &dyn Store) {
-    let say = |answer: &str| {
+    use Purpose::{Calibrate, Train};
+    let say = |(purpose, answer): (Purpose, &str)| {
         let answer = Some(EntryId(answer.into()));
         let label = Labelled { text: "怎么退货".into(), context: vec![], answer };
-        let file =
-            LabelFile { source: "desk".into(), purpose: Purpose::Train, labels: vec![label] };
+        let file = LabelFile { source: "desk".into(), purpose, labels: vec![label] };
         store.add_labels(&[file], "tester", 1).unwrap()
     };
-    assert_eq!(["a", "b", "a", "a"].map(say), [[1], [1], [1], [0]]);
-    let last = store.labels(Purpose::Train).unwrap().pop().unwrap();
-    assert_eq!(last.answer, Some(EntryId("a".into())));
+    let last = |purpose| {
+        let said = store.labels(purpose).unwrap().pop().unwrap();
+        said.answer.map(|id| id.0)
+    };
+    assert_eq!(
+        [(Train, "a"), (Train, "b"), (Train, "a"), (Train, "a")].map(say),
+        [[1], [1], [1], [0]]
+    );
+    assert_eq!(last(Train).as_deref(), Some("a"));
+    // Whoever corrects a message at the desk corrects it for the threshold, too.
+    assert_eq!([(Calibrate, "c"), (Train, "b")].map(say), [[1], [1]]);
+    assert_eq!([Train, Calibrate].map(last), [Some("b".into()), Some("b".into())]);
 }
 
 fn each_import_and_each_label_file_is_in_the_audit_log(store: &dyn Store) {

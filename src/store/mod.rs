@@ -264,7 +264,8 @@ pub trait Store: Governance + Outbox + Personal + Queue + Send + Sync {
         now: UnixMs,
     ) -> Result<Vec<usize>, StoreError>;
 
-    /// In the order in which they came.
+    /// In the order in which they came, each with what was last said of its message, for whichever
+    /// purpose.
     fn labels(&self, purpose: Purpose) -> Result<Vec<Labelled>, StoreError>;
 
     /// The labels of either purpose that came at `since` or later, in the order in which they came.

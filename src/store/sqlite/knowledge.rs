@@ -273,17 +273,18 @@ pub(super) fn add_labels(
         "INSERT INTO labels (digest, purpose, text, context, entry_id, source, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (digest) DO NOTHING",
     )?;
-    // What was said before and again is said last.
+    // What was said before, then otherwise, and again is said last.
     let mut superseded = transaction.prepare(
         "DELETE FROM labels WHERE digest = ?1 AND EXISTS (SELECT 1 FROM labels AS later
-         WHERE later.purpose = ?2 AND later.text = ?3 AND later.context = ?4 AND later.rowid > labels.rowid)",
+         WHERE later.text = ?2 AND later.context = ?3 AND later.rowid > labels.rowid
+         AND later.entry_id IS NOT labels.entry_id)",
     )?;
     let mut added = 0;
     for label in labels {
         let digest = sha256_hex(to_json("label", &(purpose, label))?.as_bytes());
         let context = to_json("context", &label.context)?;
         let entry = label.answer.as_ref().map(EntryId::as_str);
-        superseded.execute(params![digest, purpose.as_str(), label.text, context])?;
+        superseded.execute(params![digest, label.text, context])?;
         let row = params![digest, purpose.as_str(), label.text, context, entry, source, now];
         added += insert.execute(row)?;
     }
@@ -301,7 +302,11 @@ pub(super) fn labels(
     connection: &Connection,
     purpose: Purpose,
 ) -> Result<Vec<Labelled>, StoreError> {
-    let query = "SELECT text, context, entry_id FROM labels WHERE purpose = ?1 ORDER BY rowid";
+    let query = "SELECT text, context, last FROM (
+         SELECT rowid AS place, purpose, text, context, last_value(entry_id) OVER (
+             PARTITION BY text, context ORDER BY rowid
+             ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS last
+         FROM labels) WHERE purpose = ?1 ORDER BY place";
     read_labels(connection, query, params![purpose.as_str()])
 }
 
