@@ -269,7 +269,8 @@ impl Desk {
     pub fn take_up(&self, fetched: Vec<(Arrival, Accepted)>) {
         let Limits { late, .. } = self.inner.parts.limits;
         let new = fetched.into_iter().filter(|(_, accepted)| {
-            accepted.state == AcceptedState::New && self.inner.waiting.begin(accepted.message)
+            let Accepted { message, conversation, .. } = accepted;
+            accepted.state == AcceptedState::New && self.inner.waiting.begin(*message, conversation)
         });
         let jobs = new.map(|(arrival, accepted)| {
             let composing = &Control::default();
@@ -299,7 +300,7 @@ impl Desk {
         let left = self.inner.parts.store.unfinished()?;
         let ours = left.iter().filter(|item| item.arrival.inbound.platform != Platform::Cli);
         let idle: Vec<&Unfinished> =
-            ours.filter(|item| self.inner.waiting.begin(item.message)).collect();
+            ours.filter(|item| self.inner.waiting.begin(item.message, &item.conversation)).collect();
         self.count_tries(&idle)?;
         let jobs = idle.iter().map(|item| {
             let accepted = Accepted {
@@ -367,9 +368,9 @@ impl Desk {
                 if matches!(accepted.is.state, AcceptedState::Decided { .. }) {
                     return None;
                 }
-                let new = inner.waiting.begin(accepted.is.message);
+                let new = inner.waiting.begin(accepted.is.message, &accepted.is.conversation);
                 if terms.heard {
-                    told = inner.waiting.listen(accepted.is.message);
+                    told = inner.waiting.listen(accepted.is.message, &accepted.is.conversation);
                 }
                 new.then(|| inner.job(arrival, accepted, terms))
             },
@@ -411,7 +412,7 @@ impl Desk {
     /// For a retry of a decided message: the same answer, unless it leaves another way.
     fn offer(&self, message: MessageRow) -> Result<Answer, StoreError> {
         let Inner { parts, carriers, .. } = &*self.inner;
-        let again = carriers.again(|| parts.store.offer_again(message, parts.clock.now()))?;
+        let again = carriers.again(message, || parts.store.offer_again(message, parts.clock.now()))?;
         Ok(again.map_or(Answer::Received, said))
     }
 
@@ -423,9 +424,10 @@ impl Desk {
         until: Deadline,
     ) -> Result<Answer, StoreError> {
         let Inner { parts, carriers, .. } = &*self.inner;
-        let told = self.inner.waiting.listen(message);
-        let kept =
-            || carriers.again(|| parts.store.fetch_kept(message, conversation, parts.clock.now()));
+        // The number comes from the customer's side: of another's message nothing is heard.
+        let told = self.inner.waiting.listen(message, conversation);
+        let fetch = || parts.store.fetch_kept(message, conversation, parts.clock.now());
+        let kept = || carriers.again(message, fetch);
         if let Some(kept) = kept()? {
             return Ok(said(kept));
         }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::base::id::ConversationId;
 use crate::store::MessageRow;
 
 /// What those who wait are told: steps as they end, then the outcome.
@@ -18,6 +19,7 @@ pub enum Event<P, O> {
 }
 
 struct Work<P, O> {
+    conversation: ConversationId,
     listeners: Vec<(u64, Sender<Event<P, O>>)>,
     /// Its decision is being written: whoever listens now gets it.
     settling: bool,
@@ -43,10 +45,11 @@ pub struct Listener<P, O> {
 
 impl<P: Clone, O: Clone> Waiting<P, O> {
     /// False when it is in work already.
-    pub fn begin(&self, message: MessageRow) -> bool {
+    pub fn begin(&self, message: MessageRow, conversation: &ConversationId) -> bool {
         let mut work = self.lock();
         let new = !work.contains_key(&message);
         work.entry(message).or_insert_with(|| Work {
+            conversation: conversation.clone(),
             listeners: Vec::new(),
             settling: false,
             linked: false,
@@ -54,10 +57,14 @@ impl<P: Clone, O: Clone> Waiting<P, O> {
         new
     }
 
-    /// `None` when it is not in work.
-    pub fn listen(&self, message: MessageRow) -> Option<Listener<P, O>> {
+    /// `None` when no such message of the conversation is in work.
+    pub fn listen(
+        &self,
+        message: MessageRow,
+        conversation: &ConversationId,
+    ) -> Option<Listener<P, O>> {
         let mut work = self.lock();
-        let work = work.get_mut(&message)?;
+        let work = work.get_mut(&message).filter(|work| work.conversation == *conversation)?;
         let id = work.listeners.last().map_or(0, |(last, _)| last + 1);
         let (tell, events) = channel();
         work.listeners.push((id, tell));
@@ -112,18 +119,21 @@ mod tests {
     #[test]
     fn who_leaves_in_time_gets_nothing_and_who_stays_gets_it() {
         let waiting = Waiting::<u8, u8>::default();
-        let row = MessageRow(1);
-        assert!(waiting.listen(row).is_none());
-        assert!(waiting.begin(row) && !waiting.begin(row));
-        let (early, late) = (waiting.listen(row).unwrap(), waiting.listen(row).unwrap());
+        let (row, ours) = (MessageRow(1), ConversationId::generate());
+        let begin = || waiting.begin(row, &ours);
+        let listen = || waiting.listen(row, &ours);
+        assert!(listen().is_none());
+        assert!(begin() && !begin());
+        assert!(waiting.listen(row, &ConversationId::generate()).is_none(), "another's");
+        let (early, late) = (listen().unwrap(), listen().unwrap());
         assert!(waiting.withdraw(row, &early, true));
         assert_eq!(waiting.settle(row), (true, true));
         assert!(!waiting.withdraw(row, &late, false), "the outcome is on its way");
         assert!(waiting.end(row, &7));
         assert!(early.events.try_recv().is_err());
         assert!(matches!(late.events.try_recv(), Ok(Event::Done(7))));
-        assert!(waiting.begin(row), "it can be taken up again");
-        drop(waiting.listen(row).unwrap());
+        assert!(begin(), "it can be taken up again");
+        drop(listen().unwrap());
         assert!(!waiting.end(row, &7), "whoever listened has gone");
     }
 }

@@ -37,13 +37,17 @@ impl Watch {
         let Some(strictest) = generation.gate.strictest() else { return Ok(None) };
         let tightened = self.generations.tightened();
         let since = tightened.map_or(0, |tightened| tightened.since);
-        let mut turns = self.store.recent_traces(TURNS)?;
         // `g17+4` is generation `g17` with changes.
         let own = |t: &Trace| t.generation.split('+').next() == Some(generation.id());
-        turns.retain(|t| own(t) && t.received_at >= since && was_gated(t));
+        let mut turns = Vec::new();
+        self.store.visit_recent_traces(TURNS, &mut |trace| {
+            if own(&trace) && trace.received_at >= since && was_gated(&trace) {
+                turns.push(Turn::of(trace));
+            }
+        })?;
         let labels = self.store.labels_since(begun_at(generation.id()).unwrap_or(UnixMs::MIN))?;
         let (wrong, judged) = judged(&turns, labels, &generation.index);
-        let recent: Vec<f32> = turns.iter().map(|t| t.decision.confidence).collect();
+        let recent: Vec<f32> = turns.iter().map(|turn| turn.confidence).collect();
         let shifted = || generation.gate.usual.as_ref().and_then(|usual| usual.shift(&recent));
         let alarm = drift::broken(wrong, judged, generation.gate.promise).or_else(shifted);
         if alarm.is_some() {
@@ -55,19 +59,38 @@ impl Watch {
     }
 }
 
+/// What is looked at of a turn.
+struct Turn {
+    message: String,
+    confidence: f32,
+    best: Option<EntryId>,
+    /// Answered by itself, and by what it says alone, so that a label of its text speaks of it.
+    sent: bool,
+}
+
+impl Turn {
+    fn of(trace: Trace) -> Self {
+        Self {
+            sent: trace.decision.verdict == Verdict::AutoReply && trace.context.is_empty(),
+            confidence: trace.decision.confidence,
+            best: trace.evidence.into_iter().next().map(|best| best.id),
+            message: trace.message,
+        }
+    }
+}
+
 /// Of the automatic replies that somebody labelled afterwards: how many were wrong, and how many there
 /// are. A message counts once however often it came: it was either right or wrong.
-fn judged(turns: &[Trace], labels: Vec<Labelled>, index: &KnowledgeIndex) -> (usize, usize) {
+fn judged(turns: &[Turn], labels: Vec<Labelled>, index: &KnowledgeIndex) -> (usize, usize) {
     let alone = labels.into_iter().filter(|l| l.context.is_empty());
     let answers: HashMap<String, Option<EntryId>> = alone.map(|l| (l.text, l.answer)).collect();
     let mut rights: HashMap<&str, bool> = HashMap::new();
     for turn in turns {
-        let sent = turn.decision.verdict == Verdict::AutoReply && turn.context.is_empty();
-        let known = answers.get(&turn.message).filter(|_| sent);
-        let Some((answer, best)) = known.zip(turn.evidence.first()) else { continue };
+        let known = answers.get(&turn.message).filter(|_| turn.sent);
+        let Some((answer, best)) = known.zip(turn.best.as_ref()) else { continue };
         let said = |answer: &EntryId| {
-            let says_same = |answer| index.answers(&best.id, answer);
-            best.id == *answer || index.ordinal(answer).is_some_and(says_same)
+            let says_same = |answer| index.answers(best, answer);
+            best == answer || index.ordinal(answer).is_some_and(says_same)
         };
         rights.insert(&turn.message, answer.as_ref().is_some_and(said));
     }

@@ -23,17 +23,23 @@ const MOST_NESTED: usize = 30_000;
 
 /// Told from the tags alone, so that a page made to be slow is refused before it is parsed.
 fn nests_too_deep(page: &str) -> bool {
-    let mut depth = 0_usize;
+    let (mut depth, mut drawing) = (0_usize, false);
     for tag in page.split('<').skip(1) {
-        let name = tag.trim_start_matches('/');
+        let (ends, name) = tag.strip_prefix('/').map_or((false, tag), |name| (true, name));
         if !name.starts_with(|c: char| c.is_ascii_alphabetic()) {
             continue;
         }
         let name_end = name.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(name.len());
-        if UNNESTED.contains(&name[..name_end].to_ascii_lowercase().as_str()) {
+        let name = name[..name_end].to_ascii_lowercase();
+        if DRAWINGS.contains(&name.as_str()) {
+            drawing = !ends;
+        }
+        // In a drawing every element needs an end and may be its own; outside, the slash says nothing.
+        let no_end = if drawing { is_closed(tag) } else { UNNESTED.contains(&name.as_str()) };
+        if no_end {
             continue;
         }
-        depth = if tag.starts_with('/') { depth.saturating_sub(1) } else { depth + 1 };
+        depth = if ends { depth.saturating_sub(1) } else { depth + 1 };
         if depth > MOST_NESTED {
             return true;
         }
@@ -41,10 +47,17 @@ fn nests_too_deep(page: &str) -> bool {
     false
 }
 
+fn is_closed(tag: &str) -> bool {
+    tag.split_once('>').is_some_and(|(tag, _)| tag.ends_with('/'))
+}
+
+/// Elements that are read by the rules of XML.
+const DRAWINGS: [&str; 2] = ["svg", "math"];
+
 /// Elements without an end, or whose end is commonly left out.
-const UNNESTED: [&str; 22] = [
+const UNNESTED: [&str; 21] = [
     "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track",
-    "wbr", "p", "li", "td", "th", "tr", "dt", "dd", "option", "path",
+    "wbr", "p", "li", "td", "th", "tr", "dt", "dd", "option",
 ];
 
 /// Takes what a page or a piece of one says.
@@ -329,6 +342,10 @@ mod tests {
     #[test]
     fn what_nests_without_end_is_refused_unparsed() {
         assert!(nests_too_deep(&"<div>".repeat(MOST_NESTED + 1)));
+        assert!(nests_too_deep(&"<path>".repeat(MOST_NESTED + 1)));
+        assert!(nests_too_deep(&"<path/>".repeat(MOST_NESTED + 1)), "no drawing: it stays open");
+        assert!(nests_too_deep(&format!("<svg>{}", "<td>".repeat(MOST_NESTED))));
+        assert!(!nests_too_deep(&"<svg><path d='M0 0'/><path/></svg>".repeat(MOST_NESTED)));
         assert!(!nests_too_deep(&"<div><br><p>一<p>二</div>".repeat(MOST_NESTED)));
         assert!(!nests_too_deep(&"1 < 2 && 3 <= 4 ".repeat(MOST_NESTED)));
         assert!(read("<b>".repeat(MOST_NESTED + 1).as_bytes()).is_err());

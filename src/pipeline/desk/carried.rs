@@ -1,5 +1,8 @@
 //! Replies in the answers to callbacks: several tries of one message bring the same reply, and it is
 //! taken back only when the last of them is gone and none has brought it.
+//!
+//! What is written of a message's reply and who carries it change together, under a lock that few
+//! other messages share: a write waits for the disk, and must not make others wait for it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,11 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::DeskParts;
 use crate::base::clock::Clock;
+use crate::domain::delivery::DeliveryState;
 use crate::domain::outgoing::Outgoing;
 use crate::pipeline::accounts::Accounts;
 use crate::pipeline::delivery::Bell;
 use crate::store::outbox::{OutboxSeq, Queued};
-use crate::store::{Store, StoreError};
+use crate::store::{MessageRow, Store, StoreError};
 
 /// Every reply that stands in an answer right now.
 pub(super) struct Carriers {
@@ -20,12 +24,18 @@ pub(super) struct Carriers {
     accounts: Accounts,
     clock: Clock,
     bell: Arc<Bell>,
-    open: Mutex<HashMap<OutboxSeq, Weak<Carried>>>,
+    open: Vec<Mutex<Open>>,
 }
+
+type Open = HashMap<OutboxSeq, Weak<Carried>>;
+
+/// Locks for messages, by their number; more than are decided at once.
+const LOCKS: usize = 1_024;
 
 /// One of them, held by each answer that brings it; the outbox is told how it ended.
 pub struct Carried {
     carriers: Arc<Carriers>,
+    message: MessageRow,
     seq: OutboxSeq,
     /// When it leaves another way, or goes to a person, if no answer brings it, in milliseconds; `None`
     /// where the platform asks again.
@@ -51,29 +61,40 @@ impl Carriers {
             accounts: accounts.clone(),
             clock: clock.clone(),
             bell: Arc::clone(bell),
-            open: Mutex::default(),
+            open: (0..LOCKS).map(|_| Mutex::default()).collect(),
         })
     }
 
-    /// For a reply that was offered this moment.
-    pub(super) fn carry(self: &Arc<Self>, queued: &Queued) -> Arc<Carried> {
-        self.carry_in(&mut self.lock(), queued)
+    /// Writes the decision of a message. No retry is offered its reply before an answer carries it.
+    pub(super) fn first(
+        self: &Arc<Self>,
+        message: MessageRow,
+        decide: impl FnOnce() -> Result<Option<Queued>, StoreError>,
+    ) -> Result<(Option<Queued>, Option<Arc<Carried>>), StoreError> {
+        let mut open = self.lock(message);
+        let queued = decide()?;
+        let offered = queued.as_ref().filter(|q| q.state == DeliveryState::Offered);
+        let carried = offered.map(|queued| self.carry(&mut open, message, queued));
+        Ok((queued, carried))
     }
 
-    /// Offers a reply that may stand in another answer already; until then nothing is taken back.
+    /// Offers the reply to a message, which may stand in another answer already; until then nothing is
+    /// taken back.
     pub(super) fn again(
         self: &Arc<Self>,
+        message: MessageRow,
         offer: impl FnOnce() -> Result<Option<Queued>, StoreError>,
     ) -> Result<Option<Offered>, StoreError> {
-        let mut open = self.lock();
+        let mut open = self.lock(message);
         let Some(queued) = offer()? else { return Ok(None) };
-        let carried = self.carry_in(&mut open, &queued);
+        let carried = self.carry(&mut open, message, &queued);
         Ok(Some(Offered { queued, carried }))
     }
 
-    fn carry_in(
+    fn carry(
         self: &Arc<Self>,
-        open: &mut HashMap<OutboxSeq, Weak<Carried>>,
+        open: &mut Open,
+        message: MessageRow,
         queued: &Queued,
     ) -> Arc<Carried> {
         if let Some(carried) = open.get(&queued.seq).and_then(Weak::upgrade) {
@@ -86,6 +107,7 @@ impl Carriers {
         let can_send = can_send && queued.payload != Outgoing::Transfer;
         let carried = Arc::new(Carried {
             carriers: Arc::clone(self),
+            message,
             seq: queued.seq,
             taken_back: match (can_send, asked_again) {
                 (true, _) => Some(0),
@@ -98,8 +120,9 @@ impl Carriers {
         carried
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<OutboxSeq, Weak<Carried>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self, message: MessageRow) -> MutexGuard<'_, Open> {
+        let place = message.0.unsigned_abs() as usize % LOCKS;
+        self.open[place].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -118,7 +141,7 @@ impl Drop for Carried {
     /// Waits for the store.
     fn drop(&mut self) {
         let Carriers { store, clock, bell, .. } = &*self.carriers;
-        let mut open = self.carriers.lock();
+        let mut open = self.carriers.lock(self.message);
         if open.get(&self.seq).is_some_and(|other| other.strong_count() > 0) {
             return;
         }

@@ -13,7 +13,7 @@ use crate::base::fault::Fault;
 use crate::base::id::{CaseId, TraceId};
 use crate::base::limits::CONTEXT_TURNS;
 use crate::domain::decision::{Priority, Reason, Verdict};
-use crate::domain::delivery::{Author, DeliveryState};
+use crate::domain::delivery::Author;
 use crate::domain::knowledge::{Asker, Audience};
 use crate::domain::message::{Content, Inbound, Platform, Utterance};
 use crate::domain::outgoing::{Menu, Outgoing};
@@ -193,7 +193,10 @@ impl Inner {
                 self.waiting.tell(fragment.message, &Event::Elsewhere);
             }
             let done = catch_unwind(AssertUnwindSafe(|| self.work(&job)));
-            let done = done.unwrap_or_else(|_| Err(StoreError::Unavailable("panicked".into())));
+            let done = done.unwrap_or_else(|_| {
+                metrics::counter!("huida_panics_total").increment(1);
+                Err(StoreError::Unavailable("panicked".into()))
+            });
             if let Err(error) = &done {
                 // It stays in the store's work; the next look takes it up again.
                 tracing::error!(%error, "a message could not be decided");
@@ -401,8 +404,9 @@ impl Inner {
         loop {
             job.durable().iter().try_for_each(Durable::check)?;
             let decided = self.decided(job, &mut said, heard, linked);
-            match self.parts.store.decide(message, &decided, self.parts.clock.now()) {
-                Ok(queued) => {
+            let decide = || self.parts.store.decide(message, &decided, self.parts.clock.now());
+            match self.carriers.first(message, decide) {
+                Ok((queued, carried)) => {
                     Fault::DecidedUnsent.passes();
                     self.count(job, &said.trace);
                     if decided.for_person {
@@ -411,8 +415,6 @@ impl Inner {
                     if queued.is_some() {
                         self.parts.bell.ring();
                     }
-                    let offered = queued.as_ref().filter(|q| q.state == DeliveryState::Offered);
-                    let carried = offered.map(|queued| self.carriers.carry(queued));
                     return Ok(Outcome { carried, ..outcome(said.trace, queued) });
                 }
                 Err(StoreError::NotTheBots(_)) => {
