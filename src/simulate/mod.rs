@@ -18,6 +18,7 @@ pub mod load;
 pub mod questions;
 pub mod run;
 pub mod scenario;
+pub mod series;
 pub mod seal;
 pub mod webhook;
 pub mod wechat_kf;

@@ -12,6 +12,7 @@ use super::driver::Driver;
 use super::flood::{self, Flooded};
 use super::load::{self, Load};
 use super::questions::Questions;
+use super::series::{self, Stretch};
 use super::{SimulateError, ledger::Book};
 use crate::base::clock::Deadline;
 use crate::eval::percentile;
@@ -61,6 +62,9 @@ pub struct Report {
     pub chaos: Option<Chaos>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flood: Option<Flood>,
+    /// Of a service that is not killed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub series: Vec<Stretch>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -98,8 +102,15 @@ pub async fn run(run: Run<'_>) -> Result<Report, SimulateError> {
     };
     let half = load.lasting / 2;
     let (mut chaos, mut flooded) = (None, None);
+    let mut held = Vec::new();
     match disturbance {
-        Disturbance::None => loaded.await,
+        Disturbance::None => {
+            let stretch = series::stretch(load.lasting);
+            tokio::select! {
+                () = loaded => {}
+                () = series::watch(&driver.ledger, before, stretch, &mut held) => {}
+            }
+        }
         Disturbance::Chaos(count) => {
             let child = child.as_deref_mut().ok_or_else(|| {
                 SimulateError::Input("only a service that was started here is killed".into())
@@ -123,7 +134,8 @@ pub async fn run(run: Run<'_>) -> Result<Report, SimulateError> {
     let flood = flooded.map(|bad| flood_figures(bad, &book, begun_ms + half.as_secs_f64() * 1e3));
     let rss_end_mb = pid(&child).and_then(resident_mb);
     let rss_start_mb = rss_start.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok(Report { findings, seconds, rss_start_mb, rss_end_mb, chaos, flood })
+    let series = series::series(&book, begun_ms, &held);
+    Ok(Report { findings, seconds, rss_start_mb, rss_end_mb, chaos, flood, series })
 }
 
 /// The comparison once nothing is missing any more, and a while after, or when the time for that is
