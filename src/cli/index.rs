@@ -1,5 +1,6 @@
 //! `index` and the build behind it: knowledge and labels of the store become what serves.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -139,7 +140,8 @@ pub(super) fn report_built(app: &App, id: &str, as_json: bool) -> Result<()> {
     let current = app.open_generations(&embedder)?.current();
     let current = &current.generation;
     let promise = current.promise();
-    let threshold = current.gate.threshold;
+    let thresholds = &current.gate.thresholds;
+    let own = thresholds.by_domain.iter().map(|(domain, t)| (*domain, t.map(|t| t.value)));
     if as_json {
         return output::json(&json!({
             "generation": id,
@@ -147,7 +149,8 @@ pub(super) fn report_built(app: &App, id: &str, as_json: bool) -> Result<()> {
             "alpha": promise.alpha,
             "confidence": promise.confidence,
             "promised": promise.promised,
-            "threshold": threshold.map(|t| t.value),
+            "threshold": thresholds.common.map(|t| t.value),
+            "threshold_by_domain": own.collect::<BTreeMap<_, _>>(),
             "coverage": promise.coverage,
             "made_up": promise.made_up,
             "adapter": current.trial,

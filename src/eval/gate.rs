@@ -15,6 +15,7 @@ use crate::eval::retrieval::knowledge;
 use crate::eval::splits::{self, Judged, Parts, SplitReport};
 use crate::eval::{EvalError, read_all};
 use crate::gate::metrics::{GateMetrics, Intervals, ScoredRow, bootstrap, measure};
+use crate::gate::observation::Leaves;
 use crate::gate::threshold::Promise;
 use crate::pipeline::draft;
 use crate::pipeline::embedding::Embedding;
@@ -29,7 +30,7 @@ use crate::search::telling::{self, Asked};
 pub struct GateReport {
     pub alpha: f64,
     pub confidence: f64,
-    /// Of all domains without one of their own; `null` when nothing may go out by itself.
+    /// Of all domains without one of their own; `null` when nothing of them may go out by itself.
     pub threshold: Option<f32>,
     /// Of domains whose labels suffice to judge them alone; `null` where nothing of one goes out.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -128,8 +129,8 @@ pub fn run(
     let fitted = fit(&mut bench, &train, &calibrate, input.promise)?;
     let messages = bench.messages(&queries)?;
     let judged = judge(&bench, &fitted, &messages)?;
-    let threshold = fitted.gate.threshold.map(|t| t.value);
-    let own = fitted.gate.by_domain.iter();
+    let threshold = fitted.gate.thresholds.common.map(|t| t.value);
+    let own = fitted.gate.thresholds.by_domain.iter();
     let scored: Vec<ScoredRow> = judged.iter().map(|(judged, _)| judged.row).collect();
     let splits = (input.splits > 0).then(|| divided(&bench, &fitted, &messages, input));
     let report = GateReport {
@@ -180,17 +181,19 @@ fn judge(
         let best = found.evidence.first();
         let seen = found.features.filter(|_| message.gated);
         let confidence = seen.map_or(0.0, |features| fitted.gate.confidence(&features));
-        let gated = message.gated && best.is_some_and(draft::leaves);
+        let leaves = best.map_or(Leaves::Never, draft::leaves);
+        let gated = message.gated && leaves == Leaves::Approved;
         let row = ScoredRow {
             confidence,
-            sent: gated && best.is_some_and(|b| fitted.gate.admits(confidence, b.domain)),
+            sent: gated && best.is_some_and(|b| fitted.gate.admits(confidence, b.domain, leaves)),
             answerable: message.answer.is_some(),
             correct: best
                 .zip(message.answer)
                 .is_some_and(|(best, answer)| index.answers(&best.id, answer)),
         };
+        let domain = best.map_or(Domain::General, |best| best.domain);
         let best = best.map(|best| best.id.0.clone());
-        all.push((Judged { row, gated, without: None }, best));
+        all.push((Judged { row, gated, domain, without: None }, best));
     }
     Ok(all)
 }

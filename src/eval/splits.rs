@@ -4,7 +4,9 @@
 use serde::Serialize;
 
 use crate::base::random::SplitMix64;
+use crate::domain::knowledge::Domain;
 use crate::gate::metrics::{ScoredRow, measure};
+use crate::gate::strata::Strata;
 use crate::gate::threshold::{self, Outcome, Promise};
 use crate::pipeline::observe::ASK_WITHOUT;
 
@@ -12,9 +14,11 @@ use crate::pipeline::observe::ASK_WITHOUT;
 #[derive(Clone, Copy, Debug)]
 pub struct Judged {
     pub row: ScoredRow,
-    /// False: a hard rule, a greeting or noise decides this message, or nothing of its best evidence
-    /// can go out; no threshold is fitted on it.
+    /// False: a hard rule, a greeting or noise decides this message, or its best evidence cannot go
+    /// out as it stands; no threshold is fitted on it.
     pub gated: bool,
+    /// Of the best evidence.
+    pub domain: Domain,
     /// The confidence had its entry been taken out, where that was asked.
     pub without: Option<f32>,
 }
@@ -53,6 +57,7 @@ pub fn divide(parts: &Parts<'_>, n: usize, seed: u64) -> SplitReport {
         of.iter().filter(|j| j.row.answerable == answerable).copied().collect()
     };
     let kinds = [true, false].map(|a| (by_answer(parts.calibrate, a), by_answer(parts.queries, a)));
+    let fewest = 2 * parts.promise.rows_needed().unwrap_or(usize::MAX / 2);
     let mut precisions = Vec::new();
     let mut covered = Vec::new();
     let (mut held, mut outside) = (0, 0.0);
@@ -66,9 +71,10 @@ pub fn divide(parts: &Parts<'_>, n: usize, seed: u64) -> SplitReport {
             queries.extend(all.split_off(left.len()));
             calibrate.extend(all);
         }
-        let fitted = threshold::select(&outcomes(&calibrate), parts.promise, parts.start);
+        let fitted = Strata::of(outcomes(&calibrate), fewest)
+            .thresholds(parts.promise, |rows, each| threshold::select(rows, each, parts.start));
         let judged = |j: &Judged| {
-            let sent = j.gated && fitted.is_some_and(|t| j.row.confidence >= t.value);
+            let sent = j.gated && fitted.of(j.domain).is_some_and(|t| j.row.confidence >= t.value);
             ScoredRow { sent, ..j.row }
         };
         let metrics = measure(&queries.iter().map(judged).collect::<Vec<_>>());
@@ -92,14 +98,16 @@ pub fn divide(parts: &Parts<'_>, n: usize, seed: u64) -> SplitReport {
     }
 }
 
-fn outcomes(calibrate: &[Judged]) -> Vec<Outcome> {
+fn outcomes(calibrate: &[Judged]) -> impl Iterator<Item = (Domain, Outcome)> {
     let gated = || calibrate.iter().filter(|j| j.gated);
-    let own = gated().map(|j| Outcome {
-        confidence: j.row.confidence,
-        correct: j.row.answerable && j.row.correct,
+    let own = gated().map(|j| {
+        let correct = j.row.answerable && j.row.correct;
+        (j.domain, Outcome { confidence: j.row.confidence, correct })
     });
-    let asked_without = gated().filter_map(|j| j.without).step_by(ASK_WITHOUT);
-    own.chain(asked_without.map(|confidence| Outcome { confidence, correct: false })).collect()
+    let asked_without = gated().filter_map(|j| Some((j.domain, j.without?))).step_by(ASK_WITHOUT);
+    let wrong =
+        asked_without.map(|(domain, confidence)| (domain, Outcome { confidence, correct: false }));
+    own.chain(wrong)
 }
 
 fn mean(values: &[f64]) -> f64 {
@@ -127,7 +135,7 @@ mod tests {
                 let correct = answerable && dice.unit() < confidence.powf(0.08);
                 let confidence = if answerable { confidence } else { confidence / 4.0 };
                 let row = ScoredRow { confidence, sent: false, answerable, correct };
-                Judged { row, gated: true, without: None }
+                Judged { row, gated: true, domain: Domain::General, without: None }
             })
             .collect()
     }

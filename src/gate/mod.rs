@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod model;
 pub mod observation;
 pub mod reranker;
+pub mod strata;
 pub mod threshold;
 pub mod trees;
 

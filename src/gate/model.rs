@@ -1,7 +1,5 @@
 //! The fitted gate: features to confidence, confidence to "may go out by itself".
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::domain::knowledge::Domain;
@@ -11,9 +9,10 @@ use crate::gate::features::{Features, NAMES};
 use crate::gate::input::Input;
 use crate::gate::judge::Judge;
 use crate::gate::logistic::{Logistic, Row};
-use crate::gate::observation::{Counts, Kind, Observation};
+use crate::gate::observation::{Counts, Kind, Leaves, Observation};
 use crate::gate::reranker::Reranker;
-use crate::gate::threshold::{self, Outcome, Promise, Threshold, Unproven};
+use crate::gate::strata::{Strata, Thresholds};
+use crate::gate::threshold::{self, Outcome, Promise, Unproven};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -69,12 +68,16 @@ pub struct GateModel {
     /// Where the observations said that the promise would be easiest to show.
     #[serde(default)]
     pub start: Option<f32>,
-    /// Of the domains without one of their own. `None`: nothing of them goes out by itself.
-    pub threshold: Option<Threshold>,
-    /// Where a domain's labels suffice to judge it alone; `None`: they speak against it, and nothing
-    /// of it goes out by itself.
+    /// For approved answers, which the promise is about.
+    #[serde(flatten)]
+    pub thresholds: Thresholds,
+    /// What a composed reply must reach as well; `None`: none goes out by itself.
     #[serde(default)]
-    pub by_domain: BTreeMap<Domain, Option<Threshold>>,
+    composed: Option<f32>,
+    /// Share of the calibration messages that the thresholds admit; without any, of what the gate was
+    /// fitted on.
+    #[serde(default)]
+    pub coverage: f64,
     /// What messages in service are compared with; `None` without labels enough.
     #[serde(default)]
     pub usual: Option<Usual>,
@@ -112,9 +115,8 @@ impl GateModel {
     /// Fits weights and calibrator on `observations`, thresholds on `calibration`: labelled rows
     /// that nothing else was fitted on.
     ///
-    /// A domain with rows enough to judge it alone is judged alone, by them and no others; all other
-    /// domains share one threshold, from their own rows. Every bound holds at once with the promised
-    /// confidence: each is given an equal share of δ.
+    /// Thresholds are those of [`Strata`], from rows whose approved answer goes out. Composed replies
+    /// need what approved ones need, and what no row of theirs speaks against.
     ///
     /// A calibration set that does not show the promise does not close the gate either, unless it
     /// speaks against it: the threshold is then taken from out-of-fold confidences of the
@@ -148,26 +150,34 @@ impl GateModel {
             required: required_lists(used),
             calibrator: fitted.calibrator,
             start: None,
-            threshold: None,
-            by_domain: BTreeMap::new(),
+            thresholds: Thresholds::default(),
+            composed: None,
+            coverage: 0.0,
             usual: None,
             reranker: None,
         };
         let unseen = model.outcomes(calibration);
-        let decisive = unseen.len() >= 2 * rows_needed;
         model.start =
             threshold::likeliest(&fitted.out_of_fold, &fitted.weights, unseen.len(), promise);
         model.usual = usual(calibration, &unseen);
-        let strata = Strata::of(calibration, &unseen, 2 * rows_needed);
+        let rows = || calibration.iter().zip(unseen.iter().copied());
+        let that = |leaves| rows().filter(move |(row, _)| row.leaves == leaves);
+        let approved = that(Leaves::Approved).map(|(row, outcome)| (row.domain, outcome));
+        let composed: Vec<Outcome> = that(Leaves::Composed).map(|(_, outcome)| outcome).collect();
+        let decisive = unseen.len() >= 2 * rows_needed;
         let risk = if from_labels { UNPROVEN_SHARE * promise.alpha } else { cold_risk(promise) };
-        let unproven = Unproven { seen: &fitted.out_of_fold, weights: &fitted.weights, risk };
-        let each = Promise { confidence: strata.confidence_of_each(promise), ..promise };
-        let judge = |rows: &[Outcome]| {
-            threshold::select(rows, each, model.start)
-                .or_else(|| threshold::unproven(&unproven, rows, each))
+        let from = Unproven { seen: &fitted.out_of_fold, weights: &fitted.weights, risk };
+        model.thresholds =
+            Strata::of(approved, 2 * rows_needed).thresholds(promise, |rows, each| {
+                threshold::select(rows, each, model.start)
+                    .or_else(|| threshold::unproven(&from, rows, promise))
+            });
+        model.composed = threshold::unproven(&from, &composed, promise).map(|t| t.value);
+        model.coverage = if calibration.is_empty() {
+            model.admitted(used.iter().zip(fitted.out_of_fold.iter().copied()))
+        } else {
+            model.admitted(rows())
         };
-        model.threshold = judge(&strata.rest).filter(|_| !strata.rest_is_unknown());
-        model.by_domain = strata.alone.iter().map(|(d, rows)| (*d, judge(rows))).collect();
         if from_labels || decisive || model.promised() {
             model.origin = Origin::Labelled;
         }
@@ -188,8 +198,9 @@ impl GateModel {
             required: Vec::new(),
             calibrator: Calibrator::Platt { slope: 0.0, bias: 0.0 },
             start: None,
-            threshold: None,
-            by_domain: BTreeMap::new(),
+            thresholds: Thresholds::default(),
+            composed: None,
+            coverage: 0.0,
             usual: None,
             reranker: None,
         }
@@ -209,34 +220,34 @@ impl GateModel {
     }
 
     /// True when a reply of this confidence, from evidence of this domain, may go out by itself.
-    pub fn admits(&self, confidence: f32, domain: Domain) -> bool {
-        self.threshold_of(domain).is_some_and(|t| confidence >= t.value)
+    pub fn admits(&self, confidence: f32, domain: Domain, leaves: Leaves) -> bool {
+        let reached = |least: Option<f32>| least.is_some_and(|least| confidence >= least);
+        let approved = reached(self.thresholds.of(domain).map(|t| t.value));
+        match leaves {
+            Leaves::Approved => approved,
+            Leaves::Composed => approved && reached(self.composed),
+            Leaves::Never => false,
+        }
     }
 
-    /// A domain's own threshold, or the one of all that have none.
-    pub fn threshold_of(&self, domain: Domain) -> Option<Threshold> {
-        self.by_domain.get(&domain).copied().unwrap_or(self.threshold)
-    }
-
-    /// Every threshold that lets something out.
-    fn open(&self) -> impl Iterator<Item = &Threshold> {
-        self.by_domain.values().flatten().chain(&self.threshold)
+    /// Share of these rows that may go out by themselves.
+    fn admitted<'a>(&self, rows: impl Iterator<Item = (&'a Observation, Outcome)>) -> f64 {
+        let (mut admitted, mut all) = (0_usize, 0_usize);
+        for (row, outcome) in rows {
+            all += 1;
+            admitted += usize::from(self.admits(outcome.confidence, row.domain, row.leaves));
+        }
+        admitted as f64 / all.max(1) as f64
     }
 
     /// The highest threshold of those that let anything out; `None` when nothing goes out by itself.
     pub fn strictest(&self) -> Option<f32> {
-        self.open().map(|threshold| threshold.value).max_by(f32::total_cmp)
+        self.thresholds.open().map(|threshold| threshold.value).max_by(f32::total_cmp)
     }
 
-    /// Share of the rows behind the open thresholds that they admit.
-    pub fn coverage(&self) -> f64 {
-        let sum = |of: fn(&Threshold) -> usize| self.open().map(of).sum::<usize>();
-        sum(|t| t.n_selected) as f64 / sum(|t| t.rows).max(1) as f64
-    }
-
-    /// True when the error bound was shown on unseen labels of all that may go out.
+    /// True when the error bound was shown, on unseen labels, of all approved answers that may go out.
     pub fn promised(&self) -> bool {
-        self.strictest().is_some() && self.open().all(|t| t.promised)
+        self.strictest().is_some() && self.thresholds.open().all(|t| t.promised)
     }
 
     /// True for the knowledge and the embedder that this model was fitted with.
@@ -284,41 +295,6 @@ impl GateModel {
             correct: o.correct,
         };
         rows.iter().map(of).collect()
-    }
-}
-
-/// Calibration rows by what is judged together.
-struct Strata {
-    /// Domains with rows enough to be judged alone.
-    alone: BTreeMap<Domain, Vec<Outcome>>,
-    /// Of all other domains.
-    rest: Vec<Outcome>,
-}
-
-impl Strata {
-    /// Domains with `fewest` rows stand alone, unless there is only one.
-    fn of(calibration: &[Observation], outcomes: &[Outcome], fewest: usize) -> Self {
-        let mut alone: BTreeMap<Domain, Vec<Outcome>> = BTreeMap::new();
-        for (row, outcome) in calibration.iter().zip(outcomes) {
-            alone.entry(row.domain).or_default().push(*outcome);
-        }
-        if alone.len() < 2 {
-            return Self { alone: BTreeMap::new(), rest: outcomes.to_vec() };
-        }
-        let few = alone.extract_if(.., |_, rows| rows.len() < fewest);
-        let rest = few.flat_map(|(_, rows)| rows).collect();
-        Self { alone, rest }
-    }
-
-    /// The bounds of all fail together at most as often as the promise may (Bonferroni).
-    fn confidence_of_each(&self, promise: Promise) -> f64 {
-        let strata = self.alone.len() + usize::from(!self.rest.is_empty());
-        1.0 - (1.0 - promise.confidence) / strata.max(1) as f64
-    }
-
-    /// Domains that no label speaks of, beside others that are judged alone.
-    fn rest_is_unknown(&self) -> bool {
-        self.rest.is_empty() && !self.alone.is_empty()
     }
 }
 
@@ -421,7 +397,7 @@ mod tests {
                     correct,
                     kind,
                     domain: GENERAL,
-                    leaves: true,
+                    leaves: Leaves::Approved,
                 }
             })
             .collect()
@@ -439,7 +415,7 @@ mod tests {
             correct: false,
             kind: Kind::EntryRemoved,
             domain: GENERAL,
-            leaves: true,
+            leaves: Leaves::Approved,
         };
         all.extend((0..240).map(removed));
         all
@@ -449,11 +425,15 @@ mod tests {
     fn a_cold_gate_opens_without_a_promise() {
         let model = GateModel::fit(&cold(), &[], &options(0.03)).expect("enough rows");
         assert_eq!(model.origin, Origin::SelfCalibrated);
-        let threshold = model.threshold.expect("large margins are always right here");
+        let threshold = model.thresholds.common.expect("large margins are always right here");
         assert!(!threshold.promised && !model.promised());
         let sure = model.confidence(&features(0.93, 0.95, None));
         let unsure = model.confidence(&features(0.62, 0.05, None));
-        assert!(model.admits(sure, GENERAL) && !model.admits(unsure, GENERAL), "{sure} {unsure}");
+        assert!(
+            model.admits(sure, GENERAL, Leaves::Approved)
+                && !model.admits(unsure, GENERAL, Leaves::Approved),
+            "{sure} {unsure}"
+        );
     }
 
     #[test]
@@ -472,12 +452,12 @@ mod tests {
     fn a_few_labels_neither_promise_nor_close_unless_they_refute() {
         let calibration = rows(60, Kind::Labelled, false);
         let agreeing = GateModel::fit(&cold(), &calibration, &options(0.03)).expect("enough");
-        assert!(agreeing.threshold.is_some_and(|t| !t.promised));
+        assert!(agreeing.thresholds.common.is_some_and(|t| !t.promised));
         let mut contrary = calibration;
         contrary.iter_mut().for_each(|o| o.correct = false);
         let closed = GateModel::fit(&cold(), &contrary, &options(0.03)).expect("enough");
-        assert_eq!(closed.threshold, None);
-        assert!(!closed.admits(1.0, GENERAL));
+        assert_eq!(closed.thresholds.common, None);
+        assert!(!closed.admits(1.0, GENERAL, Leaves::Approved));
     }
 
     #[test]
@@ -487,7 +467,7 @@ mod tests {
             row.correct = i % 2 == 0;
         }
         let model = GateModel::fit(&cold(), &bad, &options(0.03)).expect("enough");
-        assert_eq!((model.origin, model.threshold), (Origin::Labelled, None));
+        assert_eq!((model.origin, model.thresholds.common), (Origin::Labelled, None));
     }
 
     #[test]
@@ -501,14 +481,21 @@ mod tests {
         }
         calibration[0].domain = Domain::Medical;
         let model = GateModel::fit(&fit, &calibration, &options(0.05)).expect("enough rows");
-        let value = |domain| model.threshold_of(domain).map(|t| t.value);
-        assert!(value(Domain::Finance) < value(Domain::General), "{:?}", model.by_domain);
-        assert!(!model.by_domain.contains_key(&Domain::Medical));
-        let confidence = model.threshold_of(Domain::Finance).map(|t| t.confidence);
+        let value = |domain| model.thresholds.of(domain).map(|t| t.value);
+        assert!(
+            value(Domain::Finance) < value(Domain::General),
+            "{:?}",
+            model.thresholds.by_domain
+        );
+        assert!(!model.thresholds.by_domain.contains_key(&Domain::Medical));
+        let confidence = model.thresholds.of(Domain::Finance).map(|t| t.confidence);
         assert!(confidence > Some(0.98), "three bounds share what one may fail: {confidence:?}");
-        assert!(!model.promised() && model.coverage() > 0.0, "one row of medicine shows nothing");
+        assert!(!model.promised(), "one row of medicine shows nothing");
         let text = model.to_json().expect("serialisable");
-        assert_eq!(GateModel::from_json(&text).expect("own output").by_domain, model.by_domain);
+        assert_eq!(
+            GateModel::from_json(&text).expect("own output").thresholds.by_domain,
+            model.thresholds.by_domain
+        );
     }
 
     #[test]
@@ -521,12 +508,39 @@ mod tests {
             row.correct = row.domain == Domain::Finance || i % 2 == 0;
         }
         let model = GateModel::fit(&fit, &calibration, &options(0.05)).expect("enough rows");
-        assert!(model.admits(1.0, Domain::Finance) && !model.admits(1.0, Domain::Medical));
-        assert!(!model.admits(1.0, GENERAL), "no label speaks of it");
+        assert!(
+            model.admits(1.0, Domain::Finance, Leaves::Approved)
+                && !model.admits(1.0, Domain::Medical, Leaves::Approved)
+        );
+        assert!(!model.admits(1.0, GENERAL, Leaves::Approved), "no label speaks of it");
         assert!(model.promised());
+        assert!((0.5..0.67).contains(&model.coverage), "a third is closed: {}", model.coverage);
         let text = model.to_json().expect("serialisable");
         let back = GateModel::from_json(&text).expect("own output");
-        assert!(!back.admits(1.0, Domain::Medical), "closed stays closed");
+        assert!(!back.admits(1.0, Domain::Medical, Leaves::Approved), "closed stays closed");
+    }
+
+    #[test]
+    fn composed_replies_need_what_approved_ones_need_and_nothing_against_them() {
+        let fit = rows(600, Kind::Labelled, true);
+        let mut calibration = rows(500, Kind::Labelled, true);
+        let sure = |model: &GateModel, leaves| model.admits(1.0, GENERAL, leaves);
+        let model = GateModel::fit(&fit, &calibration, &options(0.05)).expect("enough rows");
+        assert!(sure(&model, Leaves::Approved) && sure(&model, Leaves::Composed));
+        assert!(!sure(&model, Leaves::Never));
+        let refuting = calibration.iter().take(60).map(|row| Observation {
+            leaves: Leaves::Composed,
+            correct: false,
+            ..*row
+        });
+        let refuting: Vec<Observation> = refuting.collect();
+        calibration.extend(refuting);
+        let model = GateModel::fit(&fit, &calibration, &options(0.05)).expect("enough rows");
+        assert!(
+            sure(&model, Leaves::Approved) && model.promised(),
+            "the promise is not about them"
+        );
+        assert!(!sure(&model, Leaves::Composed));
     }
 
     #[test]

@@ -36,8 +36,20 @@ pub struct Observation {
     pub kind: Kind,
     /// Of the best evidence.
     pub domain: Domain,
-    /// A reply from it can go out, as it stands or composed; where there is no answer it cannot.
-    pub leaves: bool,
+    pub leaves: Leaves,
+}
+
+/// How a reply from some evidence goes out once the gate admits it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Leaves {
+    /// The approved answer as it stands.
+    Approved,
+    /// Clauses of a passage, if a generator is there and is done in time. Labels name evidence and
+    /// judge no such words, so that nothing is promised of them.
+    Composed,
+    /// It goes to a person.
+    Never,
 }
 
 /// How many rows of each sort went in.

@@ -9,6 +9,7 @@ use crate::domain::evidence::Evidence;
 use crate::domain::variables::{self, Variable};
 use crate::engine::EngineError;
 use crate::engine::generate::GenerateWorker;
+use crate::gate::observation::Leaves;
 use crate::model::{Chosen, ComposeRequest, ComposeSource, Composed, Control, Written};
 use crate::understand::clauses::units;
 use crate::understand::signals::{self, SignalKind};
@@ -37,16 +38,18 @@ pub fn verbatim(best: &Evidence, room: Room) -> Option<Draft> {
     Some(Draft::verbatim(best.id.clone(), answer.clone()))
 }
 
-/// Whether a reply from it goes out once the gate admits it: the approved answer, or clauses of what
-/// is too long or a passage, unless its domain is regulated. Not where it speaks of what only a
-/// platform knows.
-pub fn leaves(best: &Evidence) -> bool {
+/// How a reply from it goes out: the approved answer, never cut, or clauses of a passage, unless its
+/// domain is regulated. What speaks of what only a platform knows does not go out.
+pub fn leaves(best: &Evidence) -> Leaves {
     let room = Room { draft_chars: 0, channel_bytes: PASSIVE_REPLY_BYTES };
     let is_known = |variable: &Variable| *variable == Variable::Date;
-    best.answer.as_ref().is_some_and(|answer| {
-        variables::open_in(answer).iter().all(is_known)
-            && (verbatim(best, room).is_some() || !best.domain.is_regulated())
-    })
+    match &best.answer {
+        Some(answer) if !variables::open_in(answer).iter().all(is_known) => Leaves::Never,
+        Some(_) if best.place.is_some() && best.domain.is_regulated() => Leaves::Never,
+        Some(_) if best.place.is_some() => Leaves::Composed,
+        Some(_) if verbatim(best, room).is_some() => Leaves::Approved,
+        Some(_) | None => Leaves::Never,
+    }
 }
 
 /// What a reply is composed of.
@@ -165,23 +168,24 @@ mod tests {
         let room = |channel_bytes| Room { draft_chars: 300, channel_bytes };
         assert_eq!(verbatim(&best, room(12)).unwrap().text(), "三天内。");
         assert_eq!(verbatim(&best, room(11)), None);
-        assert!(leaves(&best));
-        for kept_back in [Some("{nickname}，三天内。".to_owned()), None] {
+        assert_eq!(leaves(&best), Leaves::Approved);
+        for kept_back in [Some("{nickname}，三天内。".to_owned()), Some("长".repeat(1_000)), None]
+        {
             best.answer = kept_back;
-            assert!(!leaves(&best), "{:?}", best.answer);
+            assert_eq!(leaves(&best), Leaves::Never, "{:?}", best.answer);
         }
         assert_eq!(verbatim(&best, room(12)), None);
         best.answer = Some("今天是{date}。".into());
-        assert!(leaves(&best));
+        assert_eq!(leaves(&best), Leaves::Approved);
         best.place = Some(Place {
             document: "手册.pdf".into(),
             headings: Vec::new(),
             page: None,
             range: [0, 4],
         });
-        assert!(leaves(&best) && verbatim(&best, room(99)).is_none(), "clauses of it may");
+        assert_eq!(leaves(&best), Leaves::Composed);
         best.domain = Domain::Finance;
-        assert!(!leaves(&best), "of what is regulated nothing is composed");
+        assert_eq!(leaves(&best), Leaves::Never, "of what is regulated nothing is composed");
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub struct PromiseView {
     pub promised: bool,
     /// Whether people's labels went into the gate, enough of them or not.
     pub labelled: bool,
-    /// Share of what the threshold was chosen from that it admits.
+    /// Share of the calibration messages that the gate admits; without any, of its own phrasings.
     pub coverage: f64,
     /// Of that, messages whose entry was taken out, since no label says of one that nothing answers
     /// it: the promise rests on how many such messages come.
@@ -150,7 +150,7 @@ impl Generation {
             confidence: self.gate.promise.confidence,
             promised: self.gate.promised(),
             labelled: self.gate.counts.labelled + self.gate.counts.calibration > 0,
-            coverage: self.gate.coverage(),
+            coverage: self.gate.coverage,
             made_up: self.gate.counts.calibration_removed,
         }
     }

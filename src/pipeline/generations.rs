@@ -370,7 +370,7 @@ pub(super) mod testing {
         write_with(building.path(), made_by, None, |gate| {
             let Promise { alpha, confidence } = gate.promise;
             let (n_selected, errors, rows, promised) = (0, 0, 0, true);
-            gate.threshold =
+            gate.thresholds.common =
                 Some(Threshold { value, alpha, confidence, n_selected, errors, rows, promised });
         });
         building.publish().unwrap()

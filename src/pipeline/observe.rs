@@ -13,7 +13,7 @@ use crate::base::clock::UnixMs;
 use crate::domain::label::Labelled;
 use crate::engine::embed::EmbedWorker;
 use crate::gate::model::MIN_LABELS_FOR_ALL;
-use crate::gate::observation::{Kind, Observation};
+use crate::gate::observation::{Kind, Leaves, Observation};
 use crate::gate::reranker::Reranker;
 use crate::model::Control;
 use crate::pipeline::draft;
@@ -185,7 +185,7 @@ impl Bench<'_> {
             let without = self.without_answer(learned, &some)?;
             observations.extend(without.into_iter().map(|(_, observation)| observation));
         }
-        observations.retain(|o| o.leaves);
+        observations.retain(|o| o.leaves != Leaves::Never);
         Ok(observations)
     }
 

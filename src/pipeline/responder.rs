@@ -196,8 +196,9 @@ impl Responder {
             Some(_) | None => 0.0,
         };
         let best = found.evidence.first();
+        let gate = &serving.generation.gate;
         let admitted = self.parts.generations.admits(confidence)
-            && best.is_some_and(|best| serving.generation.gate.admits(confidence, best.domain));
+            && best.is_some_and(|b| gate.admits(confidence, b.domain, draft::leaves(b)));
         let draft = self.draft(&understood, &found, admitted, turn, &mut record);
         let lacks = self.lacks(&found, draft.as_ref());
         record.gate(GateStep {
@@ -274,7 +275,8 @@ impl Responder {
         Room { draft_chars: self.parts.draft_chars, channel_bytes: PASSIVE_REPLY_BYTES }
     }
 
-    /// The approved answer when the best entry is clear; composed where there is none and it may leave.
+    /// The approved answer, or what is composed of a passage that may leave. An approved answer that is
+    /// too long is not cut: a person gets it.
     fn draft(
         &self,
         understood: &Understood,
@@ -287,7 +289,7 @@ impl Responder {
         let room = self.room();
         let approved = draft::verbatim(best, room);
         // A mere suggestion is composed later: its customer is told at once that a person answers.
-        let worth_composing = admitted && approved.is_none();
+        let worth_composing = admitted && best.place.is_some();
         let control = turn.composing.until(self.composed_by(turn));
         let wanted = worth_composing && control.check().is_ok();
         let Some(composer) = self.parts.composer.as_ref().filter(|_| wanted) else {

@@ -1,14 +1,15 @@
 //! Watches whether the gate keeps its promise in service, and makes it stricter when it does not.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::base::clock::{Clock, UnixMs};
 use crate::domain::decision::{Reason, Verdict};
-use crate::domain::knowledge::EntryId;
+use crate::domain::knowledge::{Domain, EntryId};
 use crate::domain::label::Labelled;
 use crate::domain::trace::Trace;
 use crate::gate::drift::{self, Alarm};
+use crate::gate::observation::Leaves;
 use crate::pipeline::draft;
 use crate::pipeline::generations::{Generations, Tightened, begun_at};
 use crate::search::index::KnowledgeIndex;
@@ -46,10 +47,11 @@ impl Watch {
             }
         })?;
         let labels = self.store.labels_since(begun_at(generation.id()).unwrap_or(UnixMs::MIN))?;
-        let (wrong, judged) = judged(&turns, labels, &generation.index);
+        let by_domain = judged(&turns, labels, &generation.index);
         let recent: Vec<f32> = turns.iter().map(|turn| turn.confidence).collect();
         let shifted = || generation.gate.usual.as_ref().and_then(|usual| usual.shift(&recent));
-        let alarm = drift::broken(wrong, judged, generation.gate.promise).or_else(shifted);
+        let broken = |(wrong, judged)| drift::broken(wrong, judged, generation.gate.promise);
+        let alarm = by_domain.into_iter().find_map(broken).or_else(shifted);
         if alarm.is_some() {
             let least = tightened.map_or(strictest, |tightened| tightened.least);
             let (least, since) = (drift::tightened(least), self.clock.now());
@@ -63,7 +65,7 @@ impl Watch {
 struct Turn {
     message: String,
     confidence: f32,
-    best: Option<EntryId>,
+    best: Option<(EntryId, Domain)>,
     /// Answered by itself, and by what it says alone, so that a label of its text speaks of it.
     sent: bool,
 }
@@ -73,28 +75,35 @@ impl Turn {
         Self {
             sent: trace.decision.verdict == Verdict::AutoReply && trace.context.is_empty(),
             confidence: trace.decision.confidence,
-            best: trace.evidence.into_iter().next().map(|best| best.id),
+            best: trace.evidence.into_iter().next().map(|best| (best.id, best.domain)),
             message: trace.message,
         }
     }
 }
 
-/// Of the automatic replies that somebody labelled afterwards: how many were wrong, and how many there
-/// are. A message counts once however often it came: it was either right or wrong.
-fn judged(turns: &[Turn], labels: Vec<Labelled>, index: &KnowledgeIndex) -> (usize, usize) {
+/// Of the automatic replies that somebody labelled afterwards, by the domain of what they said: how
+/// many were wrong, and how many there are. A message counts once however often it came: it was either
+/// right or wrong.
+fn judged(turns: &[Turn], labels: Vec<Labelled>, index: &KnowledgeIndex) -> Vec<(usize, usize)> {
     let alone = labels.into_iter().filter(|l| l.context.is_empty());
     let answers: HashMap<String, Option<EntryId>> = alone.map(|l| (l.text, l.answer)).collect();
-    let mut rights: HashMap<&str, bool> = HashMap::new();
+    let mut rights: HashMap<&str, (Domain, bool)> = HashMap::new();
     for turn in turns {
         let known = answers.get(&turn.message).filter(|_| turn.sent);
-        let Some((answer, best)) = known.zip(turn.best.as_ref()) else { continue };
+        let Some((answer, (best, domain))) = known.zip(turn.best.as_ref()) else { continue };
         let said = |answer: &EntryId| {
             let says_same = |answer| index.answers(best, answer);
             best == answer || index.ordinal(answer).is_some_and(says_same)
         };
-        rights.insert(&turn.message, answer.as_ref().is_some_and(said));
+        rights.insert(&turn.message, (*domain, answer.as_ref().is_some_and(said)));
     }
-    (rights.values().filter(|right| !**right).count(), rights.len())
+    let mut by_domain: BTreeMap<Domain, (usize, usize)> = BTreeMap::new();
+    for (domain, right) in rights.into_values() {
+        let (wrong, judged) = by_domain.entry(domain).or_default();
+        *wrong += usize::from(!right);
+        *judged += 1;
+    }
+    by_domain.into_values().collect()
 }
 
 /// Whether the message is of those that the gate was calibrated on: no hard rule, courtesy or failure
@@ -104,7 +113,7 @@ fn was_gated(trace: &Trace) -> bool {
     let by_threshold = matches!(decided, Some(Reason::ConfidenceReached | Reason::LowConfidence));
     by_threshold
         && trace.decision.confidence > 0.0
-        && trace.evidence.first().is_some_and(draft::leaves)
+        && trace.evidence.first().is_some_and(|b| draft::leaves(b) != Leaves::Never)
 }
 
 #[cfg(test)]
@@ -113,7 +122,7 @@ mod tests {
     use crate::base::id::{ConversationId, TraceId};
     use crate::domain::decision::Decision;
     use crate::domain::evidence::{Evidence, Scores};
-    use crate::domain::knowledge::{Domain, Scene};
+    use crate::domain::knowledge::Scene;
     use crate::domain::label::Purpose;
     use crate::domain::message::{AccountName, Content, Inbound, Platform};
     use crate::pipeline::generation::testing::model;
