@@ -289,7 +289,8 @@ impl App {
         Ok(Service { store, embedder, generations, desk, accounts, bell, vault, follower })
     }
 
-    fn accounts(&self) -> Result<Accounts> {
+    /// The configured channels, each with its secrets in place.
+    pub fn accounts(&self) -> Result<Accounts> {
         let opened = self.config.accounts.iter().map(|(name, account)| {
             account.open(AccountName(name.clone())).with_context(|| format!("accounts.{name}"))
         });
@@ -385,7 +386,8 @@ impl App {
         let upkeeper = tokio::spawn(look_after(service.desk.clone(), service.store.clone()));
         service.generations.grow();
         let (follower, generations) = (service.follower.clone(), service.generations.clone());
-        let follow = tokio::spawn(follow_knowledge(follower, generations.clone(), upkeep));
+        let follow = tokio::spawn(follow_knowledge(follower, generations.clone()));
+        let keeping = tokio::spawn(keep_metrics(upkeep));
         let watch = Watch::new(service.store.clone(), generations, self.clock.clone());
         let watching = tokio::spawn(watch_gate(Arc::new(watch)));
         let grace = Duration::from_millis(self.config.server.shutdown_grace_ms);
@@ -393,6 +395,7 @@ impl App {
         follow.abort();
         watching.abort();
         upkeeper.abort();
+        keeping.abort();
         // What is under way ends; what waits is in the store.
         tokio::task::spawn_blocking(move || drop((drain, delivery))).await?;
         tracing::info!("stopped");
@@ -449,17 +452,19 @@ pub struct Service {
     pub follower: Arc<Follower>,
 }
 
-async fn follow_knowledge(
-    follower: Arc<Follower>,
-    generations: Arc<Generations>,
-    metrics: PrometheusHandle,
-) {
+/// Without a scraper, samples would pile up.
+async fn keep_metrics(metrics: PrometheusHandle) {
+    loop {
+        tokio::time::sleep(FOLLOW).await;
+        metrics.run_upkeep();
+    }
+}
+
+async fn follow_knowledge(follower: Arc<Follower>, generations: Arc<Generations>) {
     // The fault of the last look; to tell it at every look would fill the log.
     let mut told = None;
     loop {
         tokio::time::sleep(FOLLOW).await;
-        // Without a scraper, samples would pile up.
-        metrics.run_upkeep();
         let looking = follower.clone();
         let looked = tokio::task::spawn_blocking(move || looking.look().map_err(|e| e.to_string()));
         let looked = looked.await.unwrap_or_else(|error| Err(error.to_string()));

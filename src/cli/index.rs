@@ -162,11 +162,22 @@ pub(super) fn report_built(app: &App, id: &str, as_json: bool) -> Result<()> {
         (None, _) => "no threshold keeps the promise yet: every message goes to a person. Label \
                       messages and run `huida train --labels FILE`."
             .to_owned(),
-        (Some(_), false) => format!(
-            "not yet promised: about {share:.0} % of {} would be answered. Labels make it a promise: \
-             `huida train --labels FILE`.",
-            if promise.labelled { "the labelled messages" } else { "the entries' own phrasings" }
-        ),
+        (Some(_), false) => {
+            let had = current.gate.counts.calibration;
+            let of = if promise.labelled {
+                "the labelled messages"
+            } else {
+                "the entries' own phrasings"
+            };
+            let needed = current.gate.promise.check()?;
+            format!(
+                "not yet promised: about {share:.0} % of {of} would be answered. A promise of \
+                 {:.1} % needs {needed} labelled messages kept back for it at least, several times as \
+                 many where some are answered wrongly; there are {had}, a third of the labels unless \
+                 `--calibrate` names them. `huida train --ask 300` tells which to label next.",
+                promise.alpha * 100.0
+            )
+        }
         (Some(_), true) => format!(
             "promised with {:.0} % confidence: at most {:.1} % of automatic replies are wrong; \
              {share:.0} % of calibration messages are answered{}",

@@ -67,6 +67,8 @@ pub(super) fn doctor(app: &App, as_json: bool) -> Result<ExitCode> {
     checks.push(doctor::writable("index folder", &app.config.index.dir));
     let vault = app.vault().map(|vault| if vault.is_some() { "on" } else { "off" }.to_owned());
     checks.push(Check::from_result("vault", vault.map_err(|e| e.to_string())));
+    let accounts = app.accounts().map(|_| format!("{} configured", app.config.accounts.len()));
+    checks.push(Check::from_result("accounts", accounts.map_err(|e| format!("{e:#}"))));
     let embedder = app.open_embedder().map_err(|e| format!("{e:#}"));
     checks.push(Check::from_result(
         "embedder",
@@ -86,7 +88,7 @@ pub(super) fn doctor(app: &App, as_json: bool) -> Result<ExitCode> {
             let (asked, by) = asked(app, store.as_ref())?;
             let Promise { alpha, confidence } = asked;
             let text = format!(
-                "{:.1} % wrong at most, {:.0} % sure (asked by {by})",
+                "asked by {by}: {:.1} % wrong at most, {:.0} % sure",
                 alpha * 100.0,
                 confidence * 100.0
             );

@@ -2,6 +2,7 @@
 
 mod ask;
 
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -12,6 +13,7 @@ use super::index::{asked, build_aside, rebuild, report_built};
 use super::output;
 use crate::app::App;
 use crate::base::clock::UnixMs;
+use crate::domain::knowledge::EntryId;
 use crate::domain::label::{Purpose, QuestionPair};
 use crate::gate::threshold::Promise;
 use crate::ingest::{read_labelled, read_pairs};
@@ -83,6 +85,7 @@ pub(super) fn run(app: &App, args: &TrainArgs) -> Result<()> {
     };
     promise.check()?;
     let now = app.clock.now();
+    tell_unknown(store.as_ref(), &files)?;
     let added = store.add_labels(&files, "cli", now)?;
     for (LabelFile { source, purpose, labels }, added) in files.iter().zip(added) {
         output::note(&format!("{source}: {added} new of {} for {purpose}", labels.len()));
@@ -95,6 +98,24 @@ pub(super) fn run(app: &App, args: &TrainArgs) -> Result<()> {
     }
     let id = rebuild(app, store.as_ref(), promise, pairs)?;
     report_built(app, &id, args.json)
+}
+
+/// Names labels of entries that are not there: mistyped, or of knowledge that is still to come.
+fn tell_unknown(store: &dyn Store, files: &[LabelFile]) -> Result<()> {
+    let known: HashSet<EntryId> = store.entries()?.into_iter().map(|v| v.entry.id).collect();
+    for LabelFile { source, labels, .. } in files {
+        let named = labels.iter().filter_map(|label| label.answer.as_ref());
+        let unknown: BTreeSet<&str> =
+            named.filter(|id| !known.contains(*id)).map(EntryId::as_str).collect();
+        if let Some(first) = unknown.first() {
+            let (count, other) =
+                (unknown.len(), "until they are imported, such messages have no answer");
+            output::note(&format!(
+                "{source}: {count} ids that no entry has, such as {first}: {other}"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Trains, and publishes what does not lose against what serves.

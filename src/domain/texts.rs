@@ -229,7 +229,7 @@ texts! {
     ReasonShort "reason_too_short" { "内容过短", "Too short" }
     ReasonUngrounded "reason_ungrounded" { "草稿超出依据", "The draft goes beyond its evidence" }
     ReasonNoncompliant "reason_noncompliant" { "不符合合规规则", "Against a compliance rule" }
-    ReasonReached "reason_confidence_reached" { "达到承诺的把握", "Confidence reached" }
+    ReasonReached "reason_confidence_reached" { "把握足够", "Confidence reached" }
     ReasonGreeting "reason_greeting" { "问候", "Greeting" }
     ReasonNotice "reason_notice" { "系统提示", "Notice" }
     ReasonTimeout "reason_timeout" { "超时", "Out of time" }

@@ -47,6 +47,9 @@ pub struct GateInput<'a> {
     pub confidence: f32,
     /// True when the fitted threshold lets this confidence out.
     pub admitted: bool,
+    /// True when the message asks for more than this evidence answers, so that an answer from it would
+    /// leave the rest out.
+    pub asks_more: bool,
     pub draft: Option<&'a Draft>,
     /// What keeps the evidence from answering, see [`lacks`].
     pub lacks: &'a [Lack],
@@ -90,6 +93,9 @@ fn answerable(input: &GateInput<'_>, findings: &mut Findings) {
     // The confidence is the best evidence's: of a reply that says nothing of it, it says nothing.
     if input.draft.is_some_and(|draft| !draft.citations().contains(&&best.id)) {
         findings.raise(Verdict::Suggest, Reason::LowConfidence, Some("draft.without_best"));
+    }
+    if input.asks_more {
+        findings.raise(Verdict::Suggest, Reason::LowConfidence, Some("question.two_matters"));
     }
     for lack in input.lacks {
         findings.raise(Verdict::Handoff, Reason::Unqualified, Some(&lack.rule()));
@@ -252,6 +258,7 @@ mod tests {
         evidence: Vec<Evidence>,
         confidence: f32,
         admitted: bool,
+        asks_more: bool,
         draft: Option<Draft>,
         lacks: Vec<Lack>,
         violations: Vec<Violation>,
@@ -267,6 +274,7 @@ mod tests {
                 evidence,
                 confidence: 0.99,
                 admitted: true,
+                asks_more: false,
                 draft,
                 lacks: vec![],
                 violations: vec![],
@@ -280,6 +288,7 @@ mod tests {
                 evidence: &self.evidence,
                 confidence: self.confidence,
                 admitted: self.admitted,
+                asks_more: self.asks_more,
                 draft: self.draft.as_ref(),
                 lacks: &self.lacks,
                 violations: &self.violations,
@@ -300,6 +309,7 @@ mod tests {
                 7 => self.hits.push(hit(Action::Block)),
                 8 => self.hits.push(hit(Action::Review)),
                 10 => self.lacks.push(Lack::Uncited),
+                11 => self.asks_more = true,
                 _ => self.draft = None,
             }
         }
@@ -325,6 +335,7 @@ mod tests {
             (7, Verdict::Suggest, Reason::Noncompliant),
             (9, Verdict::Handoff, Reason::AnswerTooLong),
             (10, Verdict::Handoff, Reason::Unqualified),
+            (11, Verdict::Suggest, Reason::LowConfidence),
         ] {
             let mut turn = Turn::good();
             turn.spoil(spoiled);
@@ -422,8 +433,8 @@ mod tests {
     proptest! {
         #[test]
         fn one_more_finding_never_loosens(
-            before in proptest::collection::vec(0..11_usize, 0..6),
-            more in 0..11_usize,
+            before in proptest::collection::vec(0..12_usize, 0..6),
+            more in 0..12_usize,
         ) {
             let mut turn = Turn::good();
             before.iter().for_each(|i| turn.spoil(*i));

@@ -299,8 +299,9 @@ impl Desk {
         // A question from the command line may be in work in another process right now.
         let left = self.inner.parts.store.unfinished()?;
         let ours = left.iter().filter(|item| item.arrival.inbound.platform != Platform::Cli);
-        let idle: Vec<&Unfinished> =
-            ours.filter(|item| self.inner.waiting.begin(item.message, &item.conversation)).collect();
+        let idle: Vec<&Unfinished> = ours
+            .filter(|item| self.inner.waiting.begin(item.message, &item.conversation))
+            .collect();
         self.count_tries(&idle)?;
         let jobs = idle.iter().map(|item| {
             let accepted = Accepted {
@@ -412,7 +413,8 @@ impl Desk {
     /// For a retry of a decided message: the same answer, unless it leaves another way.
     fn offer(&self, message: MessageRow) -> Result<Answer, StoreError> {
         let Inner { parts, carriers, .. } = &*self.inner;
-        let again = carriers.again(message, || parts.store.offer_again(message, parts.clock.now()))?;
+        let again =
+            carriers.again(message, || parts.store.offer_again(message, parts.clock.now()))?;
         Ok(again.map_or(Answer::Received, said))
     }
 

@@ -1,6 +1,6 @@
 //! One turn from words to decision: understand, retrieve, draft, gate, each step timed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +30,7 @@ use crate::pipeline::generations::{Generations, Serving};
 use crate::pipeline::retrieve::{Question, Retrieved, retrieve};
 use crate::store::Store;
 use crate::understand::Language;
+use crate::understand::matters::matters;
 use crate::understand::{Greeting, Readability, Understood, understand, warm_up};
 
 /// Kept back from the deadline for the gate, the store and the way out.
@@ -40,6 +41,9 @@ const REHEARSAL: Duration = Duration::from_secs(5);
 
 /// What is composed for a person takes no longer.
 const PROPOSAL: Duration = Duration::from_secs(30);
+
+/// Questions of one message that are looked at; two different ones suffice to leave it to a person.
+const MOST_MATTERS: usize = 4;
 
 /// The step that takes seconds; told when it begins.
 pub const COMPOSING_STEP: &str = "composing";
@@ -199,13 +203,16 @@ impl Responder {
         let gate = &serving.generation.gate;
         let admitted = self.parts.generations.admits(confidence)
             && best.is_some_and(|b| gate.admits(confidence, b.domain, draft::leaves(b)));
-        let draft = self.draft(&understood, &found, admitted, turn, &mut record);
+        let asks_more = admitted
+            && record.step("matters", || self.asks_two(&understood.question, turn, serving));
+        let draft = self.draft(&understood, &found, admitted && !asks_more, turn, &mut record);
         let lacks = self.lacks(&found, draft.as_ref());
         record.gate(GateStep {
             signals: with_rules(&hard, &understood.signals.rules()),
             found,
             confidence,
             admitted,
+            asks_more,
             draft,
             lacks,
             compliance: &self.parts.compliance,
@@ -230,7 +237,7 @@ impl Responder {
         serving: &Serving,
         record: &mut Record<'_>,
     ) -> Result<Retrieved, Reason> {
-        let control = Control::with_deadline(turn.deadline.sooner_by(RESERVE));
+        let control = in_time(turn);
         let text = serving.knowledge.unify(&understood.question);
         let vector = record
             .step("embed", || self.parts.embedder.embed_one(&text, &control))
@@ -250,6 +257,30 @@ impl Responder {
             evidence.answer = evidence.answer.take().map(|a| variables::fill(&a, &values));
         }
         Ok(found)
+    }
+
+    /// Whether the message asks for two answers: parts of it that, asked alone, are probably answered
+    /// by different entries. What cannot be found out counts as yes.
+    fn asks_two(&self, question: &str, turn: &Turn, serving: &Serving) -> bool {
+        let parts = matters(question);
+        if parts.len() < 2 {
+            return false;
+        }
+        let mut answers = HashSet::new();
+        for part in parts.into_iter().take(MOST_MATTERS) {
+            let text = serving.knowledge.unify(part);
+            let Ok(vector) = self.parts.embedder.embed_one(&text, &in_time(turn)) else {
+                return true;
+            };
+            let question = Question { text: &text, vector: &vector, rewritten: false };
+            let Ok(found) = retrieve(serving, question, &turn.asker, self.parts.clock.now()) else {
+                return true;
+            };
+            let confidence = found.features.map(|f| serving.generation.gate.confidence(&f));
+            let best = found.evidence.into_iter().next().filter(|best| best.answer.is_some());
+            answers.extend(best.filter(|_| confidence >= Some(WORTH_SHOWING)).map(|b| b.answer));
+        }
+        answers.len() > 1
     }
 
     /// Composed for the person who gets the message, after its customer was told; with what keeps it
@@ -315,6 +346,10 @@ impl Responder {
     }
 }
 
+fn in_time(turn: &Turn) -> Control {
+    Control::with_deadline(turn.deadline.sooner_by(RESERVE))
+}
+
 /// The day in the zone of the platforms.
 fn date(now: UnixMs) -> String {
     let here = jiff::Timestamp::from_millisecond(now).and_then(|t| t.in_tz("Asia/Shanghai"));
@@ -361,6 +396,7 @@ struct GateStep<'a> {
     found: Retrieved,
     confidence: f32,
     admitted: bool,
+    asks_more: bool,
     draft: Option<Draft>,
     lacks: Vec<Lack>,
     compliance: &'a Compliance,
@@ -416,7 +452,8 @@ impl<'a> Record<'a> {
     }
 
     fn gate(mut self, input: GateStep<'_>) -> Trace {
-        let GateStep { signals, found, confidence, admitted, draft, lacks, compliance } = input;
+        let GateStep { signals, found, confidence, admitted, asks_more, draft, lacks, compliance } =
+            input;
         let (decision, objections) = self.step("gate", || {
             let text = draft.as_ref().map(Draft::text).unwrap_or_default();
             let violations =
@@ -427,6 +464,7 @@ impl<'a> Record<'a> {
                 evidence: &found.evidence,
                 confidence,
                 admitted,
+                asks_more,
                 draft: draft.as_ref(),
                 lacks: &lacks,
                 violations: &violations,

@@ -317,7 +317,18 @@ pub trait Store: Governance + Outbox + Personal + Queue + Send + Sync {
     fn trace(&self, id: &TraceId) -> Result<Option<Trace>, StoreError>;
 
     /// Newest first.
-    fn recent_traces(&self, limit: u32) -> Result<Vec<Trace>, StoreError>;
+    fn recent_traces(&self, limit: u32) -> Result<Vec<Trace>, StoreError> {
+        let mut traces = Vec::new();
+        self.visit_recent_traces(limit, &mut |trace| traces.push(trace))?;
+        Ok(traces)
+    }
+
+    /// The same, one in memory at a time.
+    fn visit_recent_traces(
+        &self,
+        limit: u32,
+        each: &mut dyn FnMut(Trace),
+    ) -> Result<(), StoreError>;
 
     fn verify_audit(&self) -> Result<AuditState, StoreError>;
 }

@@ -10,6 +10,7 @@ pub mod clauses;
 pub mod followup;
 pub mod fragments;
 pub mod language;
+pub mod matters;
 pub mod normalize;
 pub mod pii;
 pub mod readability;

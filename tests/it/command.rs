@@ -210,7 +210,7 @@ fn the_promise_given_to_train_is_kept_by_the_next_build() {
     assert_eq!(stats["asked_by"], "train");
     let doctor = output(dir.path(), &["doctor"]);
     let text = String::from_utf8_lossy(&doctor.stdout);
-    assert!(text.contains("10.0 % wrong at most, 95 % sure (asked by train)"), "{text}");
+    assert!(text.contains("asked by train: 10.0 % wrong at most, 95 % sure"), "{text}");
 }
 
 #[test]

@@ -12,15 +12,18 @@ use crate::domain::ownership::{Owner, Refused};
 use crate::domain::trace::Trace;
 use crate::store::outbox::{Decided, NewReply, OutboxSeq, Page, Queued, Resumption, Settled, Way};
 use crate::store::queue::{Act, Speaker};
-use crate::store::{Accepted, AcceptedState, Store, StoreError};
+use crate::store::{Accepted, AcceptedState, Arrival, Store, StoreError};
 
 pub(crate) const CASES: &[fn(&dyn Store)] = &[
     replies_leave_in_order_and_one_at_a_time,
+    one_account_hides_no_other,
     a_clock_that_is_put_back_holds_nothing_up,
     what_may_be_there_is_repeated_as_it_left,
     a_transfer_that_fails_gives_the_conversation_back,
+    a_transfer_that_nobody_took_gives_the_conversation_back,
     a_retry_jumps_no_queue_and_interrupts_nobody,
     a_retry_gets_the_answer_that_was_offered,
+    a_retry_gets_the_answer_that_waits_behind_a_link,
     joined_messages_are_decided_with_the_one_that_answers_them,
     an_offer_waits_behind_what_has_not_left,
     what_was_under_way_at_the_end_is_decided_about_at_the_next_start,
@@ -30,6 +33,7 @@ pub(crate) const CASES: &[fn(&dyn Store)] = &[
     a_persons_reply_is_sent_once_under_its_key,
     a_draft_for_a_person_comes_after_the_decision,
     a_person_answers_what_was_written_not_what_was_entered,
+    a_person_answers_in_the_thread_where_it_was_asked,
     resolving_closes_the_conversation_and_asks,
     a_page_and_its_cursor_are_one,
     what_was_sent_counts_and_what_failed_does_not,
@@ -43,7 +47,7 @@ fn reply(sender: &str, way: Way) -> NewReply {
 }
 
 /// Accepts a message at 1, decides it at 2, and queues its reply.
-fn answered(store: &dyn Store, sender: &str, id: &str, way: Way) -> (Accepted, Queued) {
+pub(crate) fn answered(store: &dyn Store, sender: &str, id: &str, way: Way) -> (Accepted, Queued) {
     let accepted = store.accept(&arrival(sender, id, "怎么退货"), 1).unwrap();
     let trace = turn(&accepted, Verdict::AutoReply, Reason::ConfidenceReached, "七天内。");
     let decided = Decided { replies: vec![reply(sender, way)], ..decided(trace, false) };
@@ -73,6 +77,29 @@ fn replies_leave_in_order_and_one_at_a_time(store: &dyn Store) {
     store.settle(&[first, second], Settled::Delivered, 10).unwrap();
     assert_eq!(due(store, 10), [vec![other]]);
     assert_eq!(store.outbox_counts().unwrap().waiting, 1);
+}
+
+/// As [`answered`], on another account than the others and decided at `now`.
+fn answered_elsewhere(store: &dyn Store, sender: &str, now: i64) -> Queued {
+    let account = AccountName("other".into());
+    let mut arrival = arrival(sender, "1", "怎么退货");
+    arrival.inbound.account = account.clone();
+    let accepted = store.accept(&arrival, 1).unwrap();
+    let trace = turn(&accepted, Verdict::AutoReply, Reason::ConfidenceReached, "七天内。");
+    let trace = Trace { account, ..trace };
+    let decided = Decided { replies: vec![reply(sender, Way::Send)], ..decided(trace, false) };
+    store.decide(accepted.message, &decided, now).unwrap().unwrap()
+}
+
+fn one_account_hides_no_other(store: &dyn Store) {
+    let many: Vec<OutboxSeq> =
+        (0..100).map(|n| answered(store, &format!("c{n}"), "1", Way::Send).1.seq).collect();
+    let younger = answered_elsewhere(store, "ben", 3).seq;
+    let found: Vec<OutboxSeq> = due(store, 3).into_iter().flatten().collect();
+    assert_eq!(found.len(), 10, "no more than was asked for");
+    assert!(found.contains(&younger), "{found:?}");
+    assert_eq!(found[0], many[0], "the longest due is first");
+    assert!(many[1..9].iter().all(|seq| found.contains(seq)), "in their order: {found:?}");
 }
 
 fn a_clock_that_is_put_back_holds_nothing_up(store: &dyn Store) {
@@ -111,7 +138,8 @@ fn what_may_be_there_is_repeated_as_it_left(store: &dyn Store) {
     assert_eq!(store.contact(&first.conversation).unwrap().sent, [5]);
 }
 
-fn a_transfer_that_fails_gives_the_conversation_back(store: &dyn Store) {
+/// A message whose callback gives its customer to the platform's desk.
+fn transferred(store: &dyn Store) -> (Accepted, Queued) {
     let accepted = store.accept(&arrival("anna", "1", "转人工"), 1).unwrap();
     let trace = turn(&accepted, Verdict::Handoff, Reason::HumanRequest, "");
     let transfer =
@@ -122,6 +150,24 @@ fn a_transfer_that_fails_gives_the_conversation_back(store: &dyn Store) {
         ..decided(trace, false)
     };
     let queued = store.decide(accepted.message, &decided, 2).unwrap().unwrap();
+    (accepted, queued)
+}
+
+fn a_transfer_that_nobody_took_gives_the_conversation_back(store: &dyn Store) {
+    let (accepted, queued) = transferred(store);
+    store.retract(queued.seq, 3).unwrap();
+    assert!(store.offer_again(accepted.message, 3).unwrap().is_some(), "a retry may take it");
+    store.retract(queued.seq, 3).unwrap();
+    assert_eq!(due(store, 3), [vec![queued.seq]]);
+    assert!(!store.begin_send(&[queued.seq], 3).unwrap(), "it cannot be sent");
+    assert_eq!(store.owner(&accepted.conversation, 3).unwrap(), Owner::Bot);
+    let case = store.open_cases(9, 3).unwrap().remove(0);
+    assert_eq!(case.note, Some(Reason::SendFailed));
+    store.act(&case.id, &claim("eva", 100), 4).unwrap();
+}
+
+fn a_transfer_that_fails_gives_the_conversation_back(store: &dyn Store) {
+    let (accepted, queued) = transferred(store);
     let owner = || store.owner(&accepted.conversation, 3).unwrap();
     let theirs = Settled::Handed { why: Reason::PersonOwns, note: "at_the_platforms_desk" };
     store.settle(&[queued.seq], theirs, 3).unwrap();
@@ -149,6 +195,19 @@ fn a_retry_gets_the_answer_that_was_offered(store: &dyn Store) {
     let (accepted, late) = answered(store, "anna", "2", Way::Send);
     assert!(store.begin_send(&[late.seq], 3).unwrap());
     assert_eq!(store.offer_again(accepted.message, 3).unwrap(), None, "it leaves another way");
+}
+
+fn a_retry_gets_the_answer_that_waits_behind_a_link(store: &dyn Store) {
+    let (anna, queued) = answered(store, "anna", "1", Way::Keep { until: 50 });
+    let again = store.offer_again(anna.message, 3).unwrap().unwrap();
+    assert_eq!((again.key, again.state), (queued.key.clone(), DeliveryState::Offered));
+    let fetched = store.fetch_kept(anna.message, &anna.conversation, 4).unwrap();
+    assert_eq!(fetched.unwrap().key, queued.key, "a link that came all the same leads to it");
+    let (ben, _) = answered(store, "ben", "1", Way::Keep { until: 50 });
+    case_of(store, "ben");
+    let case = store.open_cases(9, 2).unwrap()[0].id.clone();
+    store.act(&case, &claim("eva", 100), 10).unwrap();
+    assert_eq!(store.offer_again(ben.message, 11).unwrap(), None, "eva has the conversation");
 }
 
 fn joined_messages_are_decided_with_the_one_that_answers_them(store: &dyn Store) {
@@ -334,6 +393,24 @@ fn a_person_answers_what_was_written_not_what_was_entered(store: &dyn Store) {
     store.accept(&entered, 5).unwrap();
     store.act(&case, &says("在", "k1"), 10).unwrap();
     assert_eq!(store.due(20, 9).unwrap()[0].rows[0].target, written);
+}
+
+fn a_person_answers_in_the_thread_where_it_was_asked(store: &dyn Store) {
+    let at = |desk: &str, id: &str| {
+        let target = Target { thread: Some(desk.into()), ..Target::customer("anna") };
+        let arrival = arrival("anna", id, "转人工");
+        let target = Some(Target { message: Some(id.into()), ..target });
+        store.accept(&Arrival { target, ..arrival }, 1).unwrap()
+    };
+    let asked = at("sales", "1");
+    let trace = turn(&asked, Verdict::Handoff, Reason::HumanRequest, "稍等");
+    store.decide(asked.message, &decided(trace, true), 2).unwrap();
+    at("sales", "2");
+    at("returns", "3");
+    let case = store.open_cases(9, 2).unwrap()[0].id.clone();
+    store.act(&case, &says("在", "k1"), 10).unwrap();
+    let target = &store.due(20, 9).unwrap()[0].rows[0].target;
+    assert_eq!((target.thread.as_deref(), target.message.as_deref()), (Some("sales"), Some("2")));
 }
 
 fn owner_of(operator: &str) -> Owner {

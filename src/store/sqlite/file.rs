@@ -23,7 +23,8 @@ pub fn snapshot(store: &Path, to: &Path) -> Result<(), StoreError> {
     let source = open(store, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let mut copy = Connection::open(to)?;
     let backup = Backup::new(&source, &mut copy)?;
-    // In one step, so that no write falls between two pages; in WAL mode nobody waits for it.
+    // In one step, so that no write falls between two pages. In WAL mode nobody who writes waits for
+    // it; the log grows meanwhile, since it cannot begin anew while it is read.
     let stepped = backup.step(-1)?;
     if stepped != StepResult::Done {
         let reason = format!("{}: cannot be copied now ({stepped:?})", store.display());

@@ -2,7 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::{execute, from_json, to_json};
+use super::unreadable::Turn;
+use super::{execute, from_json, outbox, to_json};
 use crate::base::clock::UnixMs;
 use crate::base::fault::Fault;
 use crate::base::id::{ConversationId, TraceId};
@@ -163,19 +164,18 @@ pub(super) fn context(
     let mut newest_first = Vec::new();
     for row in rows {
         let (inbound, reply, person) = row?;
-        if let Some(payload) = person {
-            let said: Outgoing = from_json("reply", &payload)?;
+        let said = person.and_then(|payload| from_json::<Outgoing>("reply", &payload).ok());
+        if let Some(said) = said {
             newest_first.push(Utterance { role: Role::Agent, text: words_of(&said).to_owned() });
         }
         // A silent event was decided without a word.
         if let Some(text) = reply.filter(|text| !text.is_empty()) {
             newest_first.push(Utterance { role: Role::Agent, text });
         }
-        if let Some(inbound) = inbound {
-            let inbound: Inbound = from_json("message", &inbound)?;
-            if let Some(text) = spoken(inbound.content) {
-                newest_first.push(Utterance { role: Role::Customer, text });
-            }
+        // What cannot be read was told elsewhere; the conversation goes on without it.
+        let inbound = inbound.and_then(|inbound| from_json::<Inbound>("message", &inbound).ok());
+        if let Some(text) = inbound.and_then(|inbound| spoken(inbound.content)) {
+            newest_first.push(Utterance { role: Role::Customer, text });
         }
     }
     newest_first.truncate(limit as usize);
@@ -191,7 +191,12 @@ pub(super) fn spoken(content: Content) -> Option<String> {
     }
 }
 
-pub(super) fn unfinished(connection: &Connection) -> Result<Vec<Unfinished>, StoreError> {
+/// A message that cannot be read, and why.
+type Unreadable = (MessageRow, StoreError);
+
+pub(super) fn unfinished(
+    connection: &Connection,
+) -> Result<(Vec<Unfinished>, Vec<Unreadable>), StoreError> {
     let mut query = connection.prepare_cached(
         "SELECT m.id, m.conversation_id, m.inbound, m.target, m.received_at, w.tries
          FROM work w JOIN messages m ON m.id = w.message_id ORDER BY m.id",
@@ -201,19 +206,47 @@ pub(super) fn unfinished(connection: &Connection) -> Result<Vec<Unfinished>, Sto
         let (id, received_at, tries) = (r.get(0)?, r.get(4)?, r.get(5)?);
         Ok((id, r.get::<_, String>(1)?, r.get::<_, String>(2)?, target, received_at, tries))
     })?;
-    rows.map(|row| {
+    let (mut left, mut unreadable) = (Vec::new(), Vec::new());
+    for row in rows {
         let (id, conversation, inbound, target, received_at, tries) = row?;
-        let inbound = from_json("message", &inbound)?;
-        let target = target.map(|target| from_json("target", &target)).transpose()?;
-        Ok(Unfinished {
-            message: MessageRow(id),
-            conversation: ConversationId::from_text(conversation),
-            arrival: Arrival { inbound, target, occasion: None, sealed: None },
-            received_at,
-            tries,
-        })
-    })
-    .collect()
+        let message = MessageRow(id);
+        let conversation = ConversationId::from_text(conversation);
+        match arrival(&inbound, target.as_deref()) {
+            Ok(arrival) => {
+                left.push(Unfinished { message, conversation, arrival, received_at, tries });
+            }
+            Err(error) => unreadable.push((message, error)),
+        }
+    }
+    Ok((left, unreadable))
+}
+
+fn arrival(inbound: &str, target: Option<&str>) -> Result<Arrival, StoreError> {
+    let inbound = from_json("message", inbound)?;
+    let target = target.map(|target| from_json("target", target)).transpose()?;
+    Ok(Arrival { inbound, target, occasion: None, sealed: None })
+}
+
+/// Ends the work on a message that cannot be read with a case for a person, as of its coming.
+pub(super) fn give_up(
+    transaction: &Transaction<'_>,
+    message: MessageRow,
+) -> Result<(), StoreError> {
+    let turn = transaction
+        .prepare_cached("SELECT conversation_id, account, received_at FROM messages WHERE id = ?1")?
+        .query_row([message.0], |r| {
+            Ok(Turn {
+                id: TraceId::generate(),
+                conversation: ConversationId::from_text(r.get::<_, String>(0)?),
+                account: AccountName(r.get(1)?),
+                received_at: r.get(2)?,
+                message: String::new(),
+                verdict: Verdict::Handoff,
+                reply: String::new(),
+            })
+        })?;
+    let at = turn.received_at;
+    outbox::hand_over(transaction, message, &turn.trace(), at)
 }
 
 pub(super) fn taken_up(

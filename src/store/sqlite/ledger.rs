@@ -17,12 +17,18 @@ pub(super) fn trace(connection: &Connection, id: &TraceId) -> Result<Option<Trac
     body.map(|body| from_json("trace", &body)).transpose()
 }
 
-pub(super) fn recent_traces(connection: &Connection, limit: u32) -> Result<Vec<Trace>, StoreError> {
+pub(super) fn visit_recent_traces(
+    connection: &Connection,
+    limit: u32,
+    each: &mut dyn FnMut(Trace),
+) -> Result<(), StoreError> {
     let mut query = connection.prepare_cached(
         "SELECT trace FROM decisions ORDER BY decided_at DESC, trace_id DESC LIMIT ?1",
     )?;
-    let rows = query.query_map([limit], |r| r.get::<_, String>(0))?;
-    rows.map(|row| from_json("trace", &row?)).collect()
+    for body in query.query_map([limit], |r| r.get::<_, String>(0))? {
+        each(from_json("trace", &body?)?);
+    }
+    Ok(())
 }
 
 /// Who did what; written in the transaction that does it, so that neither stands without the other.

@@ -13,6 +13,7 @@ mod personal;
 mod queue;
 mod schema;
 mod sends;
+mod unreadable;
 mod writer;
 
 use std::path::Path;
@@ -75,7 +76,7 @@ impl SqliteStore {
 
     fn read<T>(
         &self,
-        query: impl Fn(&Connection) -> Result<T, StoreError>,
+        query: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let free = self.readers.iter().find_map(|r| r.try_lock().ok());
         let connection = match free {
@@ -229,7 +230,15 @@ impl Store for SqliteStore {
     }
 
     fn unfinished(&self) -> Result<Vec<Unfinished>, StoreError> {
-        self.read(inbox::unfinished)
+        let (left, unreadable) = self.read(inbox::unfinished)?;
+        for (message, error) in unreadable {
+            unreadable::tell("message", message.0, &error);
+            // Nobody can answer it, and nobody need wait for it.
+            if let Err(error) = self.writer.write(move |t| inbox::give_up(t, message)) {
+                tracing::error!(row = message.0, %error, "no case of a message could be opened");
+            }
+        }
+        Ok(left)
     }
 
     fn taken_up(&self, messages: &[MessageRow]) -> Result<(), StoreError> {
@@ -245,8 +254,12 @@ impl Store for SqliteStore {
         self.read(|c| ledger::trace(c, id))
     }
 
-    fn recent_traces(&self, limit: u32) -> Result<Vec<Trace>, StoreError> {
-        self.read(|c| ledger::recent_traces(c, limit))
+    fn visit_recent_traces(
+        &self,
+        limit: u32,
+        each: &mut dyn FnMut(Trace),
+    ) -> Result<(), StoreError> {
+        self.read(|c| ledger::visit_recent_traces(c, limit, each))
     }
 
     fn verify_audit(&self) -> Result<AuditState, StoreError> {
@@ -259,7 +272,8 @@ mod tests {
     use super::*;
     use crate::domain::decision::{Reason, Verdict};
     use crate::store::contract;
-    use crate::store::outbox::{Decided, Outbox};
+    use crate::store::outbox::{Decided, Outbox, Way};
+    use crate::store::queue::Queue;
 
     fn fresh() -> (tempfile::TempDir, SqliteStore) {
         let dir = tempfile::tempdir().unwrap();
@@ -337,6 +351,70 @@ mod tests {
         store.decide(accepted.message, &decided, 2).unwrap();
         assert!(durable.check().is_ok() && durable.wait().is_ok());
         assert_eq!(store.unfinished().unwrap(), []);
+    }
+
+    /// As an earlier or a later build, or a fault, may leave it.
+    fn damage(dir: &tempfile::TempDir, table: &str, column: &str, row: &str) {
+        let raw = Connection::open(dir.path().join("huida.db")).unwrap();
+        let changed = raw
+            .execute(&format!("UPDATE {table} SET {column} = 'damaged' WHERE {row}"), [])
+            .unwrap();
+        assert_eq!(changed, 1);
+    }
+
+    #[test]
+    fn a_message_that_cannot_be_read_is_a_persons_and_the_others_go_on() {
+        let (dir, store) = fresh();
+        let [_, broken, _] = ["anna", "ben", "cleo"]
+            .map(|sender| store.accept(&contract::arrival(sender, "1", "在吗"), 5).unwrap());
+        damage(&dir, "messages", "inbound", &format!("id = {}", broken.message.0));
+        let left = || -> Vec<String> {
+            let left = store.unfinished().unwrap();
+            left.into_iter().map(|item| item.arrival.inbound.sender).collect()
+        };
+        assert_eq!(left(), ["anna", "cleo"]);
+        assert_eq!(left(), ["anna", "cleo"]);
+        let cases = store.open_cases(9, 6).unwrap();
+        assert_eq!(cases.len(), 1, "once");
+        assert_eq!(cases[0].conversation, broken.conversation);
+        let shown = store.spoken(&broken.conversation, 9).unwrap();
+        assert_eq!(shown[0].text, "[unreadable]");
+    }
+
+    #[test]
+    fn a_reply_that_cannot_be_read_is_a_persons_and_the_others_go_on() {
+        let (dir, store) = fresh();
+        let [first, broken, last] = ["anna", "ben", "cleo"]
+            .map(|sender| contract::delivery::answered(&store, sender, "1", Way::Send).1);
+        damage(&dir, "outbox", "payload", &format!("seq = {}", broken.seq.0));
+        let due = || -> Vec<_> {
+            let lines = store.due(3, 9).unwrap();
+            lines.iter().flat_map(|line| &line.rows).map(|row| row.seq).collect()
+        };
+        assert_eq!(due(), [first.seq, last.seq]);
+        assert_eq!(due(), [first.seq, last.seq]);
+        let cases = store.open_cases(9, 4).unwrap();
+        assert_eq!((cases.len(), cases[0].note), (1, Some(Reason::SendFailed)));
+        assert_eq!(store.outbox_counts().unwrap().waiting, 2);
+        assert_eq!(store.undelivered(9).unwrap(), [], "the list can be read without it");
+    }
+
+    #[test]
+    fn a_reply_whose_trace_cannot_be_read_ends_as_the_others_do() {
+        let (dir, store) = fresh();
+        let kept = Way::Keep { until: 50 };
+        let [_, broken, _] = ["anna", "ben", "cleo"]
+            .map(|sender| contract::delivery::answered(&store, sender, "1", kept).1);
+        let trace = broken.trace.unwrap();
+        damage(&dir, "decisions", "trace", &format!("trace_id = '{trace}'"));
+        assert_eq!(store.expire(50).unwrap(), 3);
+        assert_eq!(store.expire(51).unwrap(), 0);
+        let cases = store.open_cases(9, 51).unwrap();
+        assert_eq!(cases.len(), 3);
+        let without = cases.iter().find(|case| case.trace.id == trace).unwrap();
+        assert_eq!(without.note, Some(Reason::NotFetched));
+        assert_eq!((&*without.trace.message, &*without.trace.reply), ("怎么退货", "七天内。"));
+        assert_eq!(store.unannounced(9, 51).unwrap().len(), 3);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::{SqliteStore, execute, from_json, pages, sends, to_json};
+use super::{SqliteStore, execute, from_json, pages, sends, to_json, unreadable};
 use crate::base::clock::UnixMs;
 use crate::base::fault::Fault;
 use crate::base::id::{CaseId, ConversationId, OutboxKey, TraceId};
@@ -51,17 +51,24 @@ impl Outbox for SqliteStore {
             let found = t
                 .prepare_cached(&format!(
                     "SELECT {COLUMNS} FROM outbox o JOIN decisions d USING (trace_id)
-                     WHERE d.message_id = ?1 AND author = 'bot' AND (state IN ('pending', 'offered')
-                           OR (state = 'delivered' AND passive = 1)) ORDER BY seq LIMIT 1"
+                     WHERE d.message_id = ?1 AND author = 'bot'
+                       AND (state IN ('pending', 'offered', 'kept')
+                            OR (state = 'delivered' AND passive = 1)) ORDER BY seq LIMIT 1"
                 ))?
                 .query_row([message.0], queued)
                 .optional()?;
             let Some(found) = found.transpose()? else { return Ok(None) };
-            let waits = found.state == DeliveryState::Pending;
-            if waits && !may_be_said_now(t, &found, now)? {
-                return Ok(None);
-            }
-            offer(t, found, now).map(Some)
+            let may = match found.state {
+                DeliveryState::Pending => may_be_said_now(t, &found, now)?,
+                // The answer with the link to it never came.
+                DeliveryState::Kept => may_be_fetched(t, &found, now)?,
+                DeliveryState::Offered
+                | DeliveryState::Sending
+                | DeliveryState::Delivered
+                | DeliveryState::Handed
+                | DeliveryState::Dropped => true,
+            };
+            if may { offer(t, found, now).map(Some) } else { Ok(None) }
         })
     }
 
@@ -84,8 +91,7 @@ impl Outbox for SqliteStore {
                 .query_row(params![message.0, conversation.as_str()], queued)
                 .optional()?;
             let Some(found) = found.transpose()? else { return Ok(None) };
-            let kept = found.state == DeliveryState::Kept;
-            if kept && !queue::owner(t, conversation.as_str())?.is_bot(now) {
+            if found.state == DeliveryState::Kept && !may_be_fetched(t, &found, now)? {
                 return Ok(None);
             }
             offer(t, found, now).map(Some)
@@ -107,16 +113,24 @@ impl Outbox for SqliteStore {
     fn retract(&self, seq: OutboxSeq, due: UnixMs) -> Result<(), StoreError> {
         self.writer.write(move |t| {
             t.execute(
-                "UPDATE outbox SET state = 'pending', passive = 0, due_at = ?2
+                "UPDATE outbox SET state = 'pending', passive = 0, due_at = ?2, note = ?3
                  WHERE seq = ?1 AND state = 'offered'",
-                params![seq.0, due],
+                params![seq.0, due, NOT_TAKEN],
             )?;
             Ok(())
         })
     }
 
     fn due(&self, now: UnixMs, limit: u32) -> Result<Vec<DueLine>, StoreError> {
-        self.read(|c| due(c, now, limit))
+        let (lines, unreadable) = self.read(|c| due(c, now, limit))?;
+        for (row, error) in unreadable {
+            unreadable::tell("reply", row.0, &error);
+            let handed = Settled::Handed { why: Reason::SendFailed, note: "unreadable" };
+            if let Err(error) = self.settle(&[row], handed, now) {
+                tracing::error!(row = row.0, %error, "no case of a reply could be opened");
+            }
+        }
+        Ok(lines)
     }
 
     fn begin_send(&self, rows: &[OutboxSeq], now: UnixMs) -> Result<bool, StoreError> {
@@ -179,7 +193,12 @@ impl Outbox for SqliteStore {
                 "SELECT {COLUMNS} FROM outbox WHERE state IN ('handed', 'dropped')
                  ORDER BY seq DESC LIMIT ?1"
             ))?;
-            query.query_map([limit], queued)?.map(|row| row?).collect()
+            // What cannot be read has its case.
+            let rows = query.query_map([limit], queued)?.filter_map(|row| match row {
+                Ok(read) => read.ok().map(Ok),
+                Err(error) => Some(Err(error.into())),
+            });
+            rows.collect()
         })
     }
 
@@ -289,6 +308,9 @@ const DUE: &str = "(due_at <= ?1 OR (due_at > ?1 + 600000 AND state <> 'kept'))"
 /// The note of an offered reply whose platform would have asked again if it had got no answer.
 pub(super) const ASKED_AGAIN: &str = "asks_again";
 
+/// The note of a reply that stood in an answer which did not leave.
+pub(super) const NOT_TAKEN: &str = "not_taken";
+
 pub(super) const COLUMNS: &str = "seq, key, conversation_id, trace_id, account, author, target, \
                                   payload, state, attempts, created_at, note, joined";
 
@@ -381,6 +403,18 @@ fn decide(
         first.get_or_insert(queued);
     }
     Ok(first)
+}
+
+/// Ends a message's work with a case for a person, and with nothing said.
+pub(super) fn hand_over(
+    transaction: &Transaction<'_>,
+    message: MessageRow,
+    trace: &Trace,
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    let with =
+        With { for_person: true, replies: vec![], transferred_until: None, accepted: vec![] };
+    decide(transaction, &Record::of(message, trace)?, &[], &with, now).map(drop)
 }
 
 fn record(transaction: &Transaction<'_>, turn: &Record, now: UnixMs) -> Result<(), StoreError> {
@@ -501,7 +535,19 @@ fn may_be_said_now(
                                 AND state IN ('pending', 'offered', 'sending'))",
         )?
         .query_row(params![conversation, reply.seq.0], |r| r.get(0))?;
-    Ok(is_first && queue::owner(transaction, conversation)?.is_bot(now))
+    let owner = queue::owner(transaction, conversation)?;
+    // The platform's desk has it by what this one is to say.
+    let may_speak = owner.is_bot(now) || sends::transfer_not_taken(transaction, &owner, reply.seq)?;
+    Ok(is_first && may_speak)
+}
+
+/// Whether an answer behind a link may be said: nobody else has the conversation.
+fn may_be_fetched(
+    transaction: &Transaction<'_>,
+    reply: &Queued,
+    now: UnixMs,
+) -> Result<bool, StoreError> {
+    Ok(queue::owner(transaction, reply.conversation.as_str())?.is_bot(now))
 }
 
 fn offer(transaction: &Transaction<'_>, found: Queued, now: UnixMs) -> Result<Queued, StoreError> {
@@ -516,29 +562,66 @@ fn offer(transaction: &Transaction<'_>, found: Queued, now: UnixMs) -> Result<Qu
     Ok(Queued { state: DeliveryState::Offered, ..found })
 }
 
-fn due(connection: &Connection, now: UnixMs, limit: u32) -> Result<Vec<DueLine>, StoreError> {
-    let conversations = connection
-        .prepare_cached(&format!(
-            "SELECT conversation_id FROM outbox o
-                 WHERE {OPEN} AND state = 'pending' AND {DUE}
-                   AND NOT EXISTS (SELECT 1 FROM outbox p
-                                   WHERE p.conversation_id = o.conversation_id
-                                     AND (p.state IN ('offered', 'sending')
-                                          OR (p.state = 'pending' AND p.seq < o.seq)))
-                 ORDER BY due_at LIMIT ?2"
-        ))?
-        .query_map(params![now, limit], |r| r.get::<_, String>(0))?
-        .collect::<Result<Vec<_>, _>>()?;
-    let line = |conversation: String| {
+/// Conversations whose first reply may be sent, the longest due first. Where they are too many, the
+/// first of every account comes before the second of any.
+fn ready(connection: &Connection, now: UnixMs, limit: u32) -> Result<Vec<String>, StoreError> {
+    let first = format!(
+        "{OPEN} AND state = 'pending' AND {DUE}
+         AND NOT EXISTS (SELECT 1 FROM outbox p WHERE p.conversation_id = o.conversation_id
+                         AND (p.state IN ('offered', 'sending')
+                              OR (p.state = 'pending' AND p.seq < o.seq)))"
+    );
+    let find = |sql: String| -> Result<Vec<String>, StoreError> {
+        let mut query = connection.prepare_cached(&sql)?;
+        let rows = query.query_map(params![now, limit], |r| r.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    };
+    let oldest = find(format!(
+        "SELECT conversation_id FROM outbox o WHERE {first} ORDER BY due_at, seq LIMIT ?2"
+    ))?;
+    if oldest.len() < limit as usize {
+        return Ok(oldest);
+    }
+    // A platform that is silent has many, and hides nobody behind them. This reads all of them, so
+    // it is done only then.
+    find(format!(
+        "WITH accounts AS MATERIALIZED (SELECT DISTINCT account FROM outbox WHERE {OPEN})
+         SELECT r.conversation_id FROM accounts a JOIN outbox r ON r.seq IN
+           (SELECT seq FROM outbox o WHERE account = a.account AND {first}
+            ORDER BY due_at, seq LIMIT ?2)
+         ORDER BY row_number() OVER (PARTITION BY r.account ORDER BY r.due_at, r.seq),
+                  r.due_at, r.seq LIMIT ?2"
+    ))
+}
+
+/// A reply that cannot be read, and why.
+type Unreadable = (OutboxSeq, StoreError);
+
+fn due(
+    connection: &Connection,
+    now: UnixMs,
+    limit: u32,
+) -> Result<(Vec<DueLine>, Vec<Unreadable>), StoreError> {
+    let (mut lines, mut unreadable) = (Vec::new(), Vec::new());
+    for conversation in ready(connection, now, limit)? {
         let mut query = connection.prepare_cached(&format!(
             "SELECT {COLUMNS} FROM outbox
              WHERE conversation_id = ?1 AND state = 'pending' ORDER BY seq LIMIT ?2"
         ))?;
-        let rows = query.query_map(params![conversation, LINE], queued)?;
-        let rows = rows.map(|row| row?).collect::<Result<_, StoreError>>()?;
-        Ok(DueLine { rows, contact: contact(connection, &conversation)? })
-    };
-    conversations.into_iter().map(line).collect()
+        let found = query
+            .query_map(params![conversation, LINE], |r| Ok((OutboxSeq(r.get(0)?), queued(r)?)))?;
+        let mut rows = Vec::new();
+        for row in found {
+            match row? {
+                (_, Ok(reply)) => rows.push(reply),
+                (seq, Err(error)) => unreadable.push((seq, error)),
+            }
+        }
+        if !rows.is_empty() {
+            lines.push(DueLine { rows, contact: contact(connection, &conversation)? });
+        }
+    }
+    Ok((lines, unreadable))
 }
 
 pub(super) fn contact(connection: &Connection, conversation: &str) -> Result<Contact, StoreError> {

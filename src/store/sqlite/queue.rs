@@ -5,12 +5,13 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::ledger::{AuditEvent, audit};
+use super::unreadable::{self, Turn};
 use super::{SqliteStore, from_json, inbox, knowledge, outbox, to_json};
 use crate::base::clock::UnixMs;
 use crate::base::digest::sha256_hex;
 use crate::base::fault::Fault;
 use crate::base::id::{CaseId, ConversationId, OutboxKey, TraceId};
-use crate::domain::decision::Reason;
+use crate::domain::decision::{Reason, Verdict};
 use crate::domain::delivery::{Author, DeliveryState, words_of};
 use crate::domain::draft::{Draft, Objection};
 use crate::domain::knowledge::Audience;
@@ -188,8 +189,15 @@ fn case_row(row: &Row<'_>) -> rusqlite::Result<CaseRow> {
 }
 
 fn complete(connection: &Connection, row: CaseRow, now: UnixMs) -> Result<OpenCase, StoreError> {
-    let trace: Trace = from_json("trace", &row.trace)?;
-    let target = row.target.map(|target| from_json("target", &target)).transpose()?;
+    let trace = match from_json("trace", &row.trace) {
+        Ok(trace) => trace,
+        Err(error) => {
+            unreadable::tell("trace of case", &row.id, &error);
+            without_trace(connection, &row.id)?
+        }
+    };
+    // Where it cannot be read the customer cannot be reached, and the page says so.
+    let target = row.target.and_then(|target| from_json("target", &target).ok());
     Ok(OpenCase {
         id: CaseId::from_text(row.id),
         priority: trace.decision.priority(),
@@ -203,6 +211,35 @@ fn complete(connection: &Connection, row: CaseRow, now: UnixMs) -> Result<OpenCa
         conversation: ConversationId::from_text(row.conversation),
         rating: row.rating,
     })
+}
+
+/// What a person needs who takes a case whose trace cannot be read.
+fn without_trace(connection: &Connection, case: &str) -> Result<Trace, StoreError> {
+    let turn = connection
+        .prepare_cached(
+            "SELECT d.trace_id, m.conversation_id, m.account, m.received_at, m.inbound, d.verdict,
+                    d.reply
+             FROM cases c JOIN decisions d USING (trace_id) JOIN messages m ON m.id = d.message_id
+             WHERE c.id = ?1",
+        )?
+        .query_row([case], |r| {
+            let (inbound, verdict): (String, String) = (r.get(4)?, r.get(5)?);
+            Ok(Turn {
+                id: TraceId::from_text(r.get::<_, String>(0)?),
+                conversation: ConversationId::from_text(r.get::<_, String>(1)?),
+                account: AccountName(r.get(2)?),
+                received_at: r.get(3)?,
+                message: said(&inbound),
+                verdict: Verdict::parse(&verdict).unwrap_or(Verdict::Handoff),
+                reply: r.get(6)?,
+            })
+        })?;
+    Ok(turn.trace())
+}
+
+/// What a customer said, as people are shown it.
+fn said(inbound: &str) -> String {
+    from_json("message", inbound).map_or_else(|_| "[unreadable]".into(), shown)
 }
 
 pub(super) fn owner(connection: &Connection, conversation: &str) -> Result<Owner, StoreError> {
@@ -345,7 +382,7 @@ fn say(
     (payload, key): (&Outgoing, Option<OutboxKey>),
     now: UnixMs,
 ) -> Result<(), StoreError> {
-    let target = latest(transaction, here)?.ok_or(StoreError::NoWayToCustomer)?;
+    let target = latest(transaction, case, here)?.ok_or(StoreError::NoWayToCustomer)?;
     let reply =
         NewReply { author: Author::Person, target, payload: payload.clone(), way: Way::Send };
     queue_row(transaction, case, here, (&reply, key), now)
@@ -359,21 +396,34 @@ fn ask(
     survey: &Outgoing,
     now: UnixMs,
 ) -> Result<(), StoreError> {
-    let Some(target) = latest(transaction, here)? else { return Ok(()) };
+    let Some(target) = latest(transaction, case, here)? else { return Ok(()) };
     let reply =
         NewReply { author: Author::Courtesy, target, payload: survey.clone(), way: Way::Send };
     queue_row(transaction, case, here, (&reply, None), now)
 }
 
 /// Of the newest message of the conversation: platforms that answer a message want that one's id. An
-/// event (Douyin's entering) opens less, and for seconds: only where nothing was written.
-fn latest(transaction: &Transaction<'_>, here: &Here) -> Result<Option<Target>, StoreError> {
+/// event (Douyin's entering) opens less, and for seconds: only where nothing was written. In the
+/// case's own thread: a customer of two desks (微信客服) is answered at the one where it was asked.
+fn latest(
+    transaction: &Transaction<'_>,
+    case: &CaseId,
+    here: &Here,
+) -> Result<Option<Target>, StoreError> {
     let newest: Option<Option<String>> = transaction
         .prepare_cached(
-            "SELECT target FROM messages WHERE conversation_id = ?1
-             ORDER BY inbound ->> '$.content.kind' = 'event', id DESC LIMIT 1",
+            "SELECT m.target FROM messages m,
+                    (SELECT iif(json_valid(own.target), own.target, NULL) AS target
+                     FROM cases c JOIN decisions d USING (trace_id)
+                     JOIN messages own ON own.id = d.message_id WHERE c.id = ?2) asked
+             WHERE m.conversation_id = ?1 AND (m.target IS NULL OR json_valid(m.target))
+               AND (asked.target IS NULL
+                    OR iif(json_valid(m.target), m.target ->> '$.thread', NULL)
+                       IS asked.target ->> '$.thread')
+             ORDER BY iif(json_valid(m.inbound), m.inbound ->> '$.content.kind', '') = 'event',
+                      m.id DESC LIMIT 1",
         )?
-        .query_row([&here.conversation], |r| r.get(0))
+        .query_row(params![here.conversation, case.as_str()], |r| r.get(0))
         .optional()?;
     newest.flatten().map(|target| from_json("target", &target)).transpose()
 }
@@ -443,15 +493,13 @@ fn history(
     for row in rows {
         let (at, inbound, said, author, state) = row?;
         let (speaker, text) = match (inbound, said) {
-            (Some(inbound), _) => {
-                let inbound: Inbound = from_json("message", &inbound)?;
-                (Speaker::Customer, shown(inbound))
-            }
+            (Some(inbound), _) => (Speaker::Customer, self::said(&inbound)),
             (None, said) => {
                 let author = author.as_deref().and_then(Author::parse).unwrap_or(Author::Bot);
                 let said = said.unwrap_or_default();
                 let text = match &state {
-                    Some(_) => words_of(&from_json("reply", &said)?).to_owned(),
+                    Some(_) => from_json("reply", &said)
+                        .map_or_else(|_| "[unreadable]".into(), |said| words_of(&said).to_owned()),
                     None => said,
                 };
                 (Speaker::Us(author), text)

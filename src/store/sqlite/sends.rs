@@ -2,11 +2,11 @@
 
 use rusqlite::{Transaction, params};
 
-use super::outbox::{ASKED_AGAIN, RETRIES_OVER_MS, open_case};
-use super::{execute, from_json, queue, to_json};
+use super::outbox::{ASKED_AGAIN, NOT_TAKEN, RETRIES_OVER_MS, open_case};
+use super::{execute, from_json, queue, to_json, unreadable};
 use crate::base::clock::UnixMs;
 use crate::base::fault::Fault;
-use crate::domain::decision::Reason;
+use crate::domain::decision::{Priority, Reason};
 use crate::domain::delivery::{Author, DeliveryState};
 use crate::domain::outgoing::Outgoing;
 use crate::domain::ownership::Owner;
@@ -35,8 +35,13 @@ pub(super) fn begin(
     if !waiting {
         return Ok(false);
     }
-    if author == Author::Bot.as_str() && !queue::owner(transaction, &conversation)?.is_bot(now) {
-        let settled = Settled::Handed { why: Reason::PersonOwns, note: "person_owns" };
+    let owner = queue::owner(transaction, &conversation)?;
+    if author == Author::Bot.as_str() && !owner.is_bot(now) {
+        let settled = if transfer_not_taken(transaction, &owner, *first)? {
+            Settled::Handed { why: Reason::SendFailed, note: NOT_TAKEN }
+        } else {
+            Settled::Handed { why: Reason::PersonOwns, note: "person_owns" }
+        };
         rows.iter().try_for_each(|row| settle(transaction, *row, settled, now))?;
         return Ok(false);
     }
@@ -51,6 +56,22 @@ pub(super) fn begin(
     }
     Fault::SendUncommitted.passes();
     Ok(true)
+}
+
+/// Whether it is what gave the conversation to the platform's desk, in an answer that did not leave:
+/// the desk is the owner because of it alone, and does not have the customer.
+pub(super) fn transfer_not_taken(
+    transaction: &Transaction<'_>,
+    owner: &Owner,
+    row: OutboxSeq,
+) -> Result<bool, StoreError> {
+    let Owner::Platform { .. } = owner else { return Ok(false) };
+    let found = transaction
+        .prepare_cached("SELECT payload = ?2 AND note = ?3 FROM outbox WHERE seq = ?1")?
+        .query_row(params![row.0, to_json("reply", &Outgoing::Transfer)?, NOT_TAKEN], |r| {
+            r.get(0)
+        })?;
+    Ok(found)
 }
 
 pub(super) fn settle(
@@ -103,15 +124,23 @@ pub(super) fn settle(
         not_transferred(transaction, row)?;
     }
     if let (Settled::Handed { why, .. }, Some(trace), false) = (settled, trace, courtesy) {
-        let trace = from_json::<Trace>(
-            "trace",
-            &transaction
-                .prepare_cached("SELECT trace FROM decisions WHERE trace_id = ?1")?
-                .query_row([&trace], |r| r.get::<_, String>(0))?,
-        )?;
-        open_case(transaction, trace.id.as_str(), trace.decision.priority(), Some(why), now)?;
+        open_case(transaction, &trace, priority(transaction, &trace)?, Some(why), now)?;
     }
     Ok(())
+}
+
+/// Without its trace nobody knows how pressing it was.
+fn priority(transaction: &Transaction<'_>, trace: &str) -> Result<Priority, StoreError> {
+    let stored: String = transaction
+        .prepare_cached("SELECT trace FROM decisions WHERE trace_id = ?1")?
+        .query_row([trace], |r| r.get(0))?;
+    match from_json::<Trace>("trace", &stored) {
+        Ok(read) => Ok(read.decision.priority()),
+        Err(error) => {
+            unreadable::tell("trace", trace, &error);
+            Ok(Priority::High)
+        }
+    }
 }
 
 /// The platform's desk did not get the conversation after all: whoever writes there is heard again.
@@ -132,7 +161,8 @@ pub(super) fn resume(
 ) -> Result<(), StoreError> {
     let under_way = transaction
         .prepare_cached(
-            "SELECT o.seq, o.account, o.state, min(m.received_at, m.inbound ->> 'sent_at')
+            "SELECT o.seq, o.account, o.state, min(m.received_at,
+                    iif(json_valid(m.inbound), m.inbound ->> 'sent_at', m.received_at))
              FROM outbox o
              LEFT JOIN decisions d USING (trace_id) LEFT JOIN messages m ON m.id = d.message_id
              WHERE o.state IN ('sending', 'offered')",
