@@ -78,13 +78,14 @@ impl Fields<'_> {
         let question = self.required(columns::QUESTION, QUESTION_CHARS);
         let similar_questions = self.similar_questions();
         let answer = self.text(columns::ANSWER, ANSWER_CHARS);
-        let scene = self.word(columns::SCENE, columns::scene, Scene::Inquiry);
-        let level = self.word(columns::LEVEL, columns::level, Level::Primary);
+        let scene = self.word((columns::SCENE, columns::scene), Scene::ALL, Scene::Inquiry);
+        let level = self.word((columns::LEVEL, columns::level), Level::ALL, Level::Primary);
         let parent = self.text(columns::PARENT, ID_CHARS).map(EntryId);
-        let tone = self.word(columns::TONE, columns::tone, Tone::Neutral);
-        let domain = self.word(columns::DOMAIN, columns::domain, Domain::General);
-        let state = self.word(columns::STATE, columns::state, EntryState::Published);
-        let nature = self.word(columns::NATURE, columns::nature, Nature::Service);
+        let tone = self.word((columns::TONE, columns::tone), Tone::ALL, Tone::Neutral);
+        let domain = self.word((columns::DOMAIN, columns::domain), Domain::ALL, Domain::General);
+        let state =
+            self.word((columns::STATE, columns::state), EntryState::ALL, EntryState::Published);
+        let nature = self.word((columns::NATURE, columns::nature), Nature::ALL, Nature::Service);
         let validity =
             Validity { from: self.time(columns::FROM), until: self.time(columns::UNTIL) };
         if let (Some(from), Some(until)) = (validity.from, validity.until)
@@ -241,13 +242,14 @@ impl Fields<'_> {
 
     fn word<T: Copy + std::fmt::Display>(
         &mut self,
-        field: &'static str,
-        parse: impl Fn(&str) -> Option<T>,
+        (field, parse): (&'static str, impl Fn(&str) -> Option<T>),
+        all: &[T],
         default: T,
     ) -> T {
         let Some(word) = self.text(field, ID_CHARS) else { return default };
         parse(&word).unwrap_or_else(|| {
-            self.fault(field, format!("unknown word {word:?} (a usual one is {default})"));
+            let all = all.iter().map(T::to_string).collect::<Vec<_>>().join(", ");
+            self.fault(field, format!("unknown word {word:?}: one of {all}"));
             default
         })
     }
