@@ -4,6 +4,8 @@
 pub const BODY_BYTES: usize = 1 << 20;
 /// Longest customer message that is read as a question, characters; the rest is cut for matching.
 pub const QUESTION_CHARS: usize = 500;
+/// Messages that are fetched at once where callbacks only say that some lie ready; 微信客服 allows 1,000.
+pub const PAGE_MESSAGES: usize = 100;
 /// Longest passive text reply, UTF-8 bytes. Source: WECHAT practice, 2048 minus room for the ellipsis.
 pub const PASSIVE_REPLY_BYTES: usize = 2_000;
 /// Longest line of an imported JSONL or CSV file, bytes.

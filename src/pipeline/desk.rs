@@ -23,6 +23,7 @@ use self::proposals::Proposals;
 use self::work::Inner;
 use crate::base::clock::{Clock, Deadline};
 use crate::base::id::{ConversationId, TraceId};
+use crate::base::limits::PAGE_MESSAGES;
 use crate::base::vault::Vault;
 use crate::channels::Channel;
 use crate::domain::decision::Verdict;
@@ -345,9 +346,11 @@ impl Desk {
         abilities.passive_text || (abilities.passive_transfer && transfers)
     }
 
-    /// Messages that wait for work.
-    pub fn backlog(&self) -> usize {
-        self.inner.turns.waiting()
+    /// Whether fetched messages may join those that wait: half of the room is left to callbacks, and
+    /// a page never fills the other half, so that none is given up unread because many were fetched.
+    pub fn has_room_for_a_page(&self) -> bool {
+        let (waiting, room) = (self.inner.turns.waiting(), self.inner.parts.limits.waiting / 2);
+        waiting == 0 || waiting + PAGE_MESSAGES <= room
     }
 
     fn accept(

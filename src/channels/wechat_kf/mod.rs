@@ -23,6 +23,7 @@ use super::{
     Item, Page, Pull, PushError, Quota, Ready, Received, Refresh, Scene, Sending, Session,
     SessionState, Sessions, Token, Unsupported, base_url, json as members,
 };
+use crate::base::limits::PAGE_MESSAGES;
 use crate::domain::message::{AccountName, Content, Platform};
 use crate::domain::outgoing::{Outgoing, Target};
 
@@ -30,9 +31,6 @@ const TEXT_BYTES: usize = 2_048;
 
 const QUOTA: Quota =
     Quota { scene: Scene::Message, count: 5, window: Duration::from_secs(48 * 3_600) };
-
-/// Items of one page; the platform's own maximum.
-const PAGE: u32 = 1_000;
 
 /// Settings as the operator writes them.
 #[derive(Clone, Debug, Deserialize)]
@@ -180,7 +178,8 @@ impl Channel for WechatKf {
 
 impl Pull for WechatKf {
     fn fetch(&self, ready: &Ready, cursor: &str, token: &Token) -> ApiRequest {
-        let mut body = json!({ "limit": PAGE, "voice_format": 0, "open_kfid": ready.thread });
+        let mut body =
+            json!({ "limit": PAGE_MESSAGES, "voice_format": 0, "open_kfid": ready.thread });
         if !cursor.is_empty() {
             body["cursor"] = cursor.into();
         }

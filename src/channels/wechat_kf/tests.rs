@@ -74,12 +74,12 @@ fn pages_are_asked_for_from_where_the_last_one_ended() {
     assert_eq!(request.url, "http://127.0.0.1:9/cgi-bin/kf/sync_msg?access_token=T");
     assert_eq!(
         body(&request),
-        json!({ "cursor": "c1", "token": "ENC1", "limit": 1000, "voice_format": 0,
+        json!({ "cursor": "c1", "token": "ENC1", "limit": 100, "voice_format": 0,
                 "open_kfid": "wk1" })
     );
     let untold = Ready { permit: None, ..ready };
     let first = body(&pull.fetch(&untold, "", &token()));
-    assert_eq!(first, json!({ "limit": 1000, "voice_format": 0, "open_kfid": "wk1" }));
+    assert_eq!(first, json!({ "limit": 100, "voice_format": 0, "open_kfid": "wk1" }));
 }
 
 fn page() -> Page {

@@ -18,9 +18,6 @@ use crate::store::{Arrival, StoreError};
 
 /// How often it is looked for callbacks that were not followed up.
 const LOOK: Duration = Duration::from_millis(50);
-/// Work that the desk may have waiting before fetching pauses: the platform keeps three days.
-const MOST_WAITING: usize = 2_000;
-
 /// A thread that fetches; it uses the tokens of the delivery and ends it.
 pub struct Drain {
     shared: Arc<Shared>,
@@ -78,7 +75,8 @@ impl Fetching {
         if self.failed.get(&key).is_some_and(|(_, again)| now < *again) {
             return;
         }
-        while !self.shared.stopped() && self.desk.backlog() < MOST_WAITING {
+        // What waits there is not lost: the platform keeps three days.
+        while !self.shared.stopped() && self.desk.has_room_for_a_page() {
             match self.page(&cursor) {
                 Ok(None) => {
                     self.failed.remove(&key);

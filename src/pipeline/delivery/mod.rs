@@ -14,7 +14,6 @@ mod send;
 pub mod tokens;
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -71,12 +70,6 @@ pub(super) struct Shared {
     stopped: AtomicBool,
 }
 
-/// One send, or one errand beside the outbox.
-enum Task {
-    Send(Box<Parcel>),
-    Typing(AccountName, Target),
-}
-
 /// Replies that leave together.
 struct Parcel {
     rows: Vec<OutboxSeq>,
@@ -128,9 +121,15 @@ impl Delivery {
                 std::thread::Builder::new().name(name).spawn(move || shared.senders(&inbox))?,
             );
         }
-        let looking = Arc::clone(&shared);
-        let name = "delivery".to_owned();
-        threads.push(std::thread::Builder::new().name(name).spawn(move || looking.look(&tasks))?);
+        // Apart from the senders: a platform that is silent keeps its courtesies waiting, no replies.
+        let (typing, signs) = sync_channel(1);
+        let (showing, name) = (Arc::clone(&shared), "typing".to_owned());
+        let show =
+            move || signs.iter().for_each(|(account, to)| showing.show_typing(&account, &to));
+        threads.push(std::thread::Builder::new().name(name).spawn(show)?);
+        let (looking, name) = (Arc::clone(&shared), "delivery".to_owned());
+        let look = move || looking.look(&tasks, &typing);
+        threads.push(std::thread::Builder::new().name(name).spawn(look)?);
         if let Some(desk) = shared.parts.other_desk.clone() {
             let (shared, name) = (Arc::clone(&shared), "announce".to_owned());
             let announcing = std::thread::Builder::new().name(name);
@@ -184,8 +183,8 @@ impl Shared {
         true
     }
 
-    /// Until it is stopped; the senders end when `tasks` is dropped.
-    fn look(&self, tasks: &SyncSender<Task>) {
+    /// Until it is stopped; the senders end when both channels are dropped.
+    fn look(&self, tasks: &SyncSender<Parcel>, typing: &SyncSender<(AccountName, Target)>) {
         let mut told = None;
         while !self.stopped() {
             let looked = self.hand_out(tasks).map_err(|e| e.to_string());
@@ -195,14 +194,14 @@ impl Shared {
                 tracing::error!(error, "the outbox cannot be read");
             }
             told = looked.err();
-            for (account, target) in self.parts.bell.wait(LOOK) {
-                // A courtesy, left out when all are busy.
-                let _ = tasks.try_send(Task::Typing(account, target));
+            for sign in self.parts.bell.wait(LOOK) {
+                // A courtesy, left out while another is being sent.
+                let _ = typing.try_send(sign);
             }
         }
     }
 
-    fn hand_out(&self, tasks: &SyncSender<Task>) -> Result<(), StoreError> {
+    fn hand_out(&self, tasks: &SyncSender<Parcel>) -> Result<(), StoreError> {
         let now = self.now();
         self.parts.store.expire(now)?;
         for line in self.parts.store.due(now, LINES)? {
@@ -213,7 +212,7 @@ impl Shared {
             let conversation = first.conversation.clone();
             match self.plan(line, now) {
                 Ok(Some(parcel)) => {
-                    if tasks.try_send(Task::Send(Box::new(parcel))).is_err() {
+                    if tasks.try_send(parcel).is_err() {
                         // All are busy; whoever is done rings.
                         self.under_way().remove(&conversation);
                         return Ok(());
@@ -242,7 +241,9 @@ impl Shared {
             return Ok(None);
         };
         let abilities = channel.abilities();
-        let pieces: Vec<Piece<'_>> = rows.iter().map(piece).collect();
+        // What is written at another of the platform's desks is said there.
+        let here = rows.iter().take_while(|row| row.target.thread == first.target.thread);
+        let pieces: Vec<Piece<'_>> = here.map(piece).collect();
         // What comes by an event's own code, or changes who has the customer, is no message.
         let left_together = rows.iter().take_while(|row| row.left_with == Some(first.seq)).count();
         let planned = match &first.payload {
@@ -271,27 +272,16 @@ impl Shared {
         }
     }
 
-    fn senders(&self, inbox: &Mutex<Receiver<Task>>) {
+    fn senders(&self, inbox: &Mutex<Receiver<Parcel>>) {
         loop {
-            let task = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            match task {
-                Ok(Task::Send(parcel)) => {
-                    let conversation = parcel.first.conversation.clone();
-                    // A panic ends this send, and what became of it is decided at the next start.
-                    match catch_unwind(AssertUnwindSafe(|| self.send(&parcel))) {
-                        Ok(Ok(())) => {}
-                        Ok(Err(error)) => {
-                            tracing::error!(%error, "a send could not be written down");
-                        }
-                        Err(_) => tracing::error!("a send panicked"),
-                    }
-                    self.under_way().remove(&conversation);
-                    // The next of the conversation may leave.
-                    self.parts.bell.ring();
-                }
-                Ok(Task::Typing(account, target)) => self.show_typing(&account, &target),
-                Err(_) => return,
+            let parcel = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(parcel) = parcel else { return };
+            if let Err(error) = self.send(&parcel) {
+                tracing::error!(%error, "a send could not be written down");
             }
+            self.under_way().remove(&parcel.first.conversation);
+            // The next of the conversation may leave.
+            self.parts.bell.ring();
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One send: token, request, answer, and what that means for the outbox.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::api::NoAnswer;
@@ -40,7 +41,12 @@ impl Shared {
             return Ok(());
         }
         Fault::BegunUnsent.passes();
-        let settled = match self.attempt(channel.as_ref(), parcel) {
+        let attempted = catch_unwind(AssertUnwindSafe(|| self.attempt(channel.as_ref(), parcel)));
+        let attempted = attempted.unwrap_or_else(|_| {
+            metrics::counter!("huida_panics_total").increment(1);
+            Err(Failure::Unclear)
+        });
+        let settled = match attempted {
             Ok(()) => Settled::Delivered,
             Err(failure) => self.after(channel.as_ref(), parcel, &failure),
         };
