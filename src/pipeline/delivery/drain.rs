@@ -18,6 +18,7 @@ use crate::store::{Arrival, StoreError};
 
 /// How often it is looked for callbacks that were not followed up.
 const LOOK: Duration = Duration::from_millis(50);
+
 /// A thread that fetches; it uses the tokens of the delivery and ends it.
 pub struct Drain {
     shared: Arc<Shared>,

@@ -14,6 +14,7 @@ mod send;
 pub mod tokens;
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -276,8 +277,12 @@ impl Shared {
         loop {
             let parcel = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(parcel) = parcel else { return };
-            if let Err(error) = self.send(&parcel) {
-                tracing::error!(%error, "a send could not be written down");
+            // Beside the attempt itself, which ends as unclear, hardly anything can panic; what does is
+            // decided about at the next start.
+            match catch_unwind(AssertUnwindSafe(|| self.send(&parcel))) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "a send could not be written down"),
+                Err(_) => tracing::error!("a send panicked"),
             }
             self.under_way().remove(&parcel.first.conversation);
             // The next of the conversation may leave.
