@@ -198,7 +198,11 @@ pub(crate) fn start_in(dir: tempfile::TempDir, clock: Clock, accounts: &str) -> 
         });
     });
     let address = told.recv().unwrap();
-    Running { address, store, desk, bell, simulator, dir, stop: Some(stop), thread: Some(thread) }
+    let (stop, thread) = (Some(stop), Some(thread));
+    let running = Running { address, store, desk, bell, simulator, dir, stop, thread };
+    // It is answered once delivery has decided about what an earlier process left.
+    client().get(running.url("/healthz")).send().unwrap();
+    running
 }
 
 impl Drop for Running {

@@ -123,7 +123,7 @@ impl Delivery {
             );
         }
         // Apart from the senders: a platform that is silent keeps its courtesies waiting, no replies.
-        let (typing, signs) = sync_channel(1);
+        let (typing, signs) = sync_channel(SENDERS);
         let (showing, name) = (Arc::clone(&shared), "typing".to_owned());
         let show =
             move || signs.iter().for_each(|(account, to)| showing.show_typing(&account, &to));
@@ -196,7 +196,7 @@ impl Shared {
             }
             told = looked.err();
             for sign in self.parts.bell.wait(LOOK) {
-                // A courtesy, left out while another is being sent.
+                // A courtesy, left out where many wait already.
                 let _ = typing.try_send(sign);
             }
         }
