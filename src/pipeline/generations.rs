@@ -272,6 +272,9 @@ pub struct Tightened {
     /// Less confident replies go to a person, whatever the thresholds say.
     pub least: f32,
     pub since: UnixMs,
+    /// Because messages are unlike those it was fitted on: those to come will be as well, and that is
+    /// no news.
+    pub shifted: bool,
 }
 
 /// A published generation that could not be opened. To try again is to read all of it again.
@@ -350,6 +353,7 @@ impl Generations {
 #[cfg(test)]
 pub(super) mod testing {
     use super::*;
+    use crate::gate::drift::Usual;
     use crate::gate::threshold::{Promise, Threshold};
     use crate::pipeline::generation::testing::{write, write_with};
 
@@ -372,6 +376,8 @@ pub(super) mod testing {
             let (n_selected, errors, rows, promised) = (0, 0, 0, true);
             gate.thresholds.common =
                 Some(Threshold { value, alpha, confidence, n_selected, errors, rows, promised });
+            let spread: Vec<f32> = (0..400_u16).map(|n| f32::from(n) / 400.0).collect();
+            gate.usual = Usual::of(&spread);
         });
         building.publish().unwrap()
     }

@@ -49,13 +49,16 @@ impl Watch {
         let labels = self.store.labels_since(begun_at(generation.id()).unwrap_or(UnixMs::MIN))?;
         let by_domain = judged(&turns, labels, &generation.index);
         let recent: Vec<f32> = turns.iter().map(|turn| turn.confidence).collect();
-        let shifted = || generation.gate.usual.as_ref().and_then(|usual| usual.shift(&recent));
+        let answered = tightened.is_some_and(|tightened| tightened.shifted);
+        let usual = generation.gate.usual.as_ref().filter(|_| !answered);
+        let shifted = || usual.and_then(|usual| usual.shift(&recent));
         let broken = |(wrong, judged)| drift::broken(wrong, judged, generation.gate.promise);
         let alarm = by_domain.into_iter().find_map(broken).or_else(shifted);
-        if alarm.is_some() {
+        if let Some(alarm) = alarm {
+            let shifted = answered || matches!(alarm, Alarm::Shifted { .. });
             let least = tightened.map_or(strictest, |tightened| tightened.least);
             let (least, since) = (drift::tightened(least), self.clock.now());
-            self.generations.tighten(Tightened { least, since });
+            self.generations.tighten(Tightened { least, since, shifted });
         }
         Ok(alarm)
     }
@@ -153,6 +156,10 @@ mod tests {
     impl Site {
         /// One automatic reply from entry `best`.
         fn answered(&self, message: &str, best: &str) {
+            self.answered_at(0, message, best);
+        }
+
+        fn answered_at(&self, received_at: UnixMs, message: &str, best: &str) {
             let inbound = Inbound {
                 platform: Platform::Web,
                 account: AccountName("web".into()),
@@ -178,7 +185,7 @@ mod tests {
                 id: TraceId::generate(),
                 conversation: ConversationId::generate(),
                 account: inbound.account.clone(),
-                received_at: 0,
+                received_at,
                 message: message.into(),
                 context: Vec::new(),
                 generation: format!("{}+3", self.generations.current().generation.id()),
@@ -217,6 +224,22 @@ mod tests {
                 LabelFile { source: "desk".into(), purpose: Purpose::Train, labels: vec![label] };
             self.store.add_labels(&[file], "anna", Clock::System.now() + 1).unwrap();
         }
+    }
+
+    #[test]
+    fn a_shift_makes_the_gate_stricter_once() {
+        let site = site();
+        let come = |received_at| {
+            for nth in 0..250 {
+                site.answered_at(received_at, &format!("问题{nth}"), "a");
+            }
+        };
+        come(0);
+        assert!(matches!(site.watch.look().unwrap(), Some(Alarm::Shifted { messages: 250, .. })));
+        let least = site.generations.tightened().unwrap().least;
+        come(UnixMs::MAX);
+        assert_eq!(site.watch.look().unwrap(), None, "they go on as they came");
+        assert_eq!(site.generations.tightened().unwrap().least, least);
     }
 
     #[test]
