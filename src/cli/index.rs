@@ -149,7 +149,7 @@ pub(super) fn report_built(app: &App, id: &str, as_json: bool) -> Result<()> {
             "alpha": promise.alpha,
             "confidence": promise.confidence,
             "promised": promise.promised,
-            "threshold": thresholds.common.map(|t| t.value),
+            "threshold": current.gate.strictest(),
             "threshold_by_domain": own.collect::<BTreeMap<_, _>>(),
             "coverage": promise.coverage,
             "made_up": promise.made_up,

@@ -30,7 +30,7 @@ use crate::search::telling::{self, Asked};
 pub struct GateReport {
     pub alpha: f64,
     pub confidence: f64,
-    /// Of all domains without one of their own; `null` when nothing of them may go out by itself.
+    /// The strictest of those that let anything out; `null` when nothing may go out by itself.
     pub threshold: Option<f32>,
     /// Of domains whose labels suffice to judge them alone; `null` where nothing of one goes out.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -129,7 +129,7 @@ pub fn run(
     let fitted = fit(&mut bench, &train, &calibrate, input.promise)?;
     let messages = bench.messages(&queries)?;
     let judged = judge(&bench, &fitted, &messages)?;
-    let threshold = fitted.gate.thresholds.common.map(|t| t.value);
+    let threshold = fitted.gate.strictest();
     let own = fitted.gate.thresholds.by_domain.iter();
     let scored: Vec<ScoredRow> = judged.iter().map(|(judged, _)| judged.row).collect();
     let splits = (input.splits > 0).then(|| divided(&bench, &fitted, &messages, input));

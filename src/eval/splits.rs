@@ -57,7 +57,6 @@ pub fn divide(parts: &Parts<'_>, n: usize, seed: u64) -> SplitReport {
         of.iter().filter(|j| j.row.answerable == answerable).copied().collect()
     };
     let kinds = [true, false].map(|a| (by_answer(parts.calibrate, a), by_answer(parts.queries, a)));
-    let fewest = 2 * parts.promise.rows_needed().unwrap_or(usize::MAX / 2);
     let mut precisions = Vec::new();
     let mut covered = Vec::new();
     let (mut held, mut outside) = (0, 0.0);
@@ -71,8 +70,8 @@ pub fn divide(parts: &Parts<'_>, n: usize, seed: u64) -> SplitReport {
             queries.extend(all.split_off(left.len()));
             calibrate.extend(all);
         }
-        let fitted = Strata::of(outcomes(&calibrate), fewest)
-            .thresholds(parts.promise, |rows, each| threshold::select(rows, each, parts.start));
+        let fitted = Strata::of(outcomes(&calibrate), parts.promise)
+            .thresholds(|rows, each| threshold::select(rows, each, parts.start));
         let judged = |j: &Judged| {
             let sent = j.gated && fitted.of(j.domain).is_some_and(|t| j.row.confidence >= t.value);
             ScoredRow { sent, ..j.row }

@@ -167,11 +167,10 @@ impl GateModel {
         let decisive = unseen.len() >= 2 * rows_needed;
         let risk = if from_labels { UNPROVEN_SHARE * promise.alpha } else { cold_risk(promise) };
         let from = Unproven { seen: &fitted.out_of_fold, weights: &fitted.weights, risk };
-        model.thresholds =
-            Strata::of(approved, 2 * rows_needed).thresholds(promise, |rows, each| {
-                threshold::select(rows, each, model.start)
-                    .or_else(|| threshold::unproven(&from, rows, promise))
-            });
+        model.thresholds = Strata::of(approved, promise).thresholds(|rows, each| {
+            threshold::select(rows, each, model.start)
+                .or_else(|| threshold::unproven(&from, rows, promise))
+        });
         model.composed = threshold::unproven(&from, &composed, promise).map(|t| t.value);
         model.coverage = if calibration.is_empty() {
             model.admitted(used.iter().zip(fitted.out_of_fold.iter().copied()))

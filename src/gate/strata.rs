@@ -34,6 +34,7 @@ impl Thresholds {
 
 /// Calibration rows by what is judged together.
 pub struct Strata {
+    promise: Promise,
     /// Domains with rows enough to be judged alone.
     alone: BTreeMap<Domain, Vec<Outcome>>,
     /// Of all other domains.
@@ -41,15 +42,16 @@ pub struct Strata {
 }
 
 impl Strata {
-    /// Domains with `fewest` rows stand alone.
-    pub fn of(rows: impl Iterator<Item = (Domain, Outcome)>, fewest: usize) -> Self {
+    /// Domains with twice the [`Promise::rows_needed`] stand alone.
+    pub fn of(rows: impl Iterator<Item = (Domain, Outcome)>, promise: Promise) -> Self {
+        let fewest = promise.rows_needed().map_or(usize::MAX, |needed| 2 * needed);
         let mut alone: BTreeMap<Domain, Vec<Outcome>> = BTreeMap::new();
         for (domain, outcome) in rows {
             alone.entry(domain).or_default().push(outcome);
         }
         let few = alone.extract_if(.., |_, rows| rows.len() < fewest);
         let rest = few.flat_map(|(_, rows)| rows).collect();
-        Self { alone, rest }
+        Self { promise, alone, rest }
     }
 
     /// Judges each stratum by its own rows. All bounds hold at once with the promised confidence,
@@ -57,12 +59,11 @@ impl Strata {
     /// where others are judged alone.
     pub fn thresholds(
         &self,
-        promise: Promise,
         judge: impl Fn(&[Outcome], Promise) -> Option<Threshold>,
     ) -> Thresholds {
         let strata = self.alone.len() + usize::from(!self.rest.is_empty());
-        let confidence = 1.0 - (1.0 - promise.confidence) / strata.max(1) as f64;
-        let each = Promise { confidence, ..promise };
+        let confidence = 1.0 - (1.0 - self.promise.confidence) / strata.max(1) as f64;
+        let each = Promise { confidence, ..self.promise };
         let unknown = self.rest.is_empty() && !self.alone.is_empty();
         Thresholds {
             common: if unknown { None } else { judge(&self.rest, each) },
@@ -89,7 +90,7 @@ mod tests {
             30,
             0,
         ));
-        let found = Strata::of(all, 118).thresholds(promise, judge);
+        let found = Strata::of(all, promise).thresholds(judge);
         let finance = found.of(Domain::Finance).unwrap();
         assert!(finance.promised && finance.rows == 400 && finance.confidence > 0.98);
         assert_eq!(found.of(Domain::Medical), None, "a tenth is wrong");
@@ -101,11 +102,11 @@ mod tests {
     fn one_domain_keeps_all_of_delta_and_opens_no_other() {
         let promise = Promise { alpha: 0.05, confidence: 0.95 };
         let judge = |rows: &[Outcome], each| threshold::select(rows, each, None);
-        let found = Strata::of(rows(Domain::General, 300, 3), 118).thresholds(promise, judge);
+        let found = Strata::of(rows(Domain::General, 300, 3), promise).thresholds(judge);
         assert_eq!(found.of(Domain::General).unwrap().confidence, 0.95);
         assert_eq!(found.of(Domain::Finance), None, "no row speaks of it");
-        let cold = Strata::of(std::iter::empty(), 118);
+        let cold = Strata::of(std::iter::empty(), promise);
         let opens = |_: &[Outcome], _| found.of(Domain::General);
-        assert!(cold.thresholds(promise, opens).of(Domain::Finance).is_some(), "nor of anything");
+        assert!(cold.thresholds(opens).of(Domain::Finance).is_some(), "nor of anything");
     }
 }
