@@ -57,15 +57,18 @@ impl Calibrator {
         Self::Isotonic { knots: pool_adjacent_violators(rows), slope, bias }
     }
 
-    /// Probability that a row of this score is correct.
+    /// Probability that a row of this score is correct, between 0 and 1 and never either of them.
     pub fn probability(&self, score: f64) -> f64 {
-        match self {
+        let probability = match self {
             Self::Platt { slope, bias } => sigmoid(slope * score + bias),
             Self::Isotonic { knots, slope, bias } => {
                 let sigmoid = sigmoid(slope * score + bias);
                 (1.0 - TIE_BREAK) * interpolate(knots, score) + TIE_BREAK * sigmoid
             }
-        }
+        };
+        // A slope fitted on scores that lie close together is so steep that the sigmoid is rounded to
+        // certainty elsewhere.
+        probability.clamp(f64::EPSILON, 1.0 - f64::EPSILON)
     }
 }
 
@@ -225,6 +228,15 @@ mod tests {
         assert!(matches!(fitted, Calibrator::Isotonic { .. }));
         assert!((fitted.probability(0.3) - 0.1).abs() < 0.05);
         assert!((fitted.probability(0.9) - 0.9).abs() < 0.05);
+    }
+
+    #[test]
+    fn a_steep_sigmoid_is_no_certainty() {
+        let made = rows(&[(0.720_928_244_056_221_4, true), (0.720_844_295_905_224_8, false)]);
+        for fitted in [Calibrator::platt(&made), Calibrator::isotonic(&made)] {
+            let [low, high] = [0.0, 5.0].map(|score| fitted.probability(score));
+            assert!(0.0 < low && low < high && high < 1.0, "{low} {high}");
+        }
     }
 
     proptest::proptest! {
